@@ -1,0 +1,27 @@
+//! The op vocabulary: what models are made of, for every device.
+//!
+//! Model code calls the methods of [`Device`] and holds no `cfg`. For each op there is a naive
+//! f64 [`mod@reference`], versions for the CPU chosen at run time ([`Isa`]), and the bound that
+//! tests hold them to. Ops write into buffers that the caller owns: nothing is allocated in a
+//! step but scratch that grows to its largest size once.
+//!
+//! Every output row is computed in an order fixed by its own shape, so a row's bits do not
+//! depend on how many other rows there are: batch invariance starts here.
+
+pub mod reference;
+
+mod buffer;
+mod device;
+mod file;
+mod kv;
+mod linear;
+mod ops;
+mod weight;
+
+pub use buffer::Buffer;
+pub use device::{CpuOptions, Device, Isa};
+pub use file::MappedFile;
+pub use kv::{KvCache, KvShape, KvType};
+pub use linear::{Linear, LinearCall, Numerics, PackError};
+pub use ops::{AttentionRow, PagedAttention, RopeAngles, RopeStyle, RopeWriteKv};
+pub use weight::{WeightSource, WeightType, dequantize};

@@ -1,0 +1,108 @@
+//! The contract between scheduler and models: one [`Batch`] in, one [`Sampled`] a row out.
+//!
+//! An executor keeps no state of its own but the KV memory: whatever a row needs travels in it.
+
+use std::sync::Arc;
+
+use crate::{AdapterId, BlockId, SamplingParams, SequenceId, TokenId};
+
+/// Runs batches. Implemented by the model runner and by the strict fake of the simulation.
+pub trait Executor {
+    /// Computes all rows in one ragged forward and answers with one [`Sampled`] a row, in order.
+    ///
+    /// An error (or a panic) fails the rows of this batch only; the executor stays usable.
+    fn execute(&mut self, batch: &Batch) -> Result<Vec<Sampled>, ExecutorError>;
+}
+
+/// A step that could not be computed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ExecutorError(pub String);
+
+/// Work for one step. Rows are independent: the result of one never depends on the others.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    pub rows: Vec<BatchRow>,
+}
+
+impl Batch {
+    /// Tokens to compute in this step, over all rows.
+    pub fn n_tokens(&self) -> usize {
+        self.rows.iter().map(|row| row.tokens.len()).sum()
+    }
+}
+
+/// The next tokens of one sequence: a chunk of prompt, or the token sampled last.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchRow {
+    pub sequence: SequenceId,
+    /// Tokens to compute, never empty. Token `i` has position `start + i`.
+    pub tokens: Vec<TokenId>,
+    /// Position of `tokens[0]`; keys and values of all earlier positions are in `blocks`.
+    pub start: u32,
+    /// Position `p` lives in `blocks[p / block_size]`, slot `p % block_size`. Covers
+    /// `start + tokens.len()` positions.
+    pub blocks: Vec<BlockId>,
+    pub adapter: Option<AdapterId>,
+    /// Set when `tokens` ends the sequence so far: draw its next token.
+    pub sample: Option<SampleSpec>,
+    /// Set when positions of this chunk are to be scored against the prompt itself.
+    pub scoring: Option<PromptScoring>,
+}
+
+/// How to draw the token that follows a row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SampleSpec {
+    pub params: Arc<SamplingParams>,
+    /// Number of tokens generated before this one.
+    pub n_generated: u32,
+    /// All tokens of the sequence so far, prompt first; empty unless
+    /// [`SamplingParams::needs_history`].
+    pub history: Vec<TokenId>,
+    /// How many of `history` are prompt.
+    pub n_prompt: u32,
+    /// Tokens that must not be drawn yet (end tokens before `min_new_tokens`).
+    pub banned: Arc<[TokenId]>,
+}
+
+/// Log-probabilities of given tokens: entry `i` asks how probable `targets[i]` was after the
+/// row's token `first + i`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PromptScoring {
+    /// Index into the row's `tokens`.
+    pub first: u32,
+    pub targets: Vec<TokenId>,
+    /// Report this many best alternatives at each position.
+    pub n_top: u8,
+}
+
+/// What came of one row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampled {
+    pub sequence: SequenceId,
+    /// Present exactly when the row had a [`SampleSpec`].
+    pub token: Option<SampledToken>,
+    /// One entry for each target of the row's [`PromptScoring`].
+    pub scored: Vec<TokenLogprobs>,
+}
+
+/// A drawn token, with log-probabilities if they were asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SampledToken {
+    pub token: TokenId,
+    pub logprobs: Option<TokenLogprobs>,
+}
+
+/// A token's natural-log probability.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TokenLogprob {
+    pub token: TokenId,
+    pub logprob: f32,
+}
+
+/// The chosen token and the best ones, most probable first (lowest id first on a tie).
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenLogprobs {
+    pub chosen: TokenLogprob,
+    pub top: Vec<TokenLogprob>,
+}

@@ -1,0 +1,66 @@
+//! What is asked of the scheduler, and what it reports back.
+
+use std::sync::Arc;
+
+use crate::{
+    AdapterId, RequestId, SampledToken, SamplingParams, SequenceId, TokenId, TokenLogprobs,
+};
+
+/// One request: a prompt and `n` sequences that continue it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    pub id: RequestId,
+    /// Never empty.
+    pub prompt: Arc<[TokenId]>,
+    /// Number of sequences, at least 1. They share the prompt's full blocks.
+    pub n: u32,
+    /// `0` computes (and scores) the prompt and draws nothing.
+    pub max_new_tokens: u32,
+    /// `stop_tokens` cannot be drawn before this many tokens.
+    pub min_new_tokens: u32,
+    /// A sequence ends after drawing one of these. Empty: it runs to its length.
+    pub stop_tokens: Arc<[TokenId]>,
+    pub adapter: Option<AdapterId>,
+    /// Root of the prefix-cache key: digests of weights, adapter and scale, and any salt.
+    /// Requests share blocks only under equal roots. Content, never a name.
+    pub kv_root: u64,
+    pub sampling: Arc<SamplingParams>,
+    /// `Some(k)`: report log-probabilities of the prompt's tokens, with the `k` best at each.
+    pub prompt_logprobs: Option<u8>,
+}
+
+/// Something that happened to a request in a step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// More of the prompt was scored; entries continue from position 1 (the first token of a
+    /// prompt has no predecessor and no score). Reported once a request, under choice 0.
+    PromptScored {
+        request: RequestId,
+        logprobs: Vec<TokenLogprobs>,
+    },
+    /// A token was drawn. A stop token is reported here as well, before `Finished`.
+    Token {
+        sequence: SequenceId,
+        token: SampledToken,
+    },
+    /// The sequence has ended and owns nothing any more.
+    Finished {
+        sequence: SequenceId,
+        reason: FinishReason,
+        /// Prompt tokens that this sequence took from the prefix cache when it was first run.
+        n_cached_tokens: u32,
+    },
+}
+
+/// Why a sequence ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// It drew one of its stop tokens.
+    Stop,
+    /// It reached `max_new_tokens`, or the scheduler's maximum length.
+    Length,
+    /// It was cancelled.
+    Cancelled,
+    /// The step that it was part of failed.
+    Failed,
+}

@@ -1,0 +1,11 @@
+//! Text on both sides of the model: templates and tokens going in, text coming out.
+
+mod detokenize;
+mod stop;
+mod template;
+mod tokenizer;
+
+pub use detokenize::Detokenizer;
+pub use stop::{StopMatch, StopStrings};
+pub use template::{ChatTemplate, TemplateError};
+pub use tokenizer::{Tokenizer, TokenizerError};
