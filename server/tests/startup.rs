@@ -1,0 +1,201 @@
+//! A model that cannot be served: one clear line naming the file and what is wrong with it, an
+//! exit code that is not zero, and no panic.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A scratch copy of a micro checkpoint, removed when dropped.
+struct Model(PathBuf);
+
+impl Model {
+    fn copy(test: &str) -> Self {
+        let from =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/models/llama31-gqa");
+        let to = std::env::temp_dir().join(format!("understudy-{test}-{}", std::process::id()));
+        fs::create_dir_all(&to).unwrap();
+        for entry in fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let copy = to.join(entry.file_name());
+            fs::write(copy, fs::read(entry.path()).unwrap()).unwrap();
+        }
+        Self(to)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn edit(&self, name: &str, edit: impl Fn(&str) -> String) {
+        let text = fs::read_to_string(self.file(name)).unwrap();
+        let edited = edit(&text);
+        assert_ne!(text, edited, "the edit of {name} changed nothing");
+        fs::write(self.file(name), edited).unwrap();
+    }
+}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+fn serve(model: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_understudy"))
+        .args(["serve", "--port", "0"])
+        .arg(model)
+        .env("HF_HUB_OFFLINE", "1")
+        .output()
+        .unwrap()
+}
+
+/// The server refuses `model` in one line that contains all of `parts`.
+fn refused(model: &Path, parts: &[&str]) {
+    let output = serve(model);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    let line = stderr.trim_end().lines().last().unwrap_or("");
+    for part in parts {
+        assert!(line.contains(part), "no {part:?} in: {stderr}");
+    }
+}
+
+#[test]
+fn missing_model() {
+    refused(Path::new("/no/such/model"), &["/no/such/model"]);
+}
+
+#[test]
+fn config_with_a_missing_field() {
+    let model = Model::copy("field");
+    model.edit("config.json", |text| {
+        text.replace("\"hidden_size\"", "\"hidden\"")
+    });
+    refused(&model.0, &["config.json", "hidden_size"]);
+}
+
+#[test]
+fn config_with_a_field_of_the_wrong_type() {
+    let model = Model::copy("type");
+    model.edit("config.json", |text| {
+        text.replace("\"hidden_size\": 64", "\"hidden_size\": \"64\"")
+    });
+    refused(&model.0, &["config.json", "hidden_size"]);
+}
+
+#[test]
+fn config_that_is_not_json() {
+    let model = Model::copy("json");
+    model.edit("config.json", |text| text[..text.len() / 2].to_owned());
+    refused(&model.0, &["config.json"]);
+}
+
+#[test]
+fn unknown_architecture() {
+    let model = Model::copy("architecture");
+    model.edit("config.json", |text| {
+        text.replace("LlamaForCausalLM", "ZebraForCausalLM")
+            .replace("\"llama\"", "\"zebra\"")
+    });
+    refused(&model.0, &["config.json", "zebra", "llama"]);
+}
+
+#[test]
+fn safetensors_with_a_lying_header() {
+    let model = Model::copy("header");
+    let path = model.file("model.safetensors");
+    let whole = fs::read(&path).unwrap();
+
+    let mut lying = whole.clone();
+    lying[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    fs::write(&path, &lying).unwrap();
+    refused(&model.0, &["model.safetensors"]);
+
+    fs::write(&path, &whole[..whole.len() - 100]).unwrap();
+    refused(&model.0, &["model.safetensors"]);
+
+    fs::write(&path, b"").unwrap();
+    refused(&model.0, &["model.safetensors"]);
+}
+
+#[test]
+fn tensor_of_the_wrong_shape() {
+    let model = Model::copy("shape");
+    model.edit("config.json", |text| {
+        text.replace("\"intermediate_size\": 160", "\"intermediate_size\": 192")
+    });
+    refused(
+        &model.0,
+        &["model.safetensors", "model.layers.0.mlp", "160", "192"],
+    );
+}
+
+#[test]
+fn truncated_gguf() {
+    let model = Model::copy("gguf");
+    let path = model.file("broken.gguf");
+    let mut bytes = b"GGUF".to_vec();
+    bytes.extend(3_u32.to_le_bytes());
+    bytes.extend(5_u64.to_le_bytes());
+    bytes.extend(9_u64.to_le_bytes());
+    fs::write(&path, &bytes).unwrap();
+    refused(&path, &["broken.gguf", "truncated"]);
+
+    fs::write(&path, b"not a gguf file at all").unwrap();
+    refused(&path, &["broken.gguf", "GGUF"]);
+}
+
+#[test]
+fn template_that_does_not_compile() {
+    let model = Model::copy("compile");
+    fs::write(
+        model.file("chat_template.jinja"),
+        "{% for m in messages %}{{ m.content }}",
+    )
+    .unwrap();
+    refused(&model.0, &["chat_template.jinja"]);
+}
+
+#[test]
+fn template_that_raises() {
+    let model = Model::copy("raises");
+    fs::write(
+        model.file("chat_template.jinja"),
+        "{{ raise_exception('no users here') }}",
+    )
+    .unwrap();
+    refused(&model.0, &["chat_template.jinja", "no users here"]);
+}
+
+#[test]
+fn template_that_loops() {
+    let model = Model::copy("loops");
+    let text =
+        "{% for a in range(99999) %}{% for b in range(99999) %}{{ a }}{% endfor %}{% endfor %}";
+    fs::write(model.file("chat_template.jinja"), text).unwrap();
+    refused(&model.0, &["chat_template.jinja"]);
+}
+
+#[test]
+fn broken_tokenizer() {
+    let model = Model::copy("tokenizer");
+    fs::write(model.file("tokenizer.json"), "{}").unwrap();
+    refused(&model.0, &["tokenizer.json"]);
+}
+
+#[test]
+fn impossible_settings() {
+    let model = Model::copy("settings");
+    let output = Command::new(env!("CARGO_BIN_EXE_understudy"))
+        .args(["serve", "--port", "0", "--max-model-len", "100000"])
+        .arg(&model.0)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("max-model-len") && stderr.contains("256"),
+        "{stderr}"
+    );
+}
