@@ -5,15 +5,33 @@
 //! (what to run) and [`Scheduler::end_step`] (what came of it). It knows integers only: no text,
 //! no devices, no clock, no threads, no randomness. The same calls give the same answers.
 
+mod admit;
 mod batch;
+mod block;
+mod check;
+mod config;
+mod end;
+mod free_list;
 mod ids;
+mod live;
+mod pack;
+mod prefix;
 mod request;
+mod row;
 mod sampling;
+mod scheduler;
+mod sequence;
+mod settle;
+mod stats;
+mod store;
 
 pub use batch::{
     Batch, BatchRow, Executor, ExecutorError, PromptScoring, SampleSpec, Sampled, SampledToken,
     TokenLogprob, TokenLogprobs,
 };
+pub use config::{ConfigError, SchedulerConfig};
 pub use ids::{AdapterId, BlockId, RequestId, SequenceId, TokenId};
 pub use request::{Event, FinishReason, Request};
 pub use sampling::SamplingParams;
+pub use scheduler::{Scheduler, SubmitError};
+pub use stats::Stats;

@@ -33,7 +33,7 @@ pub struct Request {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// More of the prompt was scored; entries continue from position 1 (the first token of a
-    /// prompt has no predecessor and no score). Reported once a request, under choice 0.
+    /// prompt has no predecessor and no score). Reported once a request, whatever its `n`.
     PromptScored {
         request: RequestId,
         logprobs: Vec<TokenLogprobs>,
@@ -47,7 +47,8 @@ pub enum Event {
     Finished {
         sequence: SequenceId,
         reason: FinishReason,
-        /// Prompt tokens that this sequence took from the prefix cache when it was first run.
+        /// Prompt tokens of the request that the prefix cache held when it was first run, the
+        /// same for all its sequences. What choices share among themselves does not count.
         n_cached_tokens: u32,
     },
 }

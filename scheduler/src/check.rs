@@ -1,0 +1,271 @@
+//! Every invariant, recomputed from scratch.
+
+use std::collections::BTreeMap;
+
+use crate::live::LiveRequest;
+use crate::prefix::{NodeId, Parent};
+use crate::sequence::{Age, Running};
+use crate::{BlockId, Scheduler, TokenId};
+
+macro_rules! ensure {
+    ($condition:expr, $($message:tt)+) => {
+        if !$condition {
+            return Err(format!($($message)+));
+        }
+    };
+}
+
+impl Scheduler {
+    /// Recomputes what must always hold, at any moment outside of a call, and names the first
+    /// invariant that does not. Takes time in proportion to the cache: meant for tests, and for
+    /// production when idle.
+    pub fn check(&self) -> Result<(), String> {
+        self.check_references()?;
+        self.check_free_list()?;
+        self.check_index()?;
+        for (&age, running) in &self.running {
+            self.check_running(age, running)
+                .map_err(|broken| format!("{}: {broken}", running.sequence.id))?;
+        }
+        for live in self.requests.values() {
+            self.check_request(live)
+                .map_err(|broken| format!("{}: {broken}", live.request.id))?;
+        }
+        self.check_counts()
+    }
+
+    fn check_references(&self) -> Result<(), String> {
+        let pool = &self.store.pool;
+        let mut holders = vec![0; pool.n_blocks()];
+        let mut writers = vec![0; pool.n_blocks()];
+        for running in self.running.values() {
+            for (i, block) in running.table.blocks.iter().enumerate() {
+                holders[block.0 as usize] += 1;
+                if i >= running.table.n_registered {
+                    writers[block.0 as usize] += 1;
+                }
+            }
+        }
+        for (i, &n) in holders.iter().enumerate() {
+            let block = BlockId(i as u32);
+            let refs = pool.refs(block);
+            ensure!(
+                refs == n,
+                "{block} counts {refs} references, tables hold {n}"
+            );
+            ensure!(
+                pool.is_free(block) == (n == 0),
+                "{block} has {n} holders but its being free is {}",
+                pool.is_free(block)
+            );
+            let shared = writers[i] > 0 && n > 1;
+            ensure!(!shared, "{block} is shared but not full and registered");
+        }
+        Ok(())
+    }
+
+    fn check_free_list(&self) -> Result<(), String> {
+        let pool = &self.store.pool;
+        let order: Vec<BlockId> = pool.iter_free().collect();
+        ensure!(
+            order.len() == pool.n_free(),
+            "the free list counts {} blocks but links {}",
+            pool.n_free(),
+            order.len()
+        );
+        let cached = |block: &BlockId| self.store.index.node(*block).is_some();
+        let n_cached = order.iter().filter(|block| cached(block)).count();
+        ensure!(
+            n_cached == self.store.n_cached,
+            "{n_cached} free blocks are cached, {} are counted",
+            self.store.n_cached
+        );
+        ensure!(
+            order.is_sorted_by_key(cached),
+            "a cached block is to be reused before an uncached one"
+        );
+        let mut places: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for (place, block) in order.iter().enumerate() {
+            let Some(node) = self.store.index.node(*block) else {
+                continue;
+            };
+            places.insert(node.id, place);
+            if let Parent::Node(parent) = node.parent {
+                ensure!(
+                    !places.contains_key(&parent),
+                    "{block} is to be reused after the block that it continues"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn check_index(&self) -> Result<(), String> {
+        let index = &self.store.index;
+        let nodes: BTreeMap<NodeId, BlockId> = (0..self.store.pool.n_blocks() as u32)
+            .map(BlockId)
+            .filter_map(|block| index.node(block).map(|node| (node.id, block)))
+            .collect();
+        ensure!(
+            nodes.len() == index.count(),
+            "{} blocks are registered, the index has {} entries",
+            nodes.len(),
+            index.count()
+        );
+        for &block in nodes.values() {
+            let node = index.node(block).ok_or("a node went missing")?;
+            ensure!(
+                index.find(node.parent, &node.tokens) == Some((node.id, block)),
+                "{block} is registered but cannot be found"
+            );
+            ensure!(
+                node.tokens.len() == self.store.block_size,
+                "{block} is registered but not full"
+            );
+            if let Parent::Node(parent) = node.parent {
+                let Some(&parent) = nodes.get(&parent) else {
+                    return Err(format!("{block} continues a block that is gone"));
+                };
+                let (own, above) = (self.store.pool.refs(block), self.store.pool.refs(parent));
+                ensure!(
+                    own <= above,
+                    "{block} has more holders than what it continues"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn check_running(&self, age: Age, running: &Running) -> Result<(), String> {
+        let (sequence, table) = (&running.sequence, &running.table);
+        let live = self
+            .requests
+            .get(&sequence.id.request)
+            .ok_or("it runs but its request is gone")?;
+        ensure!(live.age(sequence.id.index) == age, "its age is wrong");
+        check_tokens(live, &sequence.tokens, sequence.n_prompt)?;
+        ensure!(
+            running.n_computed < sequence.tokens.len(),
+            "it runs with nothing to compute"
+        );
+        let n_positions = running.n_computed + running.n_in_flight;
+        ensure!(
+            table.blocks.len() == self.store.n_blocks_for(n_positions),
+            "it holds {} blocks for {n_positions} positions",
+            table.blocks.len()
+        );
+        let in_flight = self.flight.iter().flatten().any(|row| row.age == age);
+        ensure!(
+            in_flight == (running.n_in_flight > 0),
+            "the batch in flight and its count of tokens in flight disagree"
+        );
+        ensure!(
+            in_flight || !running.cancelled,
+            "it is cancelled but runs on"
+        );
+        let n_full = running.n_computed / self.store.block_size;
+        let n_expected = if table.registers { n_full } else { 0 };
+        ensure!(
+            table.n_registered == n_expected,
+            "{} of its blocks are registered, not {n_expected}",
+            table.n_registered
+        );
+        self.check_chain(live, running)
+    }
+
+    /// The registered blocks of a table hold the sequence's own tokens.
+    fn check_chain(&self, live: &LiveRequest, running: &Running) -> Result<(), String> {
+        let table = &running.table;
+        let mut tip = live.root(self.config.prefix_cache);
+        let chunks = running.sequence.tokens.chunks_exact(self.store.block_size);
+        for (block, chunk) in table.blocks[..table.n_registered].iter().zip(chunks) {
+            match self.store.index.find(tip, chunk) {
+                Some((id, found)) if found == *block => tip = Parent::Node(id),
+                _ => return Err(format!("{block} is not registered for its tokens")),
+            }
+        }
+        ensure!(tip == table.tip, "its next block would continue another");
+        Ok(())
+    }
+
+    fn check_request(&self, live: &LiveRequest) -> Result<(), String> {
+        let range = live.age(0)..=live.age(u32::MAX);
+        let running: Vec<&Age> = self
+            .running
+            .range(range.clone())
+            .map(|(age, _)| age)
+            .collect();
+        let waiting: Vec<&Age> = self.waiting.range(range).map(|(age, _)| age).collect();
+        let n_active = running.len() + waiting.len();
+        ensure!(n_active > 0, "none of its sequences can ever run");
+        ensure!(
+            n_active + live.held.len() == live.n_unfinished as usize,
+            "{} sequences are unfinished, {} exist",
+            live.n_unfinished,
+            n_active + live.held.len()
+        );
+        let only_leader = n_active == 1
+            && running
+                .iter()
+                .chain(&waiting)
+                .all(|a| a.index == live.leader);
+        ensure!(
+            live.prompt_computed || only_leader,
+            "a choice goes ahead of the one that computes the prompt"
+        );
+        ensure!(
+            !live.prompt_computed || live.held.is_empty(),
+            "a choice is held though the prompt is computed"
+        );
+        ensure!(
+            live.n_scored < live.request.prompt.len(),
+            "more prompt scores than prompt tokens"
+        );
+        for age in waiting {
+            let sequence = &self.waiting[age].sequence;
+            check_tokens(live, &sequence.tokens, sequence.n_prompt)?;
+        }
+        Ok(())
+    }
+
+    fn check_counts(&self) -> Result<(), String> {
+        ensure!(
+            self.running.len() <= self.config.max_sequences,
+            "{} sequences run, at most {} may",
+            self.running.len(),
+            self.config.max_sequences
+        );
+        let n_live: usize = self
+            .requests
+            .values()
+            .map(|live| live.n_unfinished as usize)
+            .sum();
+        let stats = self.stats();
+        ensure!(
+            stats.n_waiting + stats.n_running == n_live,
+            "{} sequences wait or run, {n_live} are unfinished",
+            stats.n_waiting + stats.n_running
+        );
+        ensure!(
+            !self.running.is_empty() || stats.n_blocks_in_use == 0,
+            "nothing runs but {} blocks are in use",
+            stats.n_blocks_in_use
+        );
+        Ok(())
+    }
+}
+
+fn check_tokens(live: &LiveRequest, tokens: &[TokenId], n_prompt: usize) -> Result<(), String> {
+    ensure!(
+        n_prompt == live.request.prompt.len() && tokens.starts_with(&live.request.prompt),
+        "its tokens do not begin with its prompt"
+    );
+    let n_drawing = usize::from(live.request.max_new_tokens > 0);
+    ensure!(
+        tokens.len() + n_drawing <= live.max_tokens,
+        "it goes on with {} tokens though it ends at {}",
+        tokens.len(),
+        live.max_tokens
+    );
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! What the sequences of one unfinished request have in common.
+
+use std::collections::BTreeSet;
+
+use crate::prefix::Parent;
+use crate::sequence::{Age, Sequence, Waiting};
+use crate::{Request, SequenceId};
+
+#[derive(Debug)]
+pub(crate) struct LiveRequest {
+    pub(crate) request: Request,
+    pub(crate) arrival: u64,
+    /// Tokens at which its sequences end.
+    pub(crate) max_tokens: usize,
+    /// The choice that computes (and scores) the prompt.
+    pub(crate) leader: u32,
+    /// Choices that wait for the leader, so that they can share the prompt's blocks.
+    pub(crate) held: BTreeSet<u32>,
+    pub(crate) prompt_computed: bool,
+    /// Prompt scores reported so far.
+    pub(crate) n_scored: usize,
+    /// Prompt tokens found in the prefix cache when the leader was first admitted.
+    pub(crate) n_cached: Option<usize>,
+    pub(crate) n_unfinished: u32,
+}
+
+impl LiveRequest {
+    pub(crate) fn new(request: Request, arrival: u64, max_tokens: usize) -> Self {
+        Self {
+            arrival,
+            max_tokens,
+            leader: 0,
+            held: (1..request.n).collect(),
+            prompt_computed: false,
+            n_scored: 0,
+            n_cached: None,
+            n_unfinished: request.n,
+            request,
+        }
+    }
+
+    pub(crate) fn age(&self, index: u32) -> Age {
+        Age {
+            arrival: self.arrival,
+            index,
+        }
+    }
+
+    /// Choice `index` as it is before it has run.
+    pub(crate) fn open(&self, index: u32) -> Waiting {
+        let sequence = Sequence {
+            id: SequenceId {
+                request: self.request.id,
+                index,
+            },
+            tokens: self.request.prompt.to_vec(),
+            n_prompt: self.request.prompt.len(),
+            max_tokens: self.max_tokens,
+        };
+        Waiting {
+            sequence,
+            n_lost: 0,
+        }
+    }
+
+    /// Prompt scores that choice `index` is still to report.
+    pub(crate) fn n_unscored(&self, index: u32) -> usize {
+        if self.request.prompt_logprobs.is_none() || index != self.leader {
+            return 0;
+        }
+        self.request.prompt.len() - 1 - self.n_scored
+    }
+
+    /// Most positions that choice `index`, with `n_tokens` tokens, may take from the prefix
+    /// cache: the last must be computed to draw from it, and an unscored one to score it.
+    pub(crate) fn max_cached(&self, index: u32, n_tokens: usize) -> usize {
+        if self.n_unscored(index) > 0 {
+            self.n_scored
+        } else {
+            n_tokens - 1
+        }
+    }
+
+    /// Whether full blocks are registered: for everybody, or for the choices of this request.
+    pub(crate) fn registers(&self, prefix_cache: bool) -> bool {
+        prefix_cache || self.request.n > 1
+    }
+
+    pub(crate) fn root(&self, prefix_cache: bool) -> Parent {
+        Parent::Root {
+            kv_root: self.request.kv_root,
+            scope: (!prefix_cache).then_some(self.request.id),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What the executor is told about one sequence's share of a step.
+
+use std::sync::Arc;
+
+use crate::live::LiveRequest;
+use crate::sequence::Running;
+use crate::{BatchRow, PromptScoring, SampleSpec, TokenId};
+
+/// What a row is made from. The running sequence's `n_in_flight` and table are set already.
+#[derive(Debug)]
+pub(crate) struct RowParts<'a> {
+    pub(crate) live: &'a LiveRequest,
+    pub(crate) running: &'a Running,
+    pub(crate) no_tokens: &'a Arc<[TokenId]>,
+}
+
+impl RowParts<'_> {
+    pub(crate) fn row(&self) -> BatchRow {
+        let sequence = &self.running.sequence;
+        let start = self.running.n_computed;
+        let end = start + self.running.n_in_flight;
+        let ends_sequence = end == sequence.tokens.len();
+        let draws = sequence.tokens.len() < sequence.max_tokens;
+        BatchRow {
+            sequence: sequence.id,
+            tokens: sequence.tokens[start..end].to_vec(),
+            start: start as u32,
+            blocks: self.running.table.blocks.clone(),
+            adapter: self.live.request.adapter,
+            sample: (ends_sequence && draws).then(|| self.sample()),
+            scoring: self.scoring(start, end),
+        }
+    }
+
+    fn sample(&self) -> SampleSpec {
+        let sequence = &self.running.sequence;
+        let request = &self.live.request;
+        let n_generated = sequence.n_generated() as u32;
+        let history = if request.sampling.needs_history() {
+            sequence.tokens.clone()
+        } else {
+            Vec::new()
+        };
+        let may_stop = n_generated >= request.min_new_tokens;
+        SampleSpec {
+            params: request.sampling.clone(),
+            n_generated,
+            history,
+            n_prompt: sequence.n_prompt as u32,
+            banned: if may_stop {
+                self.no_tokens.clone()
+            } else {
+                request.stop_tokens.clone()
+            },
+        }
+    }
+
+    /// Score `i` of the prompt is that of token `i + 1` and comes from position `i`. Scores
+    /// reported before a preemption are not asked for again.
+    fn scoring(&self, start: usize, end: usize) -> Option<PromptScoring> {
+        let sequence = &self.running.sequence;
+        let n_top = self.live.request.prompt_logprobs?;
+        if self.live.n_unscored(sequence.id.index) == 0 {
+            return None;
+        }
+        let first = start.max(self.live.n_scored);
+        let last = end.min(sequence.n_prompt - 1);
+        (first < last).then(|| PromptScoring {
+            first: (first - start) as u32,
+            targets: sequence.tokens[first + 1..=last].to_vec(),
+            n_top,
+        })
+    }
+}

@@ -1,0 +1,159 @@
+//! The scheduler's state, and what comes in: requests.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::live::LiveRequest;
+use crate::sequence::{Age, Running, Waiting, max_positions};
+use crate::stats::Counters;
+use crate::store::BlockStore;
+use crate::{ConfigError, Request, RequestId, SchedulerConfig, Stats, TokenId};
+
+/// Decides what runs in each step, and in which blocks.
+///
+/// The loop of an engine is: [`submit`](Self::submit) and [`cancel`](Self::cancel) whatever has
+/// come in, [`begin_step`](Self::begin_step), execute the batch, [`end_step`](Self::end_step) or
+/// [`fail_step`](Self::fail_step), deliver the events. Requests may be submitted and cancelled
+/// while a step is in flight.
+#[derive(Debug)]
+pub struct Scheduler {
+    pub(crate) config: SchedulerConfig,
+    pub(crate) store: BlockStore,
+    pub(crate) requests: BTreeMap<RequestId, LiveRequest>,
+    /// Sequences that may be admitted. Choices that wait for their leader are in
+    /// [`LiveRequest::held`] instead.
+    pub(crate) waiting: BTreeMap<Age, Waiting>,
+    pub(crate) running: BTreeMap<Age, Running>,
+    /// The rows of the batch that is being executed, in its order.
+    pub(crate) flight: Option<Vec<FlightRow>>,
+    pub(crate) counters: Counters,
+    pub(crate) no_tokens: Arc<[TokenId]>,
+    next_arrival: u64,
+}
+
+/// What is expected of one row of the batch in flight.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FlightRow {
+    pub(crate) age: Age,
+    pub(crate) samples: bool,
+    pub(crate) n_scored: usize,
+}
+
+/// A request that cannot be served, whatever else happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    #[error("request {0} is being served already")]
+    DuplicateId(RequestId),
+    #[error("the prompt is empty")]
+    EmptyPrompt,
+    #[error("a request needs at least one choice, but n is 0")]
+    NoChoices,
+    /// A prompt that leaves no room for one new token counts as too long if any are asked for.
+    #[error(
+        "the prompt has {n_prompt} tokens and {n_new} must follow at least, \
+         but a sequence holds at most {max_model_len}"
+    )]
+    TooLong {
+        n_prompt: usize,
+        n_new: usize,
+        max_model_len: usize,
+    },
+    #[error(
+        "the request can come to need {n_needed} blocks of {block_size} tokens, \
+         but the cache has only {n_blocks}"
+    )]
+    NeverFits {
+        n_needed: usize,
+        n_blocks: usize,
+        block_size: usize,
+    },
+}
+
+impl Scheduler {
+    /// An idle scheduler. Errors when a size in `config` is impossible.
+    pub fn new(config: SchedulerConfig) -> Result<Self, ConfigError> {
+        config.validate()?;
+        Ok(Self {
+            config,
+            store: BlockStore::new(config.n_blocks, config.block_size),
+            requests: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            running: BTreeMap::new(),
+            flight: None,
+            counters: Counters::default(),
+            no_tokens: Arc::from([]),
+            next_arrival: 0,
+        })
+    }
+
+    /// Takes a request in, behind all those before it. Its sequences end at `max_new_tokens` or
+    /// at the maximum length, whichever is less.
+    pub fn submit(&mut self, request: Request) -> Result<(), SubmitError> {
+        let max_tokens = self.max_tokens(&request)?;
+        let live = LiveRequest::new(request, self.next_arrival, max_tokens);
+        self.next_arrival += 1;
+        self.waiting.insert(live.age(0), live.open(0));
+        self.requests.insert(live.request.id, live);
+        Ok(())
+    }
+
+    /// Whether there is nothing to run.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// Current state and totals since the start.
+    pub fn stats(&self) -> Stats {
+        let n_held: usize = self.requests.values().map(|live| live.held.len()).sum();
+        let counters = &self.counters;
+        let n_free = self.store.pool.n_free();
+        Stats {
+            n_waiting: self.waiting.len() + n_held,
+            n_running: self.running.len(),
+            n_blocks: self.store.pool.n_blocks(),
+            n_blocks_in_use: self.store.pool.n_blocks() - n_free,
+            n_blocks_free: n_free - self.store.n_cached,
+            n_blocks_cached: self.store.n_cached,
+            n_preemptions: counters.n_preemptions,
+            n_tokens_lost: counters.n_tokens_lost,
+            n_prefix_query_tokens: counters.n_prefix_query_tokens,
+            n_prefix_hit_tokens: counters.n_prefix_hit_tokens,
+            n_steps: counters.n_steps,
+            n_failed_steps: counters.n_failed_steps,
+            n_tokens_computed: counters.n_tokens_computed,
+        }
+    }
+
+    /// Tokens at which the sequences of `request` end, if it can be served at all.
+    fn max_tokens(&self, request: &Request) -> Result<usize, SubmitError> {
+        if self.requests.contains_key(&request.id) {
+            return Err(SubmitError::DuplicateId(request.id));
+        }
+        if request.prompt.is_empty() {
+            return Err(SubmitError::EmptyPrompt);
+        }
+        if request.n == 0 {
+            return Err(SubmitError::NoChoices);
+        }
+        let max_model_len = self.config.max_model_len;
+        let n_prompt = request.prompt.len();
+        let n_new = request.max_new_tokens.min(1) as usize;
+        if n_prompt + n_new > max_model_len {
+            return Err(SubmitError::TooLong {
+                n_prompt,
+                n_new,
+                max_model_len,
+            });
+        }
+        let max_tokens = max_model_len.min(n_prompt + request.max_new_tokens as usize);
+        let n_needed = self.store.n_blocks_for(max_positions(n_prompt, max_tokens));
+        if n_needed > self.config.n_blocks {
+            return Err(SubmitError::NeverFits {
+                n_needed,
+                n_blocks: self.config.n_blocks,
+                block_size: self.config.block_size,
+            });
+        }
+        Ok(max_tokens)
+    }
+}

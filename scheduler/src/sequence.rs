@@ -1,0 +1,78 @@
+//! One stream of tokens and the two states it can be in: only [`Running`] owns blocks.
+
+use crate::store::BlockTable;
+use crate::{SequenceId, TokenId};
+
+/// A sequence's place in the order of service: by arrival of its request, then by choice. The
+/// least is the oldest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Age {
+    pub(crate) arrival: u64,
+    pub(crate) index: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Sequence {
+    pub(crate) id: SequenceId,
+    /// Prompt and output so far.
+    pub(crate) tokens: Vec<TokenId>,
+    pub(crate) n_prompt: usize,
+    /// The sequence ends when it has this many tokens.
+    pub(crate) max_tokens: usize,
+}
+
+impl Sequence {
+    pub(crate) fn n_generated(&self) -> usize {
+        self.tokens.len() - self.n_prompt
+    }
+
+    /// Positions that the sequence can come to need. The last token is drawn and never computed.
+    pub(crate) fn max_positions(&self) -> usize {
+        max_positions(self.n_prompt, self.max_tokens)
+    }
+}
+
+/// See [`Sequence::max_positions`].
+pub(crate) fn max_positions(n_prompt: usize, max_tokens: usize) -> usize {
+    n_prompt.max(max_tokens - 1)
+}
+
+/// A sequence that holds nothing: not admitted yet, or preempted.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) sequence: Sequence,
+    /// Positions that were computed when it was preempted.
+    pub(crate) n_lost: usize,
+}
+
+/// A sequence that holds the blocks of its computed positions.
+///
+/// One rule drives it: `n_computed` must catch up with the number of tokens. A prompt, a chunk
+/// of it, the token drawn last, and everything again after preemption are all the same.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) sequence: Sequence,
+    pub(crate) table: BlockTable,
+    /// Positions whose keys and values are in the table's blocks.
+    pub(crate) n_computed: usize,
+    /// Positions that the step in flight computes.
+    pub(crate) n_in_flight: usize,
+    /// To be ended when the step in flight ends.
+    pub(crate) cancelled: bool,
+}
+
+impl Running {
+    /// Tokens that are still to be computed, never 0 between steps.
+    pub(crate) fn n_missing(&self) -> usize {
+        self.sequence.tokens.len() - self.n_computed
+    }
+
+    /// Gives up the blocks and keeps the tokens.
+    pub(crate) fn preempt(self) -> (Waiting, BlockTable) {
+        let waiting = Waiting {
+            sequence: self.sequence,
+            n_lost: self.n_computed,
+        };
+        (waiting, self.table)
+    }
+}

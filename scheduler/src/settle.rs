@@ -1,0 +1,146 @@
+//! `end_step` and `fail_step`: what came of the batch in flight.
+
+use crate::scheduler::FlightRow;
+use crate::sequence::Age;
+use crate::{Event, FinishReason, Sampled, SampledToken, Scheduler, SequenceId, TokenLogprobs};
+
+impl Scheduler {
+    /// Takes the results of the batch in flight, one a row and in its order, and tells what
+    /// happened. The events of a sequence are in order and end with `Finished`.
+    ///
+    /// # Panics
+    /// If no step is in flight, or if the results do not answer its rows. Nothing has changed
+    /// then, and [`fail_step`](Self::fail_step) may still be called.
+    pub fn end_step(&mut self, sampled: Vec<Sampled>) -> Vec<Event> {
+        self.assert_answers(&sampled);
+        let flight = self.flight.take().unwrap_or_default();
+        self.counters.n_steps += 1;
+        let mut events = Vec::new();
+        for (row, sampled) in flight.into_iter().zip(sampled) {
+            self.settle(row.age, sampled, &mut events);
+        }
+        events
+    }
+
+    /// The batch in flight could not be computed: its sequences end as failed (or cancelled, if
+    /// that was asked for), and none of the blocks it was to write is ever shared. All others
+    /// go on.
+    ///
+    /// # Panics
+    /// If no step is in flight.
+    pub fn fail_step(&mut self) -> Vec<Event> {
+        let flight = self.flight.take().expect("no step is in flight");
+        self.counters.n_failed_steps += 1;
+        flight
+            .into_iter()
+            .map(|row| {
+                let reason = if self.running[&row.age].cancelled {
+                    FinishReason::Cancelled
+                } else {
+                    FinishReason::Failed
+                };
+                self.finish_running(row.age, reason)
+            })
+            .collect()
+    }
+
+    fn assert_answers(&self, sampled: &[Sampled]) {
+        let flight = self.flight.as_ref().expect("no step is in flight");
+        assert_eq!(sampled.len(), flight.len(), "one result a row");
+        for (row, sampled) in flight.iter().zip(sampled) {
+            let id = self.running[&row.age].sequence.id;
+            let FlightRow {
+                samples, n_scored, ..
+            } = *row;
+            assert_eq!(sampled.sequence, id, "results come in the order of rows");
+            assert_eq!(sampled.token.is_some(), samples, "token of {id}");
+            assert_eq!(sampled.scored.len(), n_scored, "scores of {id}");
+        }
+    }
+
+    fn settle(&mut self, age: Age, sampled: Sampled, events: &mut Vec<Event>) {
+        let running = self.running.get_mut(&age).expect("rows in flight run on");
+        let id = running.sequence.id;
+        self.counters.n_tokens_computed += running.n_in_flight as u64;
+        running.n_computed += running.n_in_flight;
+        running.n_in_flight = 0;
+        let computed = &running.sequence.tokens[..running.n_computed];
+        self.store.register(&mut running.table, computed);
+        let prompt_computed = running.n_computed >= running.sequence.n_prompt;
+        let cancelled = running.cancelled;
+
+        // Scores are the request's: they count even if the choice that computed them is gone.
+        self.report_scores(id, sampled.scored, events);
+        if prompt_computed {
+            self.release_held(id);
+        }
+        if cancelled {
+            events.push(self.finish_running(age, FinishReason::Cancelled));
+            return;
+        }
+        if let Some(token) = sampled.token {
+            self.append(age, token, events);
+        }
+        if let Some(reason) = self.finish_reason(age) {
+            events.push(self.finish_running(age, reason));
+        }
+    }
+
+    fn report_scores(
+        &mut self,
+        id: SequenceId,
+        logprobs: Vec<TokenLogprobs>,
+        events: &mut Vec<Event>,
+    ) {
+        if logprobs.is_empty() {
+            return;
+        }
+        let request = id.request;
+        let live = self
+            .requests
+            .get_mut(&request)
+            .expect("a live sequence has a request");
+        live.n_scored += logprobs.len();
+        events.push(Event::PromptScored { request, logprobs });
+    }
+
+    /// The prompt's blocks are registered: the other choices may share them.
+    fn release_held(&mut self, id: SequenceId) {
+        let live = self
+            .requests
+            .get_mut(&id.request)
+            .expect("a live sequence has a request");
+        live.prompt_computed = true;
+        for index in std::mem::take(&mut live.held) {
+            self.waiting.insert(live.age(index), live.open(index));
+        }
+    }
+
+    fn append(&mut self, age: Age, token: SampledToken, events: &mut Vec<Event>) {
+        let running = self.running.get_mut(&age).expect("rows in flight run on");
+        running.sequence.tokens.push(token.token);
+        events.push(Event::Token {
+            sequence: running.sequence.id,
+            token,
+        });
+    }
+
+    /// Whether a sequence whose step has just been settled has ended.
+    fn finish_reason(&self, age: Age) -> Option<FinishReason> {
+        let running = &self.running[&age];
+        let sequence = &running.sequence;
+        let request = &self.requests[&sequence.id.request].request;
+        let output = &sequence.tokens[sequence.n_prompt..];
+        if output
+            .last()
+            .is_some_and(|last| request.stop_tokens.contains(last))
+        {
+            return Some(FinishReason::Stop);
+        }
+        // A sequence that draws nothing has all its tokens from the start, and ends when they
+        // are computed.
+        let is_full = sequence.tokens.len() == sequence.max_tokens;
+        let is_done = !output.is_empty() || running.n_missing() == 0;
+        (is_full && is_done).then_some(FinishReason::Length)
+    }
+}
