@@ -1,11 +1,14 @@
 //! Text on both sides of the model: templates and tokens going in, text coming out.
 
 mod detokenize;
+mod gguf_tokenizer;
+mod pieces;
+mod pretokenize;
 mod stop;
 mod template;
 mod tokenizer;
 
 pub use detokenize::Detokenizer;
 pub use stop::{StopMatch, StopStrings};
-pub use template::{ChatTemplate, TemplateError};
+pub use template::{ChatTemplate, Clock, TemplateError};
 pub use tokenizer::{Tokenizer, TokenizerError};

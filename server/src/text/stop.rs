@@ -10,20 +10,207 @@ pub struct StopMatch {
 }
 
 /// Finds the first stop string in a stream, never letting a part of it through.
+///
+/// "First" is the stop string that is complete first; of two that end at the same character the
+/// longer one. So the result depends on the text alone, not on how it is cut into pieces. An
+/// empty stop string never matches.
 #[derive(Debug)]
-pub struct StopStrings {}
+pub struct StopStrings {
+    needles: Vec<Needle>,
+    /// Text that may still become a stop string.
+    held: String,
+    stopped: bool,
+}
 
-impl StopStrings {
-    pub fn new(_stops: Vec<String>) -> Self {
-        unimplemented!()
+/// One stop string and how far the stream has matched it (Knuth, Morris and Pratt 1977).
+#[derive(Debug)]
+struct Needle {
+    bytes: Vec<u8>,
+    /// `borders[i]`: length of the longest proper border of the first `i + 1` bytes.
+    borders: Vec<usize>,
+    n_matched: usize,
+}
+
+impl Needle {
+    fn new(stop: &str) -> Self {
+        let bytes = stop.as_bytes().to_vec();
+        let mut borders = vec![0; bytes.len()];
+        for end in 1..bytes.len() {
+            let mut border = borders[end - 1];
+            while border > 0 && bytes[border] != bytes[end] {
+                border = borders[border - 1];
+            }
+            borders[end] = border + usize::from(bytes[border] == bytes[end]);
+        }
+        Self {
+            bytes,
+            borders,
+            n_matched: 0,
+        }
     }
 
-    pub fn push(&mut self, _piece: &str) -> StopMatch {
-        unimplemented!()
+    /// Takes one byte; true when it completes the stop string.
+    fn advance(&mut self, byte: u8) -> bool {
+        while self.n_matched > 0 && self.bytes[self.n_matched] != byte {
+            self.n_matched = self.borders[self.n_matched - 1];
+        }
+        self.n_matched += usize::from(self.bytes[self.n_matched] == byte);
+        self.n_matched == self.bytes.len()
+    }
+}
+
+impl StopStrings {
+    pub fn new(stops: Vec<String>) -> Self {
+        Self {
+            needles: stops
+                .iter()
+                .filter(|stop| !stop.is_empty())
+                .map(|stop| Needle::new(stop))
+                .collect(),
+            held: String::new(),
+            stopped: false,
+        }
+    }
+
+    /// Takes the next piece. After a match everything is swallowed.
+    pub fn push(&mut self, piece: &str) -> StopMatch {
+        if self.stopped {
+            return StopMatch {
+                text: String::new(),
+                stopped: true,
+            };
+        }
+        let n_before = self.held.len();
+        self.held.push_str(piece);
+        for (index, &byte) in piece.as_bytes().iter().enumerate() {
+            let mut longest = 0;
+            for needle in &mut self.needles {
+                if needle.advance(byte) {
+                    longest = longest.max(needle.bytes.len());
+                }
+            }
+            if longest > 0 {
+                let mut text = std::mem::take(&mut self.held);
+                text.truncate(n_before + index + 1 - longest);
+                self.stopped = true;
+                return StopMatch {
+                    text,
+                    stopped: true,
+                };
+            }
+        }
+        let n_held = self.needles.iter().map(|n| n.n_matched).max().unwrap_or(0);
+        let held = self.held.split_off(self.held.len() - n_held);
+        StopMatch {
+            text: std::mem::replace(&mut self.held, held),
+            stopped: false,
+        }
     }
 
     /// Text held back that turned out to be no stop string.
     pub fn finish(&mut self) -> String {
-        unimplemented!()
+        std::mem::take(&mut self.held)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What may be emitted of the whole text, by trying every end.
+    fn naive<'a>(stops: &[&str], text: &'a str) -> (&'a str, bool) {
+        for end in 1..=text.len() {
+            let longest = stops
+                .iter()
+                .filter(|s| !s.is_empty() && text.as_bytes()[..end].ends_with(s.as_bytes()))
+                .map(|s| s.len())
+                .max();
+            if let Some(len) = longest {
+                return (&text[..end - len], true);
+            }
+        }
+        (text, false)
+    }
+
+    fn stream(stops: &[&str], pieces: &[&str]) -> (String, bool) {
+        let mut finder = StopStrings::new(stops.iter().map(ToString::to_string).collect());
+        let mut out = String::new();
+        let mut stopped = false;
+        for piece in pieces {
+            let found = finder.push(piece);
+            assert!(!stopped || found.text.is_empty());
+            out.push_str(&found.text);
+            stopped |= found.stopped;
+        }
+        out.push_str(&finder.finish());
+        (out, stopped)
+    }
+
+    #[test]
+    fn every_split_of_every_text_equals_the_naive_search() {
+        let stops: [&[&str]; 7] = [
+            &["ab"],
+            &["aab", "b"],
+            &["aba", "bab", "aab"],
+            &["aaa", "aba", ""],
+            &["é", "aé", "bb"],
+            &["abcd", "bc"],
+            &[],
+        ];
+        let letters = ["a", "b", "é"];
+        for stops in stops {
+            for n in 0..=7_u32 {
+                for code in 0..3_usize.pow(n) {
+                    let chars: Vec<&str> =
+                        (0..n).map(|i| letters[code / 3_usize.pow(i) % 3]).collect();
+                    let text = chars.concat();
+                    let (expected, expected_stop) = naive(stops, &text);
+                    for cuts in 0..1_u32 << n.saturating_sub(1) {
+                        let mut pieces = vec![String::new()];
+                        for (i, c) in chars.iter().enumerate() {
+                            if i > 0 && cuts >> (i - 1) & 1 == 1 {
+                                pieces.push(String::new());
+                            }
+                            pieces.last_mut().unwrap().push_str(c);
+                        }
+                        let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+                        assert_eq!(
+                            stream(stops, &pieces),
+                            (expected.into(), expected_stop),
+                            "{stops:?} {pieces:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn holds_back_only_what_can_still_match() {
+        let mut finder = StopStrings::new(vec!["\n\nUser:".into(), "###".into()]);
+        assert_eq!(finder.push("Hello\n").text, "Hello");
+        assert_eq!(finder.push("\n").text, "");
+        assert_eq!(finder.push("\n").text, "\n");
+        assert_eq!(finder.push("Use#").text, "\n\nUse");
+        assert_eq!(
+            finder.push("##rest"),
+            StopMatch {
+                text: String::new(),
+                stopped: true
+            }
+        );
+        assert_eq!(finder.finish(), "");
+    }
+
+    #[test]
+    fn a_long_stream_takes_linear_time() {
+        let mut finder = StopStrings::new(vec!["a".repeat(2000) + "b"]);
+        let started = std::time::Instant::now();
+        let mut n_out = 0;
+        for _ in 0..20_000 {
+            n_out += finder.push(&"a".repeat(50)).text.len();
+        }
+        assert_eq!(n_out + finder.finish().len(), 1_000_000);
+        assert!(started.elapsed().as_secs() < 2);
     }
 }

@@ -1,11 +1,27 @@
 //! Chat templates: messages to prompt text.
 
+mod engine;
+mod functions;
+mod json;
+mod messages;
+mod sources;
+mod strftime;
+
+use std::time::SystemTime;
+
 use models::Checkpoint;
 use serde_json::{Map, Value};
 
+use engine::Compiled;
+use sources::Sources;
+
 /// A compiled chat template.
 #[derive(Debug)]
-pub struct ChatTemplate {}
+pub struct ChatTemplate {
+    default: Compiled,
+    /// Used instead when the request brings tools.
+    tool_use: Option<Compiled>,
+}
 
 /// A template that does not compile, raises, loops or fails.
 #[derive(Debug, thiserror::Error)]
@@ -17,22 +33,70 @@ pub enum TemplateError {
     Failed { file: String, message: String },
 }
 
+/// Where `strftime_now` takes the time from.
+pub type Clock = fn() -> SystemTime;
+
 impl ChatTemplate {
     /// From `chat_template.jinja`, `tokenizer_config.json` or GGUF metadata; `None` where the
     /// model has none (a base model).
-    pub fn load(_checkpoint: &Checkpoint) -> Result<Option<Self>, TemplateError> {
-        unimplemented!()
+    pub fn load(checkpoint: &Checkpoint) -> Result<Option<Self>, TemplateError> {
+        let sources = if let Some(dir) = checkpoint.dir() {
+            sources::of_dir(dir)?
+        } else if let Some(gguf) = checkpoint.gguf() {
+            sources::of_gguf(&gguf.path().display().to_string(), &|key| gguf.get(key))?
+        } else {
+            return Ok(None);
+        };
+        Self::compile(sources, SystemTime::now)
+    }
+
+    /// From a directory in Hugging Face layout, with a clock of the caller's.
+    pub fn from_dir(dir: &std::path::Path, clock: Clock) -> Result<Option<Self>, TemplateError> {
+        Self::compile(sources::of_dir(dir)?, clock)
+    }
+
+    /// From the text of a template. `file` is what errors name; `tokens` are variables such as
+    /// `bos_token` and `eos_token`.
+    pub fn from_text(
+        file: &str,
+        text: &str,
+        tokens: &Map<String, Value>,
+        clock: Clock,
+    ) -> Result<Self, TemplateError> {
+        Ok(Self {
+            default: Compiled::new(file, text, tokens, clock)?,
+            tool_use: None,
+        })
+    }
+
+    fn compile(sources: Sources, clock: Clock) -> Result<Option<Self>, TemplateError> {
+        let compile = |text: &str| Compiled::new(&sources.file, text, &sources.tokens, clock);
+        let Some(default) = &sources.default else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            default: compile(default)?,
+            tool_use: sources.tool_use.as_deref().map(compile).transpose()?,
+        }))
     }
 
     /// Renders a conversation. `messages` is the array of the API; `tools` its tools, if any;
     /// `kwargs` extra variables (`chat_template_kwargs`).
     pub fn render(
         &self,
-        _messages: &Value,
-        _tools: Option<&Value>,
-        _add_generation_prompt: bool,
-        _kwargs: &Map<String, Value>,
+        messages: &Value,
+        tools: Option<&Value>,
+        add_generation_prompt: bool,
+        kwargs: &Map<String, Value>,
     ) -> Result<String, TemplateError> {
-        unimplemented!()
+        let tools = tools.filter(|tools| tools.as_array().is_some_and(|tools| !tools.is_empty()));
+        let template = match &self.tool_use {
+            Some(tool_use) if tools.is_some() => tool_use,
+            _ => &self.default,
+        };
+        template.render(messages, tools, add_generation_prompt, kwargs)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,29 @@
 //! Text to token ids and back.
 
-use models::Checkpoint;
+use std::path::Path;
+use std::sync::Arc;
 
-/// A model's tokenizer.
+use models::Checkpoint;
+use serde_json::Value;
+
+use super::pieces::{Decoder, Pieces};
+use super::{Detokenizer, gguf_tokenizer};
+
+/// A model's tokenizer. Clones share the vocabulary.
 #[derive(Clone, Debug)]
-pub struct Tokenizer {}
+pub struct Tokenizer {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    file: String,
+    tokenizer: tokenizers::Tokenizer,
+    pieces: Pieces,
+    /// Tokens around a text where the post-processor of the file does not say.
+    prefix: Option<u32>,
+    suffix: Option<u32>,
+}
 
 /// A tokenizer that cannot be built, or text that cannot be encoded.
 #[derive(Debug, thiserror::Error)]
@@ -14,36 +33,183 @@ pub struct TokenizerError {
     pub message: String,
 }
 
+/// A tokenizer in the form of a tokenizer.json, with what such a file does not hold.
+#[derive(Debug)]
+pub(super) struct Definition {
+    pub(super) json: Value,
+    pub(super) add_bos: Option<String>,
+    pub(super) add_eos: Option<String>,
+}
+
 impl Tokenizer {
     /// From `tokenizer.json`, else from GGUF metadata.
-    pub fn load(_checkpoint: &Checkpoint) -> Result<Self, TokenizerError> {
-        unimplemented!()
+    pub fn load(checkpoint: &Checkpoint) -> Result<Self, TokenizerError> {
+        if let Some(dir) = checkpoint.dir() {
+            return Self::from_dir(dir);
+        }
+        let Some(gguf) = checkpoint.gguf() else {
+            return Err(TokenizerError {
+                file: "model".into(),
+                message: "neither a directory nor a GGUF file".into(),
+            });
+        };
+        let file = gguf.path().display().to_string();
+        let definition =
+            gguf_tokenizer::definition(&|key| gguf.get(key)).map_err(|message| TokenizerError {
+                file: file.clone(),
+                message,
+            })?;
+        Self::build(file, definition)
+    }
+
+    /// From a directory in Hugging Face layout.
+    pub fn from_dir(dir: &Path) -> Result<Self, TokenizerError> {
+        let path = dir.join("tokenizer.json");
+        let file = path.display().to_string();
+        if !path.exists() && dir.join("tokenizer.model").exists() {
+            return Err(TokenizerError {
+                file: dir.join("tokenizer.model").display().to_string(),
+                message: "a SentencePiece model without a tokenizer.json is not supported; \
+                          save the tokenizer with transformers once to get one"
+                    .into(),
+            });
+        }
+        let json = read_json(&path)?;
+        let config_path = dir.join("tokenizer_config.json");
+        let config = if config_path.exists() {
+            read_json(&config_path)?
+        } else {
+            Value::Null
+        };
+        // A post-processor with a template says itself what it adds.
+        let says = !matches!(
+            json["post_processor"]["type"].as_str(),
+            None | Some("ByteLevel")
+        );
+        let wanted = |flag: &str, token: &str| {
+            let on = !says && config[flag] == Value::Bool(true);
+            on.then(|| token_text(&config[token])).flatten()
+        };
+        let definition = Definition {
+            add_bos: wanted("add_bos_token", "bos_token"),
+            add_eos: wanted("add_eos_token", "eos_token"),
+            json,
+        };
+        Self::build(file, definition)
+    }
+
+    pub(super) fn build(file: String, definition: Definition) -> Result<Self, TokenizerError> {
+        let fail = |message: String| TokenizerError {
+            file: file.clone(),
+            message,
+        };
+        let decoder = Decoder::parse(&definition.json["decoder"]).map_err(fail)?;
+        let mut tokenizer: tokenizers::Tokenizer =
+            serde_json::from_value(definition.json).map_err(|error| fail(error.to_string()))?;
+        // Length is the server's business: a prompt that is too long is refused, never cut.
+        tokenizer
+            .with_truncation(None)
+            .map_err(|error| fail(error.to_string()))?;
+        tokenizer.with_padding(None);
+
+        let vocabulary = tokenizer.get_vocab(true);
+        let n_ids = vocabulary.values().max().map_or(0, |&id| id as usize + 1);
+        let mut tokens = vec![None; n_ids];
+        for (spelling, id) in vocabulary {
+            let special = tokenizer.get_added_vocabulary().is_special_token(&spelling);
+            tokens[id as usize] = Some((spelling, special));
+        }
+        let id_of = |token: Option<String>| match token {
+            None => Ok(None),
+            Some(token) => tokenizer
+                .token_to_id(&token)
+                .map(Some)
+                .ok_or_else(|| fail(format!("token {token:?} is not in the vocabulary"))),
+        };
+        let (prefix, suffix) = (id_of(definition.add_bos)?, id_of(definition.add_eos)?);
+        let pieces = Pieces::new(&decoder, tokens);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                file,
+                tokenizer,
+                pieces,
+                prefix,
+                suffix,
+            }),
+        })
     }
 
     /// `add_special`: put the model's own beginning and end tokens around the text. Special
     /// tokens spelled out in `text` are recognised (a rendered chat template needs that).
-    pub fn encode(&self, _text: &str, _add_special: bool) -> Result<Vec<u32>, TokenizerError> {
-        unimplemented!()
+    pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TokenizerError> {
+        let shared = &self.shared;
+        let encoding = shared
+            .tokenizer
+            .encode_fast(text, add_special)
+            .map_err(|error| TokenizerError {
+                file: shared.file.clone(),
+                message: format!("the text cannot be encoded: {error}"),
+            })?;
+        let mut ids = Vec::with_capacity(encoding.len() + 2);
+        ids.extend(shared.prefix.filter(|_| add_special));
+        ids.extend_from_slice(encoding.get_ids());
+        ids.extend(shared.suffix.filter(|_| add_special));
+        Ok(ids)
     }
 
     /// The exact bytes that a token contributes to text (empty for special tokens that text
     /// leaves out); `None` for an id outside the vocabulary.
-    pub fn token_bytes(&self, _token: u32) -> Option<Vec<u8>> {
-        unimplemented!()
+    pub fn token_bytes(&self, token: u32) -> Option<Vec<u8>> {
+        self.pieces().bytes(token).map(<[u8]>::to_vec)
+    }
+
+    /// How the vocabulary spells a token (`<|im_end|>`, `Ġthe`); `None` outside of it.
+    pub fn token_spelling(&self, token: u32) -> Option<String> {
+        self.shared.tokenizer.id_to_token(token)
+    }
+
+    /// The id of a token by its spelling.
+    pub fn token_id(&self, spelling: &str) -> Option<u32> {
+        self.shared.tokenizer.token_to_id(spelling)
     }
 
     /// Whether the token is a control token, which text leaves out.
-    pub fn is_special(&self, _token: u32) -> bool {
-        unimplemented!()
+    pub fn is_special(&self, token: u32) -> bool {
+        self.pieces().is_special(token)
     }
 
     /// Text of whole tokens, special ones left out; bytes that are not UTF-8 become U+FFFD.
-    pub fn decode(&self, _tokens: &[u32]) -> String {
-        unimplemented!()
+    pub fn decode(&self, tokens: &[u32]) -> String {
+        let mut detokenizer = Detokenizer::new(self.clone());
+        let mut text: String = tokens
+            .iter()
+            .map(|&token| detokenizer.push(token))
+            .collect();
+        text.push_str(&detokenizer.finish());
+        text
     }
 
     /// Number of token ids, holes included.
     pub fn vocab_size(&self) -> usize {
-        unimplemented!()
+        self.pieces().len()
     }
+
+    pub(super) fn pieces(&self) -> &Pieces {
+        &self.shared.pieces
+    }
+}
+
+/// The text of a special token in tokenizer_config.json: a string or an object with `content`.
+pub(super) fn token_text(token: &Value) -> Option<String> {
+    let text = token.as_str().or_else(|| token["content"].as_str());
+    text.map(str::to_string)
+}
+
+pub(super) fn read_json(path: &Path) -> Result<Value, TokenizerError> {
+    let fail = |message: String| TokenizerError {
+        file: path.display().to_string(),
+        message,
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
+    serde_json::from_str(&text).map_err(|error| fail(error.to_string()))
 }
