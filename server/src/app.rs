@@ -1,0 +1,180 @@
+//! The application: what all handlers share, and the routes.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::auth::{ApiKeys, require_key};
+use crate::engine::EngineHandle;
+use crate::handlers;
+use crate::identity::Numbers;
+use crate::metrics::Metrics;
+use crate::openai::{ApiError, Head};
+use crate::text::{ChatTemplate, Tokenizer};
+
+/// The model that requests are answered by.
+#[derive(Debug)]
+pub struct ServedModel {
+    /// Names that requests may call it by; never empty.
+    pub names: Vec<String>,
+    pub tokenizer: Tokenizer,
+    /// `None`: a base model, which cannot chat.
+    pub template: Option<ChatTemplate>,
+    /// Tokens that end an answer.
+    pub eos_tokens: Arc<[u32]>,
+    /// Rows of the logits: ids that may be drawn, biased or sent as a prompt.
+    pub vocab_size: usize,
+    /// Most tokens of prompt and answer together.
+    pub max_model_len: u32,
+    /// Root of all KV-cache keys: identity of the weights by content.
+    pub kv_root: u64,
+    /// `system_fingerprint` of all answers.
+    pub fingerprint: String,
+    /// When it was loaded, in seconds of Unix time.
+    pub created: u64,
+}
+
+/// Limits and keys of the HTTP side.
+#[derive(Clone, Debug)]
+pub struct AppOptions {
+    pub keys: ApiKeys,
+    pub max_body_bytes: usize,
+    /// Base of the seeds of requests that bring none; `None` draws one.
+    pub seed: Option<u64>,
+}
+
+impl Default for AppOptions {
+    fn default() -> Self {
+        Self {
+            keys: ApiKeys::default(),
+            max_body_bytes: 32 << 20,
+            seed: None,
+        }
+    }
+}
+
+/// What all handlers share. Clones are cheap.
+#[derive(Clone, Debug)]
+pub struct AppState {
+    pub model: Arc<ServedModel>,
+    pub engine: EngineHandle,
+    pub metrics: Arc<Metrics>,
+    pub max_body_bytes: usize,
+    ids: Arc<Numbers>,
+    seeds: Arc<Numbers>,
+}
+
+impl AppState {
+    pub fn new(
+        model: ServedModel,
+        engine: EngineHandle,
+        metrics: Arc<Metrics>,
+        options: &AppOptions,
+    ) -> Self {
+        let seeds = options
+            .seed
+            .map_or_else(Numbers::from_entropy, Numbers::from_seed);
+        Self {
+            model: Arc::new(model),
+            engine,
+            metrics,
+            max_body_bytes: options.max_body_bytes,
+            ids: Arc::new(Numbers::from_entropy()),
+            seeds: Arc::new(seeds),
+        }
+    }
+
+    /// The beginning of an answer to a request that called the model `name`.
+    pub fn head(&self, prefix: &str, name: String) -> Head {
+        Head {
+            id: self.ids.id(prefix),
+            created: crate::identity::unix_seconds(),
+            model: name,
+            system_fingerprint: self.model.fingerprint.clone(),
+        }
+    }
+
+    /// A seed for a request that brings none.
+    pub fn draw_seed(&self) -> u64 {
+        self.seeds.next()
+    }
+
+    /// Refuses names that are not served.
+    pub fn check_model(&self, name: &str) -> Result<(), ApiError> {
+        if self.model.names.iter().any(|served| served == name) {
+            Ok(())
+        } else {
+            Err(ApiError::model_not_found(name))
+        }
+    }
+}
+
+/// All routes, with everything that happens around them.
+pub fn router(state: AppState, keys: ApiKeys) -> Router {
+    let max_body_bytes = state.max_body_bytes;
+    Router::new()
+        .route("/v1/chat/completions", post(handlers::chat::create))
+        .route("/v1/completions", post(handlers::completions::create))
+        .route("/v1/models", get(handlers::models::list))
+        .route("/v1/models/{*id}", get(handlers::models::retrieve))
+        .route("/health", get(handlers::health::health))
+        .route("/metrics", get(handlers::health::metrics))
+        .fallback(unknown_url)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(max_body_bytes))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(keys, require_key))
+        .layer(from_fn_with_state(state.clone(), observe))
+        .with_state(state)
+}
+
+async fn unknown_url(request: Request) -> ApiError {
+    ApiError::unknown_url(request.method().as_str(), request.uri().path())
+}
+
+async fn method_not_allowed(request: Request) -> ApiError {
+    ApiError::method_not_allowed(request.method().as_str(), request.uri().path())
+}
+
+fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    tracing::error!(panic = text.unwrap_or("no message"), "a handler panicked");
+    ApiError::internal_for_good("The server had an error while processing your request.")
+        .into_response()
+}
+
+/// Gives every answer its id and its time, and counts it.
+async fn observe(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = state.ids.id("req_");
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
+    let span = tracing::info_span!("request", %id, method = %request.method(), route);
+    let mut response = tracing::Instrument::instrument(next.run(request), span.clone()).await;
+    let status = response.status().as_u16();
+    let elapsed = started.elapsed();
+    state.metrics.count_http_request(&route, status);
+    span.in_scope(|| tracing::info!(status, elapsed_ms = elapsed.as_millis(), "answered"));
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert(HeaderName::from_static("x-request-id"), id);
+    }
+    let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+    headers.insert(
+        HeaderName::from_static("openai-processing-ms"),
+        elapsed_ms.into(),
+    );
+    response
+}

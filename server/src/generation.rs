@@ -1,0 +1,174 @@
+//! One request's events as text: detokenized, cut at stop strings, with log-probabilities that
+//! belong to the text they come with.
+
+mod choice;
+
+use std::sync::Arc;
+
+use futures::stream::{self, BoxStream, StreamExt};
+use scheduler::{Event, FinishReason, SampledToken, TokenId, TokenLogprobs};
+
+use crate::engine::{EngineError, TokenStream};
+use crate::openai::ApiError;
+use crate::text::Tokenizer;
+
+use choice::Choice;
+pub use choice::{Piece, ScoredToken};
+
+/// How the tokens of a request become text.
+#[derive(Clone, Debug)]
+pub struct TextRules {
+    /// Stop strings; they are never part of the text.
+    pub stop: Vec<String>,
+    /// Tokens that end a choice and have no text.
+    pub stop_tokens: Arc<[TokenId]>,
+    /// Stop strings count from this many tokens on.
+    pub min_tokens: u32,
+    /// The text goes on from a prompt of the same text, so a leading space stays.
+    pub continues_prompt: bool,
+}
+
+/// Something to tell the client.
+#[derive(Debug)]
+pub enum Update {
+    /// Scores of the prompt's tokens, from the second on, in one piece.
+    PromptScored(Vec<TokenLogprobs>),
+    /// More text of a choice, never empty.
+    Text { index: u32, piece: Piece },
+    /// A choice has ended. `piece` is the last of its text, possibly empty.
+    Finished {
+        index: u32,
+        piece: Piece,
+        /// `stop` or `length`.
+        reason: &'static str,
+        totals: ChoiceTotals,
+    },
+}
+
+/// What a finished choice amounts to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ChoiceTotals {
+    /// Tokens drawn, end tokens included.
+    pub n_tokens: u64,
+    /// Prompt tokens of the request that came from the prefix cache.
+    pub n_cached: u64,
+    /// Sum of the log-probabilities of its tokens, where they were asked for.
+    pub sum_logprob: f64,
+}
+
+/// A request being generated.
+#[derive(Debug)]
+pub struct Generation {
+    events: TokenStream,
+    choices: Vec<Choice>,
+    /// Prompt scores so far, and how many there will be.
+    scored: Vec<TokenLogprobs>,
+    n_to_score: usize,
+}
+
+impl Generation {
+    /// `n_to_score`: prompt tokens whose scores were asked for.
+    pub fn new(
+        events: TokenStream,
+        n: u32,
+        n_to_score: usize,
+        tokenizer: &Tokenizer,
+        rules: &TextRules,
+    ) -> Self {
+        let choices = (0..n).map(|_| Choice::new(tokenizer, rules)).collect();
+        Self {
+            events,
+            choices,
+            scored: Vec::new(),
+            n_to_score,
+        }
+    }
+
+    /// All updates as a stream. Dropping it cancels the request.
+    pub fn into_updates(self) -> BoxStream<'static, Result<Update, ApiError>> {
+        stream::unfold(self, |mut generation| async {
+            let update = generation.next().await?;
+            Some((update, generation))
+        })
+        .boxed()
+    }
+
+    /// The next update; `None` after the last choice has ended.
+    pub async fn next(&mut self) -> Option<Result<Update, ApiError>> {
+        loop {
+            let event = match self.events.next().await? {
+                Ok(event) => event,
+                Err(error) => return Some(Err(error.into())),
+            };
+            if let Some(update) = self.apply(event).transpose() {
+                return Some(update);
+            }
+        }
+    }
+
+    fn apply(&mut self, event: Event) -> Result<Option<Update>, ApiError> {
+        match event {
+            Event::PromptScored { logprobs, .. } => {
+                self.scored.extend(logprobs);
+                let is_whole = self.scored.len() == self.n_to_score;
+                Ok(is_whole.then(|| Update::PromptScored(std::mem::take(&mut self.scored))))
+            }
+            Event::Token { sequence, token } => Ok(self.push(sequence.index, &token)),
+            Event::Finished {
+                sequence,
+                reason,
+                n_cached_tokens,
+            } => {
+                let index = sequence.index;
+                let choice = &mut self.choices[index as usize];
+                let reason = match reason {
+                    _ if choice.is_stopped() => "stop",
+                    FinishReason::Stop => "stop",
+                    FinishReason::Length => "length",
+                    FinishReason::Failed => return Err(step_failed()),
+                    FinishReason::Cancelled => return Err(ApiError::shutting_down()),
+                };
+                let piece = choice.finish();
+                // Text that was held back can complete a stop string at the very end.
+                let reason = if choice.is_stopped() { "stop" } else { reason };
+                let totals = choice.totals(u64::from(n_cached_tokens));
+                Ok(Some(Update::Finished {
+                    index,
+                    piece,
+                    reason,
+                    totals,
+                }))
+            }
+        }
+    }
+
+    fn push(&mut self, index: u32, token: &SampledToken) -> Option<Update> {
+        let choice = &mut self.choices[index as usize];
+        // Tokens of steps that began before the cancellation took effect.
+        if choice.is_stopped() {
+            return None;
+        }
+        let piece = choice.push(token);
+        if choice.is_stopped() {
+            self.events.cancel_sequence(index);
+        }
+        (!piece.text.is_empty()).then_some(Update::Text { index, piece })
+    }
+}
+
+fn step_failed() -> ApiError {
+    ApiError::internal(
+        "The server had an error while processing your request. The request can be retried.",
+    )
+}
+
+impl From<EngineError> for ApiError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Overloaded { limit } => Self::overloaded(limit),
+            EngineError::ShuttingDown => Self::shutting_down(),
+            EngineError::Stopped => Self::engine_stopped(),
+            EngineError::Refused(message) => Self::bad_request(message),
+        }
+    }
+}

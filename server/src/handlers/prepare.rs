@@ -1,0 +1,146 @@
+//! What all generating endpoints do before they submit.
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::http::StatusCode;
+use scheduler::{Request, RequestId};
+
+use crate::app::AppState;
+use crate::openai::{ApiError, Fields, Sampling};
+
+/// The body, if it came whole and is not too large.
+pub(super) fn body(
+    state: &AppState,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Bytes, ApiError> {
+    body.map_err(|error| {
+        if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            ApiError::body_too_large(state.max_body_bytes)
+        } else {
+            ApiError::bad_request(format!("The request body could not be read: {error}."))
+        }
+    })
+}
+
+/// The body's fields but for `model`, which is served here.
+pub(super) fn fields(state: &AppState, body: &[u8]) -> Result<(String, Fields), ApiError> {
+    let mut fields = Fields::from_body(body)?;
+    let model = fields.required_string("model")?;
+    state.check_model(&model)?;
+    Ok((model, fields))
+}
+
+/// Runs work that takes long for an async thread: parsing, templates, tokenization.
+pub(super) async fn off_async_threads<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let span = tracing::Span::current();
+    let task = tokio::task::spawn_blocking(move || span.in_scope(work));
+    task.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "preparing a request failed");
+        Err(ApiError::internal_for_good(
+            "The server had an error while processing your request.",
+        ))
+    })
+}
+
+/// How the length of a request is worded to its client.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Input {
+    Messages,
+    Prompt,
+}
+
+/// Lengths of a request, before they are known to fit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lengths {
+    pub(super) n_prompt: usize,
+    /// `None`: as much as fits.
+    pub(super) max_tokens: Option<u32>,
+    /// Tokens that must at least have room.
+    pub(super) n_needed: u32,
+}
+
+/// Tokens that may be generated; an error if the request exceeds the context.
+pub(super) fn max_new_tokens(
+    state: &AppState,
+    input: Input,
+    lengths: Lengths,
+) -> Result<u32, ApiError> {
+    let max_model_len = state.model.max_model_len;
+    let n_prompt = u32::try_from(lengths.n_prompt).unwrap_or(u32::MAX);
+    let n_wanted = lengths.max_tokens.unwrap_or(lengths.n_needed);
+    let n_total = u64::from(n_prompt) + u64::from(n_wanted);
+    if n_total <= u64::from(max_model_len) {
+        return Ok(lengths.max_tokens.unwrap_or(max_model_len - n_prompt));
+    }
+    let message = match (input, lengths.max_tokens) {
+        (Input::Messages, Some(n_new)) if n_prompt < max_model_len => format!(
+            "This model's maximum context length is {max_model_len} tokens. However, you \
+             requested {n_total} tokens ({n_prompt} in the messages, {n_new} in the completion). \
+             Please reduce the length of the messages or completion."
+        ),
+        (Input::Messages, _) => format!(
+            "This model's maximum context length is {max_model_len} tokens. However, your \
+             messages resulted in {n_prompt} tokens. Please reduce the length of the messages."
+        ),
+        (Input::Prompt, _) => format!(
+            "This model's maximum context length is {max_model_len} tokens, however you \
+             requested {n_total} tokens ({n_prompt} in your prompt; {n_wanted} for the \
+             completion). Please reduce your prompt; or completion length."
+        ),
+    };
+    let param = match input {
+        Input::Messages => "messages",
+        Input::Prompt => "prompt",
+    };
+    Err(ApiError::invalid(param, "context_length_exceeded", message))
+}
+
+/// The parts of a request that the scheduler is told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    pub(super) n: u32,
+    pub(super) max_new_tokens: u32,
+    pub(super) logprobs: Option<u8>,
+    pub(super) prompt_logprobs: Option<u8>,
+    pub(super) seed: u64,
+}
+
+/// A request for the engine, still without its id.
+pub(super) fn request(
+    state: &AppState,
+    prompt: Vec<u32>,
+    sampling: &Sampling,
+    plan: Plan,
+) -> Result<Request, ApiError> {
+    if sampling.min_tokens > plan.max_new_tokens {
+        let message = format!(
+            "Invalid 'min_tokens': integer above maximum value. Expected a value <= {} (the \
+             tokens that may be generated), but got {} instead.",
+            plan.max_new_tokens, sampling.min_tokens
+        );
+        return Err(ApiError::invalid(
+            "min_tokens",
+            "integer_above_max_value",
+            message,
+        ));
+    }
+    let eos_tokens = &state.model.eos_tokens;
+    Ok(Request {
+        id: RequestId(0),
+        prompt: prompt.into(),
+        n: plan.n,
+        max_new_tokens: plan.max_new_tokens,
+        min_new_tokens: sampling.min_tokens,
+        stop_tokens: if sampling.ignore_eos {
+            [].into()
+        } else {
+            eos_tokens.clone()
+        },
+        adapter: None,
+        kv_root: state.model.kv_root,
+        sampling: sampling.to_params(plan.seed, plan.logprobs),
+        prompt_logprobs: plan.prompt_logprobs,
+    })
+}

@@ -1,0 +1,227 @@
+//! What `POST /v1/chat/completions` answers, whole and in chunks.
+
+use serde::Serialize;
+
+use super::Usage;
+
+/// What all answers to one request begin with.
+#[derive(Clone, Debug)]
+pub struct Head {
+    pub id: String,
+    /// Seconds of Unix time; one value for all chunks.
+    pub created: u64,
+    pub model: String,
+    pub system_fingerprint: String,
+}
+
+/// `chat.completion`.
+#[derive(Debug, Serialize)]
+pub struct ChatCompletion {
+    id: String,
+    object: &'static str,
+    created: u64,
+    model: String,
+    choices: Vec<ChatChoice>,
+    usage: Usage,
+    service_tier: &'static str,
+    system_fingerprint: String,
+}
+
+/// One choice of a whole answer.
+#[derive(Debug, Serialize)]
+pub struct ChatChoice {
+    index: u32,
+    message: Message,
+    logprobs: Option<ChatLogprobs>,
+    finish_reason: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Message {
+    role: &'static str,
+    content: String,
+    refusal: Option<String>,
+    annotations: [(); 0],
+}
+
+/// `logprobs` of a choice.
+#[derive(Debug, Serialize)]
+pub(super) struct ChatLogprobs {
+    content: Vec<ChatLogprob>,
+    refusal: Option<Vec<ChatLogprob>>,
+}
+
+/// One token's log-probability.
+#[derive(Clone, Debug, Serialize)]
+pub struct ChatLogprob {
+    #[serde(flatten)]
+    pub chosen: TopLogprob,
+    pub top_logprobs: Vec<TopLogprob>,
+}
+
+/// A token that was or could have been drawn.
+#[derive(Clone, Debug, Serialize)]
+pub struct TopLogprob {
+    /// Bytes that are not UTF-8 show as U+FFFD; `bytes` has them exactly.
+    pub token: String,
+    pub logprob: f32,
+    pub bytes: Option<Vec<u8>>,
+}
+
+impl ChatCompletion {
+    pub fn new(head: Head, choices: Vec<ChatChoice>, usage: Usage) -> Self {
+        Self {
+            id: head.id,
+            object: "chat.completion",
+            created: head.created,
+            model: head.model,
+            choices,
+            usage,
+            service_tier: "default",
+            system_fingerprint: head.system_fingerprint,
+        }
+    }
+}
+
+impl ChatChoice {
+    pub fn new(
+        index: u32,
+        content: String,
+        logprobs: Option<Vec<ChatLogprob>>,
+        finish_reason: &'static str,
+    ) -> Self {
+        Self {
+            index,
+            message: Message {
+                role: "assistant",
+                content,
+                refusal: None,
+                annotations: [],
+            },
+            logprobs: logprobs.map(ChatLogprobs::new),
+            finish_reason,
+        }
+    }
+}
+
+impl ChatLogprobs {
+    pub(super) fn new(content: Vec<ChatLogprob>) -> Self {
+        Self {
+            content,
+            refusal: None,
+        }
+    }
+}
+
+/// `chat.completion.chunk`.
+#[derive(Debug, Serialize)]
+pub struct ChatChunk<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
+    service_tier: &'static str,
+    system_fingerprint: &'a str,
+    choices: Vec<ChunkChoice>,
+    /// Left out without `include_usage`; null until the last chunk with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Option<Usage>>,
+}
+
+#[derive(Debug, Serialize)]
+struct ChunkChoice {
+    index: u32,
+    delta: Delta,
+    logprobs: Option<ChatLogprobs>,
+    finish_reason: Option<&'static str>,
+}
+
+/// What a chunk adds to a message. An empty one is `{}`.
+#[derive(Debug, Default, Serialize)]
+struct Delta {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<String>,
+    /// Null, and present in the first chunk only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refusal: Option<Option<String>>,
+}
+
+impl<'a> ChatChunk<'a> {
+    fn new(head: &'a Head, include_usage: bool, choices: Vec<ChunkChoice>) -> Self {
+        Self {
+            id: &head.id,
+            object: "chat.completion.chunk",
+            created: head.created,
+            model: &head.model,
+            service_tier: "default",
+            system_fingerprint: &head.system_fingerprint,
+            choices,
+            usage: include_usage.then_some(None),
+        }
+    }
+
+    /// The first chunk of a choice: its role, and nothing else anywhere again.
+    pub fn role(head: &'a Head, include_usage: bool, index: u32) -> Self {
+        let delta = Delta {
+            role: Some("assistant"),
+            content: Some(String::new()),
+            refusal: Some(None),
+        };
+        Self::choice(head, include_usage, index, delta, None, None)
+    }
+
+    /// More text of a choice.
+    pub fn content(
+        head: &'a Head,
+        include_usage: bool,
+        index: u32,
+        content: String,
+        logprobs: Option<Vec<ChatLogprob>>,
+    ) -> Self {
+        let delta = Delta {
+            content: Some(content),
+            ..Delta::default()
+        };
+        let logprobs = logprobs.map(ChatLogprobs::new);
+        Self::choice(head, include_usage, index, delta, logprobs, None)
+    }
+
+    /// The last chunk of a choice.
+    pub fn finish(head: &'a Head, include_usage: bool, index: u32, reason: &'static str) -> Self {
+        Self::choice(
+            head,
+            include_usage,
+            index,
+            Delta::default(),
+            None,
+            Some(reason),
+        )
+    }
+
+    /// The last chunk of a stream that includes usage.
+    pub fn usage(head: &'a Head, usage: Usage) -> Self {
+        Self {
+            usage: Some(Some(usage)),
+            ..Self::new(head, true, Vec::new())
+        }
+    }
+
+    fn choice(
+        head: &'a Head,
+        include_usage: bool,
+        index: u32,
+        delta: Delta,
+        logprobs: Option<ChatLogprobs>,
+        finish_reason: Option<&'static str>,
+    ) -> Self {
+        let choice = ChunkChoice {
+            index,
+            delta,
+            logprobs,
+            finish_reason,
+        };
+        Self::new(head, include_usage, vec![choice])
+    }
+}

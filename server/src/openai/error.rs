@@ -1,0 +1,220 @@
+//! The one place where anything that goes wrong becomes an OpenAI error object.
+
+use std::borrow::Cow;
+
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+/// Whether the official SDKs may retry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Retry {
+    /// They follow the status code.
+    ByStatus,
+    /// After this time, in milliseconds.
+    AfterMs(u64),
+    /// Never: the same request would fail the same way.
+    Never,
+}
+
+/// An answer that is an error, as the hosted API words it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    pub status: StatusCode,
+    /// `type` on the wire.
+    pub kind: &'static str,
+    pub message: String,
+    /// The parameter at fault, as a path: `messages[0].content`.
+    pub param: Option<String>,
+    pub code: Option<Cow<'static, str>>,
+    retry: Retry,
+}
+
+const INVALID_REQUEST: &str = "invalid_request_error";
+const SERVER_ERROR: &str = "server_error";
+const UNAVAILABLE: &str = "service_unavailable_error";
+
+impl ApiError {
+    /// An error with nothing but a status, a type and a message.
+    fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            kind,
+            message: message.into(),
+            param: None,
+            code: None,
+            retry: Retry::ByStatus,
+        }
+    }
+
+    /// 400 without a parameter or code.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, message)
+    }
+
+    /// 400 about the parameter at `param`.
+    pub fn invalid(param: &str, code: &'static str, message: impl Into<String>) -> Self {
+        Self::bad_request(message).with_param(param).with_code(code)
+    }
+
+    /// A required parameter that is not there.
+    pub fn missing(param: &str) -> Self {
+        let message = format!("Missing required parameter: '{param}'.");
+        Self::invalid(param, "missing_required_parameter", message)
+    }
+
+    /// A value of the wrong JSON type. `expected` and `found` carry their articles.
+    pub fn wrong_type(param: &str, expected: &str, found: &str) -> Self {
+        let message =
+            format!("Invalid type for '{param}': expected {expected}, but got {found} instead.");
+        Self::invalid(param, "invalid_type", message)
+    }
+
+    /// A parameter that the API does not have.
+    pub fn unknown_parameter(param: &str) -> Self {
+        let message = format!("Unknown parameter: '{param}'.");
+        Self::invalid(param, "unknown_parameter", message)
+    }
+
+    /// A parameter that the API has and this server does not offer.
+    pub fn unsupported_parameter(param: &str) -> Self {
+        let message = format!("Unsupported parameter: '{param}' is not supported by this server.");
+        Self::invalid(param, "unsupported_parameter", message)
+    }
+
+    /// A value that the API has and this server does not offer.
+    pub fn unsupported_value(param: &str, value: &str) -> Self {
+        let message =
+            format!("Unsupported value: '{param}' does not support {value} on this server.");
+        Self::invalid(param, "unsupported_value", message)
+    }
+
+    /// A model that is not served here.
+    pub fn model_not_found(model: &str) -> Self {
+        let message =
+            format!("The model `{model}` does not exist or you do not have access to it.");
+        Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, message).with_code("model_not_found")
+    }
+
+    /// A base model asked to chat.
+    pub fn not_a_chat_model() -> Self {
+        let message = "This is not a chat model (it has no chat template) and thus not supported \
+                       in the v1/chat/completions endpoint. Did you mean to use v1/completions?";
+        Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, message).with_param("model")
+    }
+
+    /// No route has this path.
+    pub fn unknown_url(method: &str, path: &str) -> Self {
+        let message = format!("Invalid URL ({method} {path})");
+        Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, message)
+    }
+
+    /// The path exists, the method does not.
+    pub fn method_not_allowed(method: &str, path: &str) -> Self {
+        let message = format!("Not allowed to {method} on {path}.");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST, message)
+            .with_code("method_not_supported")
+    }
+
+    /// The body exceeds the server's limit.
+    pub fn body_too_large(limit_bytes: usize) -> Self {
+        let message = format!(
+            "The request body is too large: this server accepts at most {limit_bytes} bytes."
+        );
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST, message)
+            .with_code("request_too_large")
+    }
+
+    /// A key that is missing or that the server does not know.
+    pub fn unauthorized(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, INVALID_REQUEST, message).with_code("invalid_api_key")
+    }
+
+    /// Too many requests wait already.
+    pub fn overloaded(limit: usize) -> Self {
+        let message = format!(
+            "The server is at its limit of {limit} waiting requests. Please retry after a moment."
+        );
+        Self {
+            retry: Retry::AfterMs(1000),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "requests", message)
+        }
+        .with_code("rate_limit_exceeded")
+    }
+
+    /// The server is going away.
+    pub fn shutting_down() -> Self {
+        let message = "The server is shutting down. Please retry after a moment.";
+        Self {
+            retry: Retry::AfterMs(2000),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, message)
+        }
+        .with_code("server_shutting_down")
+    }
+
+    /// The engine has stopped for good.
+    pub fn engine_stopped() -> Self {
+        let message = "The engine of this server has stopped; it must be restarted.";
+        Self {
+            retry: Retry::Never,
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, message)
+        }
+    }
+
+    /// A failure of ours that a retry may get around.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, SERVER_ERROR, message)
+    }
+
+    /// A failure of ours that the same request would meet again.
+    pub fn internal_for_good(message: impl Into<String>) -> Self {
+        Self {
+            retry: Retry::Never,
+            ..Self::internal(message)
+        }
+    }
+
+    #[must_use]
+    pub fn with_param(mut self, param: &str) -> Self {
+        self.param = Some(param.to_owned());
+        self
+    }
+
+    #[must_use]
+    pub fn with_code(mut self, code: impl Into<Cow<'static, str>>) -> Self {
+        self.code = Some(code.into());
+        self
+    }
+
+    /// `{"error": {...}}`, the body of the answer and the data of a failed stream.
+    pub fn to_json(&self) -> Value {
+        json!({"error": {
+            "message": self.message,
+            "type": self.kind,
+            "param": self.param,
+            "code": self.code,
+        }})
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, axum::Json(self.to_json())).into_response();
+        let headers = response.headers_mut();
+        match self.retry {
+            Retry::ByStatus => {}
+            Retry::AfterMs(ms) => {
+                headers.insert(HeaderName::from_static("retry-after-ms"), ms.into());
+                headers.insert(header::RETRY_AFTER, ms.div_ceil(1000).into());
+            }
+            Retry::Never => {
+                let name = HeaderName::from_static("x-should-retry");
+                headers.insert(name, HeaderValue::from_static("false"));
+            }
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
