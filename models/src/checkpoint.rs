@@ -1,7 +1,13 @@
 //! A model on disk: configuration and tensors, whatever the container.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use kernels::WeightType;
+
+use crate::config::{read_config_json, read_gguf_config};
+use crate::digest::digest;
+use crate::eos;
+use crate::safetensors::Shards;
 use crate::{Gguf, ModelConfig};
 
 /// A model that cannot be loaded: which file, which field, and what is wrong.
@@ -12,36 +18,141 @@ pub struct LoadError {
     pub message: String,
 }
 
+impl LoadError {
+    pub(crate) fn new(file: &Path, message: impl Into<String>) -> Self {
+        Self {
+            file: file.display().to_string(),
+            message: message.into(),
+        }
+    }
+}
+
+/// A tensor as its file stores it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tensor<'a> {
+    pub(crate) file: &'a Path,
+    pub(crate) ty: WeightType,
+    /// Outermost dimension first: a linear layer is `[n_out, n_in]`.
+    pub(crate) shape: &'a [usize],
+    pub(crate) bytes: &'a [u8],
+}
+
 /// An opened model: a directory in Hugging Face layout (safetensors) or a GGUF file.
 #[derive(Debug)]
-pub struct Checkpoint {}
+pub struct Checkpoint {
+    config: ModelConfig,
+    eos_tokens: Vec<u32>,
+    container: Container,
+    digest: u64,
+}
+
+#[derive(Debug)]
+enum Container {
+    HuggingFace { dir: PathBuf, shards: Shards },
+    Gguf(Box<Gguf>),
+}
 
 impl Checkpoint {
-    pub fn open(_path: &Path) -> Result<Self, LoadError> {
-        unimplemented!()
+    /// Maps the files of a model and checks everything but the values of its weights.
+    ///
+    /// # Errors
+    /// A file is missing, damaged, or asks for something that is not supported; the error names
+    /// the file and the field or tensor.
+    pub fn open(path: &Path) -> Result<Self, LoadError> {
+        let metadata = std::fs::metadata(path)
+            .map_err(|error| LoadError::new(path, format!("cannot be read: {error}")))?;
+        let (config, eos_tokens, container) = if metadata.is_dir() {
+            open_directory(path)?
+        } else {
+            open_gguf(path)?
+        };
+        let mut checkpoint = Self {
+            config,
+            eos_tokens,
+            container,
+            digest: 0,
+        };
+        checkpoint.digest = digest(&checkpoint)?;
+        Ok(checkpoint)
     }
 
     pub fn config(&self) -> &ModelConfig {
-        unimplemented!()
+        &self.config
     }
 
     /// Tokens that end a generation, from generation_config.json, config.json or GGUF metadata.
     pub fn eos_tokens(&self) -> &[u32] {
-        unimplemented!()
+        &self.eos_tokens
     }
 
     /// The directory, for a checkpoint in Hugging Face layout.
     pub fn dir(&self) -> Option<&Path> {
-        unimplemented!()
+        match &self.container {
+            Container::HuggingFace { dir, .. } => Some(dir),
+            Container::Gguf(_) => None,
+        }
     }
 
     /// The GGUF file, with its metadata (tokenizer, chat template).
     pub fn gguf(&self) -> Option<&Gguf> {
-        unimplemented!()
+        match &self.container {
+            Container::HuggingFace { .. } => None,
+            Container::Gguf(gguf) => Some(gguf),
+        }
     }
 
     /// Identity of the weights by content, not by name or place.
     pub fn digest(&self) -> u64 {
-        unimplemented!()
+        self.digest
     }
+
+    /// What errors about the checkpoint as a whole are reported under.
+    pub(crate) fn path(&self) -> &Path {
+        match &self.container {
+            Container::HuggingFace { shards, .. } => shards.path(),
+            Container::Gguf(gguf) => gguf.path(),
+        }
+    }
+
+    /// Names of all tensors, sorted.
+    pub(crate) fn tensor_names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        match &self.container {
+            Container::HuggingFace { shards, .. } => Box::new(shards.names()),
+            Container::Gguf(gguf) => Box::new(gguf.tensor_names()),
+        }
+    }
+
+    /// The tensor of exactly this name, or `None` when the checkpoint has none.
+    ///
+    /// # Errors
+    /// It is stored in a type that is not supported.
+    pub(crate) fn tensor(&self, name: &str) -> Result<Option<Tensor<'_>>, LoadError> {
+        match &self.container {
+            Container::HuggingFace { shards, .. } => shards.tensor(name),
+            Container::Gguf(gguf) => Ok(gguf.tensor(name)),
+        }
+    }
+}
+
+type Opened = (ModelConfig, Vec<u32>, Container);
+
+fn open_directory(dir: &Path) -> Result<Opened, LoadError> {
+    let config_path = dir.join("config.json");
+    let text = std::fs::read_to_string(&config_path)
+        .map_err(|error| LoadError::new(&config_path, format!("cannot be read: {error}")))?;
+    let config = read_config_json(&config_path, &text)?;
+    let eos_tokens = eos::from_directory(dir, &config_path, &text)?;
+    let shards = Shards::open(dir)?;
+    let container = Container::HuggingFace {
+        dir: dir.to_path_buf(),
+        shards,
+    };
+    Ok((config, eos_tokens, container))
+}
+
+fn open_gguf(path: &Path) -> Result<Opened, LoadError> {
+    let gguf = Gguf::open(path)?;
+    let config = read_gguf_config(&gguf)?;
+    let eos_tokens = eos::from_gguf(&gguf)?;
+    Ok((config, eos_tokens, Container::Gguf(Box::new(gguf))))
 }

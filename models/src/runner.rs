@@ -1,9 +1,14 @@
 //! Runs batches of the scheduler on a model.
 
-use kernels::KvType;
+use std::path::Path;
+
+use kernels::{KvCache, KvShape, KvType, RopeAngles};
 use scheduler::{Batch, Executor, ExecutorError, Sampled};
 
-use crate::{LoadError, Model};
+use crate::activations::Activations;
+use crate::attention::AttentionStep;
+use crate::step::{Limits, Step, Wanted};
+use crate::{LoadError, Model, Rope, Sampler};
 
 /// Memory of a runner, from the memory plan.
 #[derive(Clone, Copy, Debug)]
@@ -19,16 +24,157 @@ pub struct RunnerOptions {
 
 /// A model with its KV memory.
 #[derive(Debug)]
-pub struct ModelRunner {}
+pub struct ModelRunner {
+    model: Model,
+    kv: KvCache,
+    rope: Rope,
+    limits: Limits,
+    activations: Activations,
+    step: Step,
+    sampler: Sampler,
+}
 
 impl ModelRunner {
-    pub fn new(_model: Model, _options: RunnerOptions) -> Result<Self, LoadError> {
-        unimplemented!()
+    /// Reserves all memory that steps will need.
+    ///
+    /// # Errors
+    /// A size is zero, slots do not fit 32 bits, or the memory for keys and values cannot be had.
+    pub fn new(model: Model, options: RunnerOptions) -> Result<Self, LoadError> {
+        let fail = |message: String| LoadError::new(Path::new("memory plan"), message);
+        let sizes = [
+            options.n_blocks,
+            options.block_size,
+            options.max_batched_tokens,
+            options.max_model_len,
+        ];
+        if sizes.contains(&0) {
+            return Err(fail(format!("a size is zero: {options:?}")));
+        }
+        let n_slots = options.n_blocks.checked_mul(options.block_size);
+        if n_slots.is_none_or(|n| n > u32::MAX as usize) {
+            return Err(fail(format!(
+                "{} blocks of {} positions are more than can be numbered",
+                options.n_blocks, options.block_size
+            )));
+        }
+        let config = model.config();
+        let shape = KvShape {
+            n_layers: config.n_layers,
+            n_blocks: options.n_blocks,
+            block_size: options.block_size,
+            n_kv_heads: config.n_kv_heads,
+            head_dim: config.head_dim,
+        };
+        let kv = KvCache::new(model.device(), shape, options.kv_type).map_err(|error| {
+            let n_bytes = options.n_blocks as u128 * shape.bytes_per_block(options.kv_type) as u128;
+            fail(format!("no {n_bytes} bytes for keys and values: {error}"))
+        })?;
+        Ok(Self {
+            kv,
+            rope: Rope::new(&config.rope, options.max_model_len),
+            limits: Limits {
+                n_blocks: options.n_blocks,
+                block_size: options.block_size,
+                max_batched_tokens: options.max_batched_tokens,
+                max_model_len: options.max_model_len,
+                vocab_size: config.vocab_size,
+            },
+            activations: Activations::new(model.device(), config, options.max_batched_tokens),
+            step: Step::default(),
+            sampler: Sampler::default(),
+            model,
+        })
+    }
+
+    /// The model that this runs.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    fn forward(&mut self) {
+        let step = &self.step;
+        let rows = step.attention_rows();
+        let attention = AttentionStep {
+            angles: RopeAngles {
+                cos: &step.cos,
+                sin: &step.sin,
+                rotary_dim: self.model.config().rope.dim,
+                style: self.model.rope_style(),
+            },
+            slots: &step.slots,
+            rows: &rows,
+        };
+        self.model
+            .forward(&step.tokens, attention, &mut self.kv, &mut self.activations);
+    }
+
+    /// Computes the wanted logits in chunks (a scored prompt wants hundreds of rows, and a row
+    /// is as long as the vocabulary) and makes of each what was asked for.
+    fn sample(&mut self, batch: &Batch) -> Result<Vec<Sampled>, ExecutorError> {
+        let mut results: Vec<Sampled> = batch
+            .rows
+            .iter()
+            .map(|row| Sampled {
+                sequence: row.sequence,
+                token: None,
+                scored: Vec::new(),
+            })
+            .collect();
+        let vocab = self.model.config().vocab_size;
+        let mut rows = Vec::with_capacity(self.activations.logits_rows);
+        for chunk in self.step.wanted.chunks(self.activations.logits_rows) {
+            rows.clear();
+            rows.extend(chunk.iter().map(|wanted| wanted.row));
+            self.model.logits(&rows, &mut self.activations);
+            for (i, wanted) in chunk.iter().enumerate() {
+                let logits = self.activations.logits.read(i * vocab..(i + 1) * vocab);
+                answer(
+                    &mut self.sampler,
+                    batch,
+                    wanted,
+                    &logits,
+                    &mut results[wanted.batch_row],
+                )?;
+            }
+        }
+        Ok(results)
     }
 }
 
+fn answer(
+    sampler: &mut Sampler,
+    batch: &Batch,
+    wanted: &Wanted,
+    logits: &[f32],
+    result: &mut Sampled,
+) -> Result<(), ExecutorError> {
+    let row = &batch.rows[wanted.batch_row];
+    let failed =
+        |error: ExecutorError| ExecutorError(format!("sequence {}: {error}", row.sequence));
+    match (wanted.target, &row.scoring, &row.sample) {
+        (Some(target), Some(scoring), _) => {
+            let scored = sampler
+                .score(logits, scoring.targets[target], scoring.n_top)
+                .map_err(failed)?;
+            result.scored.push(scored);
+        }
+        (None, _, Some(spec)) => {
+            let token = sampler
+                .sample(logits, row.sequence.index, spec)
+                .map_err(failed)?;
+            result.token = Some(token);
+        }
+        _ => unreachable!("logits are wanted only for what a row asks for"),
+    }
+    Ok(())
+}
+
 impl Executor for ModelRunner {
-    fn execute(&mut self, _batch: &Batch) -> Result<Vec<Sampled>, ExecutorError> {
-        unimplemented!()
+    fn execute(&mut self, batch: &Batch) -> Result<Vec<Sampled>, ExecutorError> {
+        self.step.fill(batch, &self.rope, &self.limits)?;
+        if !batch.rows.is_empty() {
+            self.forward();
+        }
+        self.sample(batch)
     }
 }

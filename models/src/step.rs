@@ -1,0 +1,176 @@
+//! A batch made flat: the rows of one ragged forward.
+
+use kernels::AttentionRow;
+use scheduler::{Batch, BatchRow, ExecutorError};
+
+use crate::Rope;
+
+/// Sizes that a batch must keep within.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) n_blocks: usize,
+    pub(crate) block_size: usize,
+    pub(crate) max_batched_tokens: usize,
+    pub(crate) max_model_len: usize,
+    pub(crate) vocab_size: usize,
+}
+
+/// All tokens of a batch one after the other. Kept from step to step, so that the lists grow to
+/// their largest size once.
+#[derive(Debug, Default)]
+pub(crate) struct Step {
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) slots: Vec<u32>,
+    pub(crate) cos: Vec<f32>,
+    pub(crate) sin: Vec<f32>,
+    /// Block tables of all rows one after the other.
+    blocks: Vec<u32>,
+    spans: Vec<Span>,
+    pub(crate) wanted: Vec<Wanted>,
+}
+
+/// Where one row of the batch lies in the step's lists.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    first_row: usize,
+    n_rows: usize,
+    start: usize,
+    first_block: usize,
+    n_blocks: usize,
+}
+
+/// Logits that are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// Index into the step's tokens.
+    pub(crate) row: u32,
+    /// Index of the batch row.
+    pub(crate) batch_row: usize,
+    /// `Some(i)`: to score target `i`; `None`: to draw the next token.
+    pub(crate) target: Option<usize>,
+}
+
+impl Step {
+    /// Lays out a batch. Checks all that the ops rely on: a batch that breaks the contract is an
+    /// error here, never a wrong read there.
+    pub(crate) fn fill(
+        &mut self,
+        batch: &Batch,
+        rope: &Rope,
+        limits: &Limits,
+    ) -> Result<(), ExecutorError> {
+        self.clear();
+        if batch.n_tokens() > limits.max_batched_tokens {
+            return Err(ExecutorError(format!(
+                "batch of {} tokens, planned for {}",
+                batch.n_tokens(),
+                limits.max_batched_tokens
+            )));
+        }
+        for (index, row) in batch.rows.iter().enumerate() {
+            check(row, limits)
+                .map_err(|error| ExecutorError(format!("sequence {}: {error}", row.sequence)))?;
+            self.push(index, row, rope, limits.block_size);
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        self.tokens.clear();
+        self.slots.clear();
+        self.cos.clear();
+        self.sin.clear();
+        self.blocks.clear();
+        self.spans.clear();
+        self.wanted.clear();
+    }
+
+    fn push(&mut self, index: usize, row: &BatchRow, rope: &Rope, block_size: usize) {
+        let first_row = self.tokens.len();
+        let start = row.start as usize;
+        self.spans.push(Span {
+            first_row,
+            n_rows: row.tokens.len(),
+            start,
+            first_block: self.blocks.len(),
+            n_blocks: row.blocks.len(),
+        });
+        self.blocks.extend(row.blocks.iter().map(|block| block.0));
+        self.tokens.extend_from_slice(&row.tokens);
+        for position in start..start + row.tokens.len() {
+            let block = row.blocks[position / block_size].0;
+            self.slots
+                .push(block * block_size as u32 + (position % block_size) as u32);
+            rope.extend_angles(position as u32, &mut self.cos, &mut self.sin);
+        }
+        let flat = |token: usize| (first_row + token) as u32;
+        if let Some(scoring) = &row.scoring {
+            self.wanted
+                .extend((0..scoring.targets.len()).map(|i| Wanted {
+                    row: flat(scoring.first as usize + i),
+                    batch_row: index,
+                    target: Some(i),
+                }));
+        }
+        if row.sample.is_some() {
+            self.wanted.push(Wanted {
+                row: flat(row.tokens.len() - 1),
+                batch_row: index,
+                target: None,
+            });
+        }
+    }
+
+    /// The rows as attention wants them.
+    pub(crate) fn attention_rows(&self) -> Vec<AttentionRow<'_>> {
+        self.spans
+            .iter()
+            .map(|span| AttentionRow {
+                first_row: span.first_row,
+                n_rows: span.n_rows,
+                start: span.start,
+                blocks: &self.blocks[span.first_block..span.first_block + span.n_blocks],
+            })
+            .collect()
+    }
+}
+
+fn check(row: &BatchRow, limits: &Limits) -> Result<(), String> {
+    let n_positions = row.start as usize + row.tokens.len();
+    if row.tokens.is_empty() {
+        return Err("a row without tokens".to_string());
+    }
+    if let Some(adapter) = row.adapter {
+        return Err(format!("adapter {} is not loaded", adapter.0));
+    }
+    if n_positions > limits.max_model_len {
+        return Err(format!(
+            "{n_positions} positions, planned for {}",
+            limits.max_model_len
+        ));
+    }
+    if n_positions > row.blocks.len() * limits.block_size {
+        return Err(format!(
+            "{n_positions} positions do not fit {} blocks of {}",
+            row.blocks.len(),
+            limits.block_size
+        ));
+    }
+    let is_known = |token: &&u32| (**token as usize) < limits.vocab_size;
+    if let Some(token) = row.tokens.iter().find(|token| !is_known(token)) {
+        return Err(format!("token {token} is not in the vocabulary"));
+    }
+    let too_far = |block: &&scheduler::BlockId| block.0 as usize >= limits.n_blocks;
+    if let Some(block) = row.blocks.iter().find(too_far) {
+        return Err(format!("block {block} does not exist"));
+    }
+    if let Some(scoring) = &row.scoring {
+        if scoring.first as usize + scoring.targets.len() > row.tokens.len() {
+            return Err("scoring reaches beyond the row".to_string());
+        }
+        if let Some(token) = scoring.targets.iter().find(|token| !is_known(token)) {
+            return Err(format!("scored token {token} is not in the vocabulary"));
+        }
+    }
+    Ok(())
+}

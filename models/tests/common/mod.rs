@@ -1,0 +1,164 @@
+//! Files that tests make.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::path::{Path, PathBuf};
+
+/// A directory that is removed again.
+#[derive(Debug)]
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("models-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+/// A checkpoint of the goldens.
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/fixtures/models")
+        .join(name)
+}
+
+/// The error of a checkpoint that must not open.
+pub fn refusal(path: &Path) -> String {
+    match models::Checkpoint::open(path) {
+        Ok(_) => panic!("{} must be refused", path.display()),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Writes GGUF files, right ones and wrong ones.
+#[derive(Clone, Debug, Default)]
+pub struct GgufWriter {
+    entries: Vec<(String, Vec<u8>)>,
+    tensors: Vec<(String, Vec<u64>, u32, Vec<u8>)>,
+}
+
+impl GgufWriter {
+    /// An entry of any type: its number, then its bytes.
+    pub fn raw(&mut self, key: &str, ty: u32, value: &[u8]) -> &mut Self {
+        let mut bytes = ty.to_le_bytes().to_vec();
+        bytes.extend(value);
+        self.entries.push((key.to_string(), bytes));
+        self
+    }
+
+    pub fn u32(&mut self, key: &str, value: u32) -> &mut Self {
+        self.raw(key, 4, &value.to_le_bytes())
+    }
+
+    pub fn f32(&mut self, key: &str, value: f32) -> &mut Self {
+        self.raw(key, 6, &value.to_le_bytes())
+    }
+
+    pub fn string(&mut self, key: &str, value: &str) -> &mut Self {
+        self.raw(key, 8, &string(value))
+    }
+
+    /// `shape`: innermost first, as in the file.
+    pub fn tensor(&mut self, name: &str, shape: &[u64], ty: u32, bytes: Vec<u8>) -> &mut Self {
+        self.tensors
+            .push((name.to_string(), shape.to_vec(), ty, bytes));
+        self
+    }
+
+    pub fn remove(&mut self, key: &str) {
+        self.entries.retain(|(name, _)| name != key);
+        self.tensors.retain(|(name, ..)| name != key);
+    }
+
+    pub fn keys(&self) -> Vec<String> {
+        self.entries.iter().map(|(key, _)| key.clone()).collect()
+    }
+
+    pub fn tensor_names(&self) -> Vec<String> {
+        self.tensors.iter().map(|(name, ..)| name.clone()).collect()
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut out = b"GGUF".to_vec();
+        out.extend(3_u32.to_le_bytes());
+        out.extend((self.tensors.len() as u64).to_le_bytes());
+        out.extend((self.entries.len() as u64).to_le_bytes());
+        for (key, value) in &self.entries {
+            out.extend(string(key));
+            out.extend(value);
+        }
+        let mut offset = 0_u64;
+        for (name, shape, ty, bytes) in &self.tensors {
+            out.extend(string(name));
+            out.extend((shape.len() as u32).to_le_bytes());
+            out.extend(shape.iter().flat_map(|size| size.to_le_bytes()));
+            out.extend(ty.to_le_bytes());
+            out.extend(offset.to_le_bytes());
+            offset += (bytes.len() as u64).next_multiple_of(32);
+        }
+        for (.., bytes) in &self.tensors {
+            out.resize(out.len().next_multiple_of(32), 0);
+            out.extend(bytes);
+        }
+        out
+    }
+}
+
+fn string(text: &str) -> Vec<u8> {
+    let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(text.as_bytes());
+    bytes
+}
+
+fn values(n: u64) -> Vec<u8> {
+    (0..n)
+        .flat_map(|i| (((i * 37 % 101) as f32 - 50.0) / 400.0).to_le_bytes())
+        .collect()
+}
+
+/// A file of the Llama family with one layer, 4 heads of 8 values that share 2 key-value heads.
+pub fn tiny_llama() -> GgufWriter {
+    let mut gguf = GgufWriter::default();
+    gguf.string("general.architecture", "llama")
+        .u32("llama.block_count", 1)
+        .u32("llama.context_length", 128)
+        .u32("llama.embedding_length", 32)
+        .u32("llama.feed_forward_length", 64)
+        .u32("llama.attention.head_count", 4)
+        .u32("llama.attention.head_count_kv", 2)
+        .f32("llama.attention.layer_norm_rms_epsilon", 1e-5)
+        .f32("llama.rope.freq_base", 10_000.0)
+        .u32("tokenizer.ggml.eos_token_id", 7)
+        .u32("tokenizer.ggml.eot_token_id", 9);
+    let mut tensor = |name: &str, shape: &[u64]| {
+        gguf.tensor(name, shape, 0, values(shape.iter().product()));
+    };
+    tensor("token_embd.weight", &[32, 50]);
+    tensor("output_norm.weight", &[32]);
+    tensor("blk.0.attn_norm.weight", &[32]);
+    tensor("blk.0.attn_q.weight", &[32, 32]);
+    tensor("blk.0.attn_k.weight", &[32, 16]);
+    tensor("blk.0.attn_v.weight", &[32, 16]);
+    tensor("blk.0.attn_output.weight", &[32, 32]);
+    tensor("blk.0.ffn_norm.weight", &[32]);
+    tensor("blk.0.ffn_gate.weight", &[32, 64]);
+    tensor("blk.0.ffn_up.weight", &[32, 64]);
+    tensor("blk.0.ffn_down.weight", &[64, 32]);
+    gguf
+}
