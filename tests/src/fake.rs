@@ -1,0 +1,253 @@
+//! An executor without a model: as strict as real kernels, and so fast that thousands of
+//! simulations fit in a test.
+//!
+//! It simulates KV memory. Computing a token writes what it is, where it stands and all that it
+//! follows into a slot; "attention" reads the slots of all positions before it, through the
+//! row's blocks. What is drawn next depends on everything that was read, so a wrong slot, a
+//! stale block, another request's context or another adapter's keys become a wrong token. What
+//! real kernels take for granted is asserted instead.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use scheduler::{AdapterId, Batch, BatchRow, Executor, ExecutorError, Sampled, TokenId};
+
+use crate::fake_model::{FakeModel, Fold};
+
+/// Sizes of the simulated memory and vocabulary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FakeConfig {
+    pub block_size: usize,
+    pub n_blocks: usize,
+    /// Token ids are below this.
+    pub n_vocab: u32,
+}
+
+/// One position of the simulated KV memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Slot {
+    Empty,
+    /// Written by a step that failed.
+    Poisoned,
+    Stored {
+        token: TokenId,
+        position: u32,
+        adapter: Option<AdapterId>,
+        /// Stands for key and value: depends on the token and on all positions before it.
+        value: u64,
+    },
+}
+
+/// The strict fake. Its answers depend on the rows' own content only, never on the batch.
+///
+/// # Panics
+/// [`execute`](Executor::execute) panics, naming sequence and rule, when a batch breaks what
+/// kernels rely on.
+#[derive(Debug)]
+pub struct FakeExecutor {
+    config: FakeConfig,
+    model: FakeModel,
+    slots: Vec<Slot>,
+    fails_next: bool,
+}
+
+impl FakeExecutor {
+    pub fn new(config: FakeConfig) -> Self {
+        Self {
+            config,
+            model: FakeModel::new(config.n_vocab),
+            slots: vec![Slot::Empty; config.n_blocks * config.block_size],
+            fails_next: false,
+        }
+    }
+
+    /// The next batch fails after it has spoilt every slot that it was to write.
+    pub fn fail_next(&mut self) {
+        self.fails_next = true;
+    }
+
+    fn slot(&self, row: &BatchRow, position: usize) -> usize {
+        let block = row.blocks[position / self.config.block_size];
+        block.0 as usize * self.config.block_size + position % self.config.block_size
+    }
+
+    fn own_slots(&self, row: &BatchRow) -> impl Iterator<Item = usize> {
+        let start = row.start as usize;
+        (start..start + row.tokens.len()).map(|position| self.slot(row, position))
+    }
+
+    fn assert_well_formed(&self, batch: &Batch) {
+        assert!(!batch.rows.is_empty(), "a batch without rows");
+        let mut sequences = BTreeSet::new();
+        for row in &batch.rows {
+            let id = row.sequence;
+            assert!(sequences.insert(id), "{id} has two rows");
+            assert!(!row.tokens.is_empty(), "{id}: a row without tokens");
+            self.assert_vocabulary(row);
+            let n_positions = row.start as usize + row.tokens.len();
+            assert!(
+                row.blocks.len() * self.config.block_size >= n_positions,
+                "{id}: {} blocks do not cover {n_positions} positions",
+                row.blocks.len()
+            );
+            let distinct: BTreeSet<_> = row.blocks.iter().collect();
+            assert!(distinct.len() == row.blocks.len(), "{id}: a block twice");
+            for block in &row.blocks {
+                let exists = (block.0 as usize) < self.config.n_blocks;
+                assert!(exists, "{id}: {block} does not exist");
+            }
+            assert_scoring(row);
+        }
+        self.assert_apart(batch);
+    }
+
+    fn assert_vocabulary(&self, row: &BatchRow) {
+        let targets = row.scoring.iter().flat_map(|scoring| &scoring.targets);
+        for &token in row.tokens.iter().chain(targets) {
+            let n_vocab = self.config.n_vocab;
+            assert!(
+                token < n_vocab,
+                "{}: token {token} of {n_vocab}",
+                row.sequence
+            );
+        }
+    }
+
+    /// No slot is written by two rows, or written by one and read as its past by another.
+    fn assert_apart(&self, batch: &Batch) {
+        let mut writers = BTreeMap::new();
+        for row in &batch.rows {
+            for slot in self.own_slots(row) {
+                if let Some(other) = writers.insert(slot, row.sequence) {
+                    panic!("{} and {other} write the same slot {slot}", row.sequence);
+                }
+            }
+        }
+        for row in &batch.rows {
+            for position in 0..row.start as usize {
+                if let Some(writer) = writers.get(&self.slot(row, position)) {
+                    panic!("{writer} writes where {} has its past", row.sequence);
+                }
+            }
+        }
+    }
+
+    /// Reads the row's past, position by position, and folds it into one number.
+    fn read_past(&self, row: &BatchRow, tokens: &mut Vec<TokenId>) -> Fold {
+        let id = row.sequence;
+        let mut fold = Fold::default();
+        for at in 0..row.start as usize {
+            let Slot::Stored {
+                token,
+                position,
+                adapter,
+                value,
+            } = self.slots[self.slot(row, at)]
+            else {
+                panic!("{id}: position {at} was never computed, or by a step that failed");
+            };
+            assert!(
+                position as usize == at,
+                "{id}: position {at} holds {position}"
+            );
+            assert!(
+                adapter == row.adapter,
+                "{id}: position {at} is of {adapter:?}"
+            );
+            assert!(
+                value == fold.value(token, position, adapter),
+                "{id}: position {at} was computed after other tokens than these"
+            );
+            fold = fold.then(value);
+            tokens.push(token);
+        }
+        fold
+    }
+
+    fn compute(&mut self, row: &BatchRow) -> Sampled {
+        let mut tokens = Vec::new();
+        let mut fold = self.read_past(row, &mut tokens);
+        let mut scored = Vec::new();
+        for (i, &token) in row.tokens.iter().enumerate() {
+            let position = row.start + i as u32;
+            let value = fold.value(token, position, row.adapter);
+            let slot = self.slot(row, position as usize);
+            self.slots[slot] = Slot::Stored {
+                token,
+                position,
+                adapter: row.adapter,
+                value,
+            };
+            fold = fold.then(value);
+            tokens.push(token);
+            if let Some(scoring) = &row.scoring {
+                let target = i.checked_sub(scoring.first as usize);
+                if let Some(&target) = target.and_then(|t| scoring.targets.get(t)) {
+                    scored.push(self.model.logprobs(fold, target, scoring.n_top));
+                }
+            }
+        }
+        let token = row.sample.as_ref().map(|spec| {
+            assert_history(row, &tokens);
+            self.model.draw(fold, row.sequence.index, spec)
+        });
+        Sampled {
+            sequence: row.sequence,
+            token,
+            scored,
+        }
+    }
+}
+
+impl Executor for FakeExecutor {
+    fn execute(&mut self, batch: &Batch) -> Result<Vec<Sampled>, ExecutorError> {
+        self.assert_well_formed(batch);
+        if std::mem::take(&mut self.fails_next) {
+            for row in &batch.rows {
+                let slots: Vec<usize> = self.own_slots(row).collect();
+                for slot in slots {
+                    self.slots[slot] = Slot::Poisoned;
+                }
+            }
+            return Err(ExecutorError("the fake was told to fail".to_owned()));
+        }
+        Ok(batch.rows.iter().map(|row| self.compute(row)).collect())
+    }
+}
+
+/// Targets lie within the row, and each is the token that follows, where the row has it.
+fn assert_scoring(row: &BatchRow) {
+    let Some(scoring) = &row.scoring else {
+        return;
+    };
+    let id = row.sequence;
+    let first = scoring.first as usize;
+    assert!(!scoring.targets.is_empty(), "{id}: scoring without targets");
+    assert!(
+        first + scoring.targets.len() <= row.tokens.len(),
+        "{id}: scoring goes beyond the row"
+    );
+    for (target, next) in scoring.targets.iter().zip(&row.tokens[first + 1..]) {
+        assert!(target == next, "{id}: scored against another token");
+    }
+}
+
+/// The counts and the history of a row that draws agree with what is in memory.
+fn assert_history(row: &BatchRow, tokens: &[TokenId]) {
+    let id = row.sequence;
+    let Some(spec) = &row.sample else {
+        return;
+    };
+    assert!(
+        (spec.n_prompt + spec.n_generated) as usize == tokens.len() && spec.n_prompt > 0,
+        "{id}: {} prompt and {} generated tokens, but {} in memory",
+        spec.n_prompt,
+        spec.n_generated,
+        tokens.len()
+    );
+    let expected = if spec.params.needs_history() {
+        tokens
+    } else {
+        &[]
+    };
+    assert!(spec.history == expected, "{id}: its history is not its own");
+}

@@ -1,0 +1,104 @@
+//! What a request must give: served alone, by the plainest loop there is.
+//!
+//! The loop knows no scheduler. It builds its rows by hand, in a memory that is large enough and
+//! that nobody else has ever used.
+
+use scheduler::{
+    BatchRow, BlockId, Executor, FinishReason, PromptScoring, Request, SampleSpec, Sampled,
+    SampledToken, SequenceId, TokenId, TokenLogprobs,
+};
+
+use crate::fake::{FakeConfig, FakeExecutor};
+
+/// One choice of a request, from beginning to end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expected {
+    pub tokens: Vec<SampledToken>,
+    pub reason: FinishReason,
+    /// Scores of the prompt; empty unless they were asked for.
+    pub scores: Vec<TokenLogprobs>,
+}
+
+/// Serves choice `index` of a request alone.
+pub fn alone(request: &Request, index: u32, n_vocab: u32, max_model_len: usize) -> Expected {
+    let mut executor = FakeExecutor::new(FakeConfig {
+        block_size: max_model_len,
+        n_blocks: 1,
+        n_vocab,
+    });
+    let mut tokens: Vec<TokenId> = request.prompt.to_vec();
+    let mut drawn: Vec<SampledToken> = Vec::new();
+    let mut scores = Vec::new();
+    let reason = loop {
+        let row = row(request, index, &tokens, drawn.len());
+        let result = compute(&mut executor, row);
+        scores.extend(result.scored);
+        let Some(token) = result.token else {
+            break FinishReason::Length;
+        };
+        let stops = request.stop_tokens.contains(&token.token);
+        tokens.push(token.token);
+        drawn.push(token);
+        if stops {
+            break FinishReason::Stop;
+        }
+        if drawn.len() == request.max_new_tokens as usize || tokens.len() == max_model_len {
+            break FinishReason::Length;
+        }
+    };
+    Expected {
+        tokens: drawn,
+        reason,
+        scores,
+    }
+}
+
+fn compute(executor: &mut FakeExecutor, row: BatchRow) -> Sampled {
+    let batch = scheduler::Batch { rows: vec![row] };
+    let mut sampled = executor.execute(&batch).expect("nobody told it to fail");
+    sampled.pop().expect("one result a row")
+}
+
+/// The whole prompt, or the token drawn last.
+fn row(request: &Request, index: u32, tokens: &[TokenId], n_generated: usize) -> BatchRow {
+    let start = if n_generated == 0 {
+        0
+    } else {
+        tokens.len() - 1
+    };
+    let bans = n_generated < request.min_new_tokens as usize;
+    let history = if request.sampling.needs_history() {
+        tokens.to_vec()
+    } else {
+        Vec::new()
+    };
+    let spec = SampleSpec {
+        params: request.sampling.clone(),
+        n_generated: n_generated as u32,
+        history,
+        n_prompt: request.prompt.len() as u32,
+        banned: if bans {
+            request.stop_tokens.clone()
+        } else {
+            [].into()
+        },
+    };
+    let scores = n_generated == 0 && request.prompt.len() > 1;
+    let n_top = request.prompt_logprobs.filter(|_| scores);
+    BatchRow {
+        sequence: SequenceId {
+            request: request.id,
+            index,
+        },
+        tokens: tokens[start..].to_vec(),
+        start: start as u32,
+        blocks: vec![BlockId(0)],
+        adapter: request.adapter,
+        sample: (request.max_new_tokens > 0).then_some(spec),
+        scoring: n_top.map(|n_top| PromptScoring {
+            first: 0,
+            targets: request.prompt[1..].to_vec(),
+            n_top,
+        }),
+    }
+}

@@ -1,0 +1,385 @@
+//! Deterministic simulation of the scheduler: one seed draws a machine, traffic and faults, and
+//! everything must come out as if each request had been served alone.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use scheduler::{
+    Batch, Event, Executor, Request, RequestId, Scheduler, SequenceId, Stats, SubmitError,
+};
+
+use crate::fake::{FakeConfig, FakeExecutor};
+use crate::record::{Records, ensure};
+use crate::rng::Rng;
+use crate::traffic::{self, Traffic};
+
+/// What a simulation has exercised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    pub n_steps: u64,
+    pub n_failed_steps: u64,
+    pub n_tokens: u64,
+    pub n_requests: u64,
+    pub n_refused: u64,
+    pub n_cancelled: u64,
+    pub n_preemptions: u64,
+    pub n_tokens_lost: u64,
+    pub n_hit_tokens: u64,
+    pub n_scores: u64,
+}
+
+impl Report {
+    /// Adds the figures of another simulation.
+    pub fn add(&mut self, other: &Report) {
+        self.n_steps += other.n_steps;
+        self.n_failed_steps += other.n_failed_steps;
+        self.n_tokens += other.n_tokens;
+        self.n_requests += other.n_requests;
+        self.n_refused += other.n_refused;
+        self.n_cancelled += other.n_cancelled;
+        self.n_preemptions += other.n_preemptions;
+        self.n_tokens_lost += other.n_tokens_lost;
+        self.n_hit_tokens += other.n_hit_tokens;
+        self.n_scores += other.n_scores;
+    }
+}
+
+/// A seed under which something went wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub seed: u64,
+    pub message: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, message } = self;
+        write!(
+            f,
+            "seed {seed}: {message} (replay: cargo xtask simulate --seed {seed})"
+        )
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// One step, for whoever watches.
+#[derive(Clone, Copy, Debug)]
+pub struct StepLine {
+    pub step: u64,
+    pub n_rows: usize,
+    pub n_tokens: usize,
+    pub n_events: usize,
+    pub failed: bool,
+    /// As the step ends.
+    pub stats: Stats,
+}
+
+/// Runs the simulation of one seed.
+pub fn run(seed: u64) -> Result<Report, Failure> {
+    run_watched(seed, &mut |_| ())
+}
+
+/// Runs the simulation of one seed and shows each of its steps.
+pub fn run_watched(seed: u64, watch: &mut dyn FnMut(&StepLine)) -> Result<Report, Failure> {
+    let outcome = catch_unwind(AssertUnwindSafe(|| Simulation::new(seed)?.run(watch)));
+    let message = match outcome {
+        Ok(Ok(report)) => return Ok(report),
+        Ok(Err(message)) => message,
+        Err(panic) => match panic.downcast::<String>() {
+            Ok(message) => format!("panicked: {message}"),
+            Err(panic) => match panic.downcast::<&str>() {
+                Ok(message) => format!("panicked: {message}"),
+                Err(_) => "panicked".to_owned(),
+            },
+        },
+    };
+    Err(Failure { seed, message })
+}
+
+struct Simulation {
+    rng: Rng,
+    traffic: Traffic,
+    arrivals: VecDeque<(u64, Request)>,
+    scheduler: Scheduler,
+    executor: FakeExecutor,
+    records: Records,
+    report: Report,
+    step: u64,
+    /// Steps in a row that told nobody anything.
+    n_quiet: usize,
+}
+
+impl Simulation {
+    fn new(seed: u64) -> Result<Self, String> {
+        let mut rng = Rng::new(seed);
+        let mut traffic = traffic::draw(&mut rng);
+        let arrivals = std::mem::take(&mut traffic.arrivals);
+        let config = traffic.config;
+        Ok(Self {
+            scheduler: Scheduler::new(config).map_err(|error| error.to_string())?,
+            executor: FakeExecutor::new(FakeConfig {
+                block_size: config.block_size,
+                n_blocks: config.n_blocks,
+                n_vocab: traffic.n_vocab,
+            }),
+            arrivals: arrivals.into(),
+            records: Records::default(),
+            report: Report::default(),
+            step: 0,
+            n_quiet: 0,
+            rng,
+            traffic,
+        })
+    }
+
+    fn run(mut self, watch: &mut dyn FnMut(&StepLine)) -> Result<Report, String> {
+        // Each step moves the oldest running sequence on, so this is generous.
+        let n_most = 200_000;
+        while !(self.arrivals.is_empty() && self.scheduler.is_idle()) {
+            ensure!(self.step < n_most, "not done after {n_most} steps");
+            self.submit_arrived()?;
+            self.cancel_some(false)?;
+            self.run_step(watch)
+                .map_err(|broken| format!("step {}: {broken}", self.step))?;
+            self.step += 1;
+        }
+        let idle = self.scheduler.stats();
+        ensure!(idle.n_blocks_in_use == 0, "idle, but blocks are in use");
+        ensure!(
+            idle.n_waiting + idle.n_running == 0,
+            "idle, but sequences are left"
+        );
+        let config = &self.traffic.config;
+        self.records.check_all(config, self.traffic.n_vocab)?;
+        self.report.n_steps = self.step;
+        self.report.n_failed_steps = idle.n_failed_steps;
+        self.report.n_preemptions = idle.n_preemptions;
+        self.report.n_tokens_lost = idle.n_tokens_lost;
+        self.report.n_hit_tokens = idle.n_prefix_hit_tokens;
+        Ok(self.report)
+    }
+
+    fn run_step(&mut self, watch: &mut dyn FnMut(&StepLine)) -> Result<(), String> {
+        self.scheduler.check()?;
+        let Some(batch) = self.scheduler.begin_step() else {
+            ensure!(self.scheduler.is_idle(), "there is work but no batch");
+            return Ok(());
+        };
+        self.check_limits(&batch)?;
+        self.scheduler.check()?;
+        if self.rng.chance(100) {
+            self.submit_arrived()?;
+        }
+        self.cancel_some(true)?;
+        let failed = self.rng.chance(self.traffic.failures);
+        let events = self.execute(&batch, failed)?;
+        let n_events = events.len();
+        self.check_rows(&batch, &events)?;
+        for event in events {
+            self.apply(event)?;
+        }
+        self.records.check_ended()?;
+        self.scheduler.check()?;
+        self.check_progress(n_events)?;
+        watch(&StepLine {
+            step: self.step,
+            n_rows: batch.rows.len(),
+            n_tokens: batch.n_tokens(),
+            n_events,
+            failed,
+            stats: self.scheduler.stats(),
+        });
+        Ok(())
+    }
+
+    fn execute(&mut self, batch: &Batch, failed: bool) -> Result<Vec<Event>, String> {
+        if failed {
+            self.executor.fail_next();
+            for row in &batch.rows {
+                self.records.note_failed(row.sequence);
+            }
+        }
+        match self.executor.execute(batch) {
+            Ok(sampled) => {
+                self.report.n_tokens += batch.n_tokens() as u64;
+                Ok(self.scheduler.end_step(sampled))
+            }
+            Err(_) => Ok(self.scheduler.fail_step()),
+        }
+    }
+
+    fn check_limits(&self, batch: &Batch) -> Result<(), String> {
+        let config = &self.traffic.config;
+        let n_tokens = batch.n_tokens();
+        ensure!(
+            n_tokens <= config.max_batched_tokens,
+            "{n_tokens} tokens in a batch of {}",
+            config.max_batched_tokens
+        );
+        ensure!(
+            batch.rows.len() <= config.max_sequences,
+            "{} rows in a batch of {}",
+            batch.rows.len(),
+            config.max_sequences
+        );
+        let single_first = batch.rows.is_sorted_by_key(|row| row.tokens.len() > 1);
+        ensure!(single_first, "a chunk comes before a single token");
+        Ok(())
+    }
+
+    /// A step tells only of what was in it.
+    fn check_rows(&self, batch: &Batch, events: &[Event]) -> Result<(), String> {
+        for event in events {
+            let known = match event {
+                Event::PromptScored { request, .. } => batch
+                    .rows
+                    .iter()
+                    .any(|row| row.sequence.request == *request),
+                Event::Token { sequence, .. } | Event::Finished { sequence, .. } => {
+                    batch.rows.iter().any(|row| row.sequence == *sequence)
+                }
+            };
+            ensure!(known, "{event:?} of a step that it was not part of");
+        }
+        Ok(())
+    }
+
+    /// The oldest running sequence computes at least one token a step, so somebody hears
+    /// something at least every time it has come to its end. Older choices may take its place.
+    fn check_progress(&mut self, n_events: usize) -> Result<(), String> {
+        self.n_quiet = if n_events > 0 { 0 } else { self.n_quiet + 1 };
+        let n_most = 4 * self.traffic.config.max_model_len + 16;
+        ensure!(
+            self.n_quiet <= n_most,
+            "{} steps without an event",
+            self.n_quiet
+        );
+        Ok(())
+    }
+
+    fn apply(&mut self, event: Event) -> Result<(), String> {
+        if let Event::PromptScored { logprobs, .. } = &event {
+            self.report.n_scores += logprobs.len() as u64;
+        }
+        self.records.apply(event)
+    }
+
+    fn submit_arrived(&mut self) -> Result<(), String> {
+        while self
+            .arrivals
+            .front()
+            .is_some_and(|(at, _)| *at <= self.step)
+        {
+            let Some((_, request)) = self.arrivals.pop_front() else {
+                break;
+            };
+            self.submit_broken(&request)?;
+            let id = request.id;
+            let answer = self.scheduler.submit(request.clone());
+            let expected = self.refusal(&request);
+            ensure!(
+                answer == expected,
+                "{id}: {answer:?} instead of {expected:?}"
+            );
+            self.report.n_requests += 1;
+            if answer.is_err() {
+                self.report.n_refused += 1;
+                continue;
+            }
+            let again = self.scheduler.submit(request.clone());
+            ensure!(
+                again == Err(SubmitError::DuplicateId(id)),
+                "{id} was taken twice"
+            );
+            self.records.open(request);
+        }
+        Ok(())
+    }
+
+    /// Requests that nobody should send are refused, and leave nothing behind.
+    fn submit_broken(&mut self, request: &Request) -> Result<(), String> {
+        let empty = Request {
+            prompt: [].into(),
+            ..request.clone()
+        };
+        let answer = self.scheduler.submit(empty);
+        ensure!(answer == Err(SubmitError::EmptyPrompt), "{answer:?}");
+        let none = Request {
+            n: 0,
+            ..request.clone()
+        };
+        let answer = self.scheduler.submit(none);
+        ensure!(answer == Err(SubmitError::NoChoices), "{answer:?}");
+        Ok(())
+    }
+
+    /// What must become of a request, computed apart from the scheduler.
+    fn refusal(&self, request: &Request) -> Result<(), SubmitError> {
+        let config = &self.traffic.config;
+        let n_prompt = request.prompt.len();
+        let n_new = request.max_new_tokens as usize;
+        if n_prompt > config.max_model_len || (n_new > 0 && n_prompt == config.max_model_len) {
+            return Err(SubmitError::TooLong {
+                n_prompt,
+                n_new: n_new.min(1),
+                max_model_len: config.max_model_len,
+            });
+        }
+        let n_last = (n_prompt + n_new).min(config.max_model_len);
+        let n_positions = if n_new == 0 { n_prompt } else { n_last - 1 };
+        let n_needed = n_positions.div_ceil(config.block_size);
+        if n_needed > config.n_blocks {
+            return Err(SubmitError::NeverFits {
+                n_needed,
+                n_blocks: config.n_blocks,
+                block_size: config.block_size,
+            });
+        }
+        Ok(())
+    }
+
+    fn cancel_some(&mut self, in_flight: bool) -> Result<(), String> {
+        if !self.rng.chance(self.traffic.cancels) {
+            return Ok(());
+        }
+        self.cancel_unknown()?;
+        let unfinished = self.records.unfinished();
+        if unfinished.is_empty() {
+            return Ok(());
+        }
+        let victim = *self.rng.pick(&unfinished);
+        let events: Vec<Event> = if self.rng.chance(500) {
+            for id in unfinished.iter().filter(|id| id.request == victim.request) {
+                self.records.note_cancelled(*id);
+            }
+            self.scheduler.cancel(victim.request)
+        } else {
+            self.records.note_cancelled(victim);
+            self.scheduler.cancel_sequence(victim).into_iter().collect()
+        };
+        self.report.n_cancelled += 1;
+        for event in events {
+            self.apply(event)?;
+        }
+        if !in_flight {
+            self.records.check_ended()?;
+        }
+        self.scheduler.check()
+    }
+
+    fn cancel_unknown(&mut self) -> Result<(), String> {
+        let request = RequestId(u64::MAX);
+        let sequence = SequenceId { request, index: 0 };
+        ensure!(
+            self.scheduler.cancel(request).is_empty(),
+            "cancelled nobody"
+        );
+        ensure!(
+            self.scheduler.cancel_sequence(sequence).is_none(),
+            "cancelled nobody"
+        );
+        Ok(())
+    }
+}
