@@ -1,14 +1,69 @@
 //! The machine that ops run on.
 
+use std::fmt;
+use std::sync::Arc;
+
+use crate::cpu::{self, Cpu};
 use crate::{Buffer, KvCache, Linear, LinearCall, PagedAttention, RopeWriteKv};
 
 /// Instruction sets with versions of their own, from the plainest to the widest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isa {
+    /// Plain Rust: every machine.
     Scalar,
-    Neon,
+    /// AVX2, FMA and F16C.
     Avx2,
+    /// AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
+}
+
+impl Isa {
+    /// Whether this machine has it.
+    pub fn is_available(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c");
+            match self {
+                Self::Scalar => true,
+                Self::Avx2 => avx2,
+                Self::Avx512 => {
+                    avx2 && is_x86_feature_detected!("avx512f")
+                        && is_x86_feature_detected!("avx512bw")
+                        && is_x86_feature_detected!("avx512dq")
+                        && is_x86_feature_detected!("avx512vl")
+                        && is_x86_feature_detected!("avx512vnni")
+                }
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            self == Self::Scalar
+        }
+    }
+
+    /// What this machine has, plainest first.
+    pub fn available() -> impl Iterator<Item = Self> {
+        [Self::Scalar, Self::Avx2, Self::Avx512]
+            .into_iter()
+            .filter(|isa| isa.is_available())
+    }
+
+    /// The widest that this machine has.
+    pub fn best() -> Self {
+        Self::available().last().unwrap_or(Self::Scalar)
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Scalar => "scalar",
+            Self::Avx2 => "AVX2",
+            Self::Avx512 => "AVX-512 VNNI",
+        })
+    }
 }
 
 /// How to set up the CPU back end.
@@ -23,77 +78,214 @@ pub struct CpuOptions {
 
 /// A handle to a device; clones share it.
 #[derive(Clone, Debug)]
-pub struct Device {}
+pub struct Device {
+    backend: Arc<Backend>,
+}
+
+/// What does the work. Ops check their shapes in the methods of [`Device`], once for all.
+#[derive(Debug)]
+enum Backend {
+    Cpu(Cpu),
+}
 
 impl Device {
-    pub fn cpu(_options: CpuOptions) -> Self {
-        unimplemented!()
+    /// # Panics
+    /// When `options` ask for zero threads or for an instruction set that is not
+    /// [available](Isa::is_available).
+    pub fn cpu(options: CpuOptions) -> Self {
+        Self {
+            backend: Arc::new(Backend::Cpu(Cpu::new(options))),
+        }
     }
 
     /// For people: "CPU, 2 threads, AVX-512 VNNI".
     pub fn describe(&self) -> String {
-        unimplemented!()
+        let Backend::Cpu(cpu) = &*self.backend;
+        cpu.describe()
+    }
+
+    pub(crate) fn as_cpu(&self) -> &Cpu {
+        let Backend::Cpu(cpu) = &*self.backend;
+        cpu
     }
 
     /// `out[i] = table[tokens[i]]`, `out`: `[tokens.len(), table.n_in()]`.
-    pub fn embed_into(&self, _table: &Linear, _tokens: &[u32], _out: &mut Buffer) {
-        unimplemented!()
+    pub fn embed_into(&self, table: &Linear, tokens: &[u32], out: &mut Buffer) {
+        let n_out = table.n_out();
+        assert!(
+            tokens.iter().all(|&token| (token as usize) < n_out),
+            "a token is not in the table of {n_out} rows"
+        );
+        let out = first_mut(out, tokens.len() * table.n_in(), "out");
+        match &*self.backend {
+            Backend::Cpu(cpu) => cpu::elementwise::embed(cpu, table.packed(), tokens, out),
+        }
     }
 
     /// RMSNorm of each row: `out = x / sqrt(mean(x^2) + eps) * weight`.
     /// `x`, `out`: `[n_rows, weight.len()]`.
     pub fn rms_norm_into(
         &self,
-        _x: &Buffer,
-        _weight: &Buffer,
-        _eps: f32,
-        _n_rows: usize,
-        _out: &mut Buffer,
+        x: &Buffer,
+        weight: &Buffer,
+        eps: f32,
+        n_rows: usize,
+        out: &mut Buffer,
     ) {
-        unimplemented!()
+        assert!(!weight.is_empty(), "a norm of no values");
+        let len = n_rows * weight.len();
+        let (x, out) = (first(x, len, "x"), first_mut(out, len, "out"));
+        match &*self.backend {
+            Backend::Cpu(cpu) => cpu::norm::rms_norm(cpu, x, weight.as_slice(), eps, out),
+        }
     }
 
     /// `residual += x`, then `out = rms_norm(residual)`; all `[n_rows, weight.len()]`.
     pub fn add_rms_norm_into(
         &self,
-        _residual: &mut Buffer,
-        _x: &Buffer,
-        _weight: &Buffer,
-        _eps: f32,
-        _n_rows: usize,
-        _out: &mut Buffer,
+        residual: &mut Buffer,
+        x: &Buffer,
+        weight: &Buffer,
+        eps: f32,
+        n_rows: usize,
+        out: &mut Buffer,
     ) {
-        unimplemented!()
+        assert!(!weight.is_empty(), "a norm of no values");
+        let len = n_rows * weight.len();
+        let residual = first_mut(residual, len, "residual");
+        let (x, out) = (first(x, len, "x"), first_mut(out, len, "out"));
+        match &*self.backend {
+            Backend::Cpu(cpu) => {
+                cpu::norm::add_rms_norm(cpu, residual, x, weight.as_slice(), eps, out);
+            }
+        }
     }
 
     /// Several linear layers of one input in one parallel region: for each call
     /// `out = x W^T + bias`, `x`: `[n_rows, n_in]`, `out`: `[n_rows, n_out]`.
-    pub fn linear_into(&self, _x: &Buffer, _n_rows: usize, _calls: &mut [LinearCall<'_>]) {
-        unimplemented!()
+    pub fn linear_into(&self, x: &Buffer, n_rows: usize, calls: &mut [LinearCall<'_>]) {
+        let Some(n_in) = calls.first().map(|call| call.weight.n_in()) else {
+            return;
+        };
+        for call in calls.iter() {
+            assert_eq!(
+                call.weight.n_in(),
+                n_in,
+                "layers of one input differ in n_in"
+            );
+            let n_out = call.weight.n_out();
+            assert!(call.out.len() >= n_rows * n_out, "out is too short");
+            assert!(
+                call.bias.is_none_or(|bias| bias.len() == n_out),
+                "a bias has as many values as the layer has outputs"
+            );
+        }
+        let x = first(x, n_rows * n_in, "x");
+        match &*self.backend {
+            Backend::Cpu(cpu) => cpu::linear::linear_into(cpu, x, n_rows, calls),
+        }
     }
 
     /// Rotates queries in place, rotates keys, and writes keys and values to their slots.
-    pub fn rope_write_kv(&self, _op: RopeWriteKv<'_>) {
-        unimplemented!()
+    pub fn rope_write_kv(&self, op: RopeWriteKv<'_>) {
+        let shape = op.kv.shape();
+        let n_rows = op.slots.len();
+        let half = op.angles.rotary_dim / 2;
+        assert!(op.angles.rotary_dim.is_multiple_of(2), "pairs are rotated");
+        assert!(
+            2 * half <= shape.head_dim,
+            "more is rotated than a head has"
+        );
+        assert!(op.angles.cos.len() >= n_rows * half, "too few cosines");
+        assert!(op.angles.sin.len() >= n_rows * half, "too few sines");
+        assert!(op.layer < shape.n_layers, "no such layer");
+        let kv_len = n_rows * shape.n_kv_heads * shape.head_dim;
+        first(op.q, n_rows * op.n_heads * shape.head_dim, "q");
+        first(op.k, kv_len, "k");
+        first(op.v, kv_len, "v");
+        let n_slots = shape.n_blocks * shape.block_size;
+        assert!(
+            op.slots.iter().all(|&slot| (slot as usize) < n_slots),
+            "a slot is not in the cache of {n_slots}"
+        );
+        match &*self.backend {
+            Backend::Cpu(cpu) => cpu::rope::rope_write_kv(cpu, op),
+        }
     }
 
-    /// Causal attention of ragged rows over the paged cache.
-    pub fn paged_attention_into(&self, _op: PagedAttention<'_>) {
-        unimplemented!()
+    /// Causal attention of ragged rows over the paged cache. Rows of `out` that are in no
+    /// sequence stay as they are.
+    pub fn paged_attention_into(&self, op: PagedAttention<'_>) {
+        let shape = op.kv.shape();
+        assert!(op.layer < shape.n_layers, "no such layer");
+        assert!(
+            op.n_heads.is_multiple_of(shape.n_kv_heads),
+            "query heads share kv heads evenly"
+        );
+        let mut ends = 0;
+        for rows in op.rows {
+            // Ascending, so that no two sequences write one row.
+            assert!(rows.first_row >= ends, "rows of sequences overlap");
+            ends = rows.first_row + rows.n_rows;
+            let n_blocks = (rows.start + rows.n_rows).div_ceil(shape.block_size);
+            assert!(rows.blocks.len() >= n_blocks, "a block table is too short");
+            assert!(
+                rows.blocks[..n_blocks]
+                    .iter()
+                    .all(|&block| (block as usize) < shape.n_blocks),
+                "a block is not in the cache of {}",
+                shape.n_blocks
+            );
+        }
+        first(op.q, ends * op.n_heads * shape.head_dim, "q");
+        first(op.out, ends * op.n_heads * shape.head_dim, "out");
+        match &*self.backend {
+            Backend::Cpu(cpu) => cpu::attention::paged_attention(cpu, op),
+        }
     }
 
     /// `out = silu(gate) * up`, elementwise over the first `len` values.
-    pub fn silu_mul_into(&self, _gate: &Buffer, _up: &Buffer, _len: usize, _out: &mut Buffer) {
-        unimplemented!()
+    pub fn silu_mul_into(&self, gate: &Buffer, up: &Buffer, len: usize, out: &mut Buffer) {
+        let (gate, up) = (first(gate, len, "gate"), first(up, len, "up"));
+        let out = first_mut(out, len, "out");
+        match &*self.backend {
+            Backend::Cpu(cpu) => cpu::elementwise::silu_mul(cpu, gate, up, out),
+        }
     }
 
     /// `out[i] = x[rows[i]]`, rows of `width` values.
-    pub fn gather_rows_into(&self, _x: &Buffer, _width: usize, _rows: &[u32], _out: &mut Buffer) {
-        unimplemented!()
+    pub fn gather_rows_into(&self, x: &Buffer, width: usize, rows: &[u32], out: &mut Buffer) {
+        assert!(
+            rows.iter()
+                .all(|&row| (row as usize + 1) * width <= x.len()),
+            "a row is not in x"
+        );
+        let out = first_mut(out, rows.len() * width, "out");
+        match &*self.backend {
+            Backend::Cpu(cpu) => {
+                cpu::elementwise::gather_rows(cpu, x.as_slice(), width, rows, out);
+            }
+        }
     }
 
     /// Zeroes a cache's memory (a new run of the engine).
-    pub fn clear_kv(&self, _kv: &mut KvCache) {
-        unimplemented!()
+    pub fn clear_kv(&self, kv: &mut KvCache) {
+        match &*self.backend {
+            Backend::Cpu(_) => kv.clear(),
+        }
     }
+}
+
+/// The first `len` values of a buffer that may be larger than this step needs.
+fn first<'a>(buffer: &'a Buffer, len: usize, name: &str) -> &'a [f32] {
+    let found = buffer.len();
+    assert!(found >= len, "{name} holds {found} values, needs {len}");
+    &buffer.as_slice()[..len]
+}
+
+/// As [`first`], to be written.
+fn first_mut<'a>(buffer: &'a mut Buffer, len: usize, name: &str) -> &'a mut [f32] {
+    let found = buffer.len();
+    assert!(found >= len, "{name} holds {found} values, needs {len}");
+    &mut buffer.as_mut_slice()[..len]
 }

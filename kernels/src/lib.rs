@@ -8,13 +8,21 @@
 //! Every output row is computed in an order fixed by its own shape, so a row's bits do not
 //! depend on how many other rows there are: batch invariance starts here.
 
+#![allow(
+    unsafe_code,
+    reason = "vector instructions, mapped memory and threads' shared slices live here"
+)]
+
 pub mod reference;
 
 mod buffer;
+mod cpu;
 mod device;
 mod file;
+mod format;
 mod kv;
 mod linear;
+mod memory;
 mod ops;
 mod weight;
 
@@ -23,5 +31,6 @@ pub use device::{CpuOptions, Device, Isa};
 pub use file::MappedFile;
 pub use kv::{KvCache, KvShape, KvType};
 pub use linear::{Linear, LinearCall, Numerics, PackError};
+pub use memory::OutOfMemory;
 pub use ops::{AttentionRow, PagedAttention, RopeAngles, RopeStyle, RopeWriteKv};
 pub use weight::{WeightSource, WeightType, dequantize};

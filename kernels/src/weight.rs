@@ -2,6 +2,10 @@
 
 use std::borrow::Cow;
 
+use half::{bf16, f16};
+
+use crate::format;
+
 /// Storage formats. The block formats are those of GGUF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(
@@ -27,7 +31,7 @@ pub enum WeightType {
 
 impl WeightType {
     /// Values that one block holds (1 for the dense types).
-    pub fn block_elements(self) -> usize {
+    pub const fn block_elements(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 1,
             Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::IQ4_NL => 32,
@@ -36,7 +40,7 @@ impl WeightType {
     }
 
     /// Bytes that one block takes.
-    pub fn block_bytes(self) -> usize {
+    pub const fn block_bytes(self) -> usize {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::BF16 => 2,
@@ -54,7 +58,7 @@ impl WeightType {
     }
 
     /// Whether values are stored in blocks with shared scales.
-    pub fn is_quantized(self) -> bool {
+    pub const fn is_quantized(self) -> bool {
         self.block_elements() > 1
     }
 }
@@ -72,6 +76,29 @@ pub struct WeightSource<'a> {
 ///
 /// # Panics
 /// When `bytes` and `out` do not hold the same whole number of blocks.
-pub fn dequantize(_ty: WeightType, _bytes: &[u8], _out: &mut [f32]) {
-    unimplemented!()
+pub fn dequantize(ty: WeightType, bytes: &[u8], out: &mut [f32]) {
+    let n_blocks = bytes.len() / ty.block_bytes();
+    assert_eq!(
+        (bytes.len(), out.len()),
+        (n_blocks * ty.block_bytes(), n_blocks * ty.block_elements()),
+        "{ty:?}: bytes and values must be the same whole number of blocks"
+    );
+    match ty {
+        WeightType::F32 => {
+            for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+                *out = f32::from_le_bytes(*bytes);
+            }
+        }
+        WeightType::F16 => {
+            for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+                *out = f16::from_le_bytes(*bytes).to_f32();
+            }
+        }
+        WeightType::BF16 => {
+            for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+                *out = bf16::from_le_bytes(*bytes).to_f32();
+            }
+        }
+        _ => format::dequantize_blocks(ty, bytes, out),
+    }
 }

@@ -1,0 +1,123 @@
+//! Dense weights times f32 activations, accumulated in f32.
+//!
+//! Packed in tiles of 16 output columns: `[k][16]` for f32 and f16, `[k / 2][16][2]` for bf16
+//! (the pairs that matrix instructions take). Every output sums its inputs in order into one
+//! accumulator, whatever the block of rows and tiles.
+
+use super::simd::{LANES, Simd};
+use crate::WeightType;
+use crate::format::layout::TILE;
+
+/// A dense storage type, as something that kernels are compiled for. A step of `STEP` inputs is
+/// one element of packed memory.
+pub(crate) trait DenseFormat {
+    type Packed: Copy;
+    const STEP: usize;
+
+    /// The weights of all columns for input `k` of a step.
+    fn load<S: Simd>(s: S, packed: &Self::Packed, k: usize) -> S::F;
+}
+
+/// Inputs that one element of packed memory holds, and its bytes.
+pub(crate) fn step(ty: WeightType) -> (usize, usize) {
+    match ty {
+        WeightType::F32 => (1, 4 * TILE),
+        WeightType::F16 => (1, 2 * TILE),
+        WeightType::BF16 => (2, 4 * TILE),
+        _ => unreachable!("{ty:?} is not dense"),
+    }
+}
+
+/// Packs up to 16 rows of `n_in` values into one zeroed tile.
+pub(crate) fn pack(ty: WeightType, rows: &[u8], n_in: usize, tile: &mut [u8]) {
+    let width = ty.block_bytes();
+    let (step, step_bytes) = step(ty);
+    for (column, row) in rows.chunks_exact(n_in * width).enumerate() {
+        for (k, value) in row.chunks_exact(width).enumerate() {
+            let at = k / step * step_bytes + (column * step + k % step) * width;
+            tile[at..at + width].copy_from_slice(value);
+        }
+    }
+}
+
+/// Where the value of `column` for input `k` lies in a tile.
+pub(crate) fn value_offset(ty: WeightType, column: usize, k: usize) -> usize {
+    let (step, step_bytes) = step(ty);
+    k / step * step_bytes + (column * step + k % step) * ty.block_bytes()
+}
+
+#[derive(Debug)]
+pub(crate) struct F32;
+#[derive(Debug)]
+pub(crate) struct F16;
+#[derive(Debug)]
+pub(crate) struct Bf16;
+
+impl DenseFormat for F32 {
+    type Packed = [f32; LANES];
+    const STEP: usize = 1;
+
+    #[inline(always)]
+    fn load<S: Simd>(s: S, packed: &Self::Packed, _k: usize) -> S::F {
+        s.load(packed)
+    }
+}
+
+impl DenseFormat for F16 {
+    type Packed = [u16; LANES];
+    const STEP: usize = 1;
+
+    #[inline(always)]
+    fn load<S: Simd>(s: S, packed: &Self::Packed, _k: usize) -> S::F {
+        s.load_f16(packed)
+    }
+}
+
+impl DenseFormat for Bf16 {
+    type Packed = [u8; 4 * LANES];
+    const STEP: usize = 2;
+
+    #[inline(always)]
+    fn load<S: Simd>(s: S, packed: &Self::Packed, k: usize) -> S::F {
+        let pairs = s.load_bytes(packed);
+        s.from_bits(if k == 0 {
+            s.shl(pairs, 16)
+        } else {
+            s.and(pairs, s.splat_i(0xffff_0000_u32.cast_signed()))
+        })
+    }
+}
+
+/// A block of `T` tiles by `R` rows of equal length.
+#[inline(always)]
+pub(crate) fn block<S: Simd, D: DenseFormat, const T: usize, const R: usize>(
+    s: S,
+    tiles: [&[D::Packed]; T],
+    rows: [&[f32]; R],
+) -> [[S::F; T]; R] {
+    let n_in = rows[0].len();
+    let n_steps = n_in / D::STEP;
+    let mut out = [[s.zero(); T]; R];
+    // Cut to lengths that the compiler can see, so that the loop holds no checks.
+    let rows: [&[f32]; R] = std::array::from_fn(|r| &rows[r][..n_in]);
+    let tiles: [&[D::Packed]; T] = std::array::from_fn(|t| &tiles[t][..n_in.div_ceil(D::STEP)]);
+    for i in 0..n_steps {
+        for k in 0..D::STEP {
+            for t in 0..T {
+                let weights = D::load(s, &tiles[t][i], k);
+                for r in 0..R {
+                    out[r][t] = s.fma(weights, s.splat(rows[r][i * D::STEP + k]), out[r][t]);
+                }
+            }
+        }
+    }
+    for k in 0..n_in % D::STEP {
+        for t in 0..T {
+            let weights = D::load(s, &tiles[t][n_steps], k);
+            for r in 0..R {
+                out[r][t] = s.fma(weights, s.splat(rows[r][n_steps * D::STEP + k]), out[r][t]);
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,77 @@
+//! Functions of vectors.
+
+use super::simd::Simd;
+
+/// `e^x` to about an ulp where the result is a normal number; below `-87.3` it stays at about
+/// `1e-38`, above `88.3` at about `2e38`. NaN gives NaN.
+///
+/// Cody and Waite's reduction to `|r| <= ln 2 / 2`, then the Taylor series to `r^7`, whose
+/// remainder is below `2^-28`; the power of two goes into the exponent bits.
+#[inline(always)]
+pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
+    /// Adding it leaves the rounded integer in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    let x = s.max(s.splat(-87.3), x);
+    let x = s.min(s.splat(88.3), x);
+    let shifted = s.fma(x, s.splat(std::f32::consts::LOG2_E), s.splat(ROUND));
+    let n = s.sub(shifted, s.splat(ROUND));
+    // ln 2 in two parts; the first has zeros at its end, so n times it is exact.
+    let r = s.fma(n, s.splat(-0.693_359_375), x);
+    let r = s.fma(n, s.splat(2.121_944_4e-4), r);
+    let mut p = s.splat(1.0 / 5040.0);
+    for coefficient in [
+        1.0 / 720.0,
+        1.0 / 120.0,
+        1.0 / 24.0,
+        1.0 / 6.0,
+        0.5,
+        1.0,
+        1.0,
+    ] {
+        p = s.fma(p, r, s.splat(coefficient));
+    }
+    s.from_bits(s.add_i(s.bits(p), s.shl(s.bits(shifted), 23)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+    use crate::cpu::simd::{ActiveIsa, Kernel, LANES};
+
+    struct Exp<'a>(&'a mut [f32; LANES]);
+
+    impl Kernel for Exp<'_> {
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) {
+            let y = exp(s, s.load(self.0));
+            s.store(y, self.0);
+        }
+    }
+
+    fn exp_on(isa: ActiveIsa, x: f32) -> f32 {
+        let mut lanes = [x; LANES];
+        isa.run(Exp(&mut lanes));
+        lanes[7]
+    }
+
+    #[test]
+    fn exp_is_within_two_ulps_on_every_isa() {
+        for isa in Isa::available().filter_map(ActiveIsa::new) {
+            let mut worst = 0.0_f64;
+            let mut x = -87.0_f32;
+            while x < 88.0 {
+                let exact = f64::from(x).exp();
+                let y = f64::from(exp_on(isa, x));
+                worst = worst.max((y - exact).abs() / exact);
+                x += 0.003_7;
+            }
+            let ulp = f64::from(f32::EPSILON);
+            assert!(worst < 1.5 * ulp, "{isa:?}: {} ulps", worst / ulp);
+            assert_eq!(exp_on(isa, 0.0), 1.0);
+            assert!(exp_on(isa, f32::NAN).is_nan());
+            assert!(exp_on(isa, f32::NEG_INFINITY) < 1.3e-38);
+            assert!(exp_on(isa, f32::INFINITY) > 1e38);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The CPU back end: one file for each op, one version for each instruction set out of the same
+//! lines (see [`simd`]).
+
+mod activations;
+pub(crate) mod attention;
+mod dense;
+pub(crate) mod elementwise;
+pub(crate) mod linear;
+mod math;
+pub(crate) mod norm;
+pub(crate) mod packed;
+mod pool;
+mod quant;
+pub(crate) mod rope;
+mod shared;
+pub(crate) mod simd;
+
+use std::sync::Mutex;
+
+use self::linear::LinearScratch;
+use self::pool::Pool;
+use self::simd::ActiveIsa;
+use crate::{CpuOptions, Isa};
+
+/// Threads, the instruction set, and scratch that ops keep.
+#[derive(Debug)]
+pub(crate) struct Cpu {
+    pool: Pool,
+    isa: ActiveIsa,
+    linear_scratch: LinearScratch,
+    /// Scores of attention, one vector for each thread.
+    scores: Vec<Mutex<Vec<f32>>>,
+}
+
+impl Cpu {
+    pub(crate) fn new(options: CpuOptions) -> Self {
+        let n_threads = options.n_threads.unwrap_or_else(|| {
+            std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+        });
+        let isa = options.isa.unwrap_or_else(Isa::best);
+        let Some(isa) = ActiveIsa::new(isa) else {
+            panic!("this machine has no {isa:?}; it has {:?}", {
+                Isa::available().collect::<Vec<_>>()
+            });
+        };
+        Self {
+            pool: Pool::new(n_threads),
+            isa,
+            linear_scratch: LinearScratch::default(),
+            scores: (0..n_threads).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        let n_threads = self.pool.n_threads();
+        let threads = if n_threads == 1 { "thread" } else { "threads" };
+        format!("CPU, {n_threads} {threads}, {}", self.isa.isa())
+    }
+
+    /// Runs `work` over parts of `0..n`, in parallel when there is enough of it: `cost` is
+    /// about the values touched by one of the `n`.
+    fn for_parts(&self, n: usize, cost: usize, work: &(dyn Fn(std::ops::Range<usize>) + Sync)) {
+        /// Values below which waking another thread costs more than it brings.
+        const WORTH: usize = 16_384;
+        let part = WORTH
+            .div_ceil(cost.max(1))
+            .max(n.div_ceil(self.pool.n_threads() * 4));
+        self.pool.run(n.div_ceil(part), &|chunk, _| {
+            work(chunk * part..n.min((chunk + 1) * part));
+        });
+    }
+}

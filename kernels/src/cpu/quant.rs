@@ -1,0 +1,228 @@
+//! Quantized weights times activations: the kernels of `Numerics::Native` (int8 activations,
+//! exact int32 sums) and of `Numerics::F32` (weights widened exactly, f32 activations).
+//!
+//! Both take a block of `T` tiles by `R` rows. Whatever T and R are, one output sums its groups
+//! in order into one accumulator, so its bits depend on its own row and column alone.
+
+use super::activations::ActGroup;
+use super::simd::{LANES, Simd};
+use crate::format::IQ4_NL_VALUES;
+use crate::format::layout::{GROUP, LINE, Layout, ScaleKind, TILE};
+
+/// A format, as something that kernels are compiled for.
+pub(crate) trait Format {
+    const LAYOUT: Layout;
+}
+
+/// The packed bytes of one tile.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TileBytes<'a> {
+    /// `[n_groups][n_lines]`.
+    pub(crate) lines: &'a [[u8; LINE]],
+    pub(crate) scales: &'a [u8],
+}
+
+/// IQ4_NL's values, made unsigned by adding 128.
+const CODEBOOK: [u8; 16] = {
+    let mut table = [0; 16];
+    let mut i = 0;
+    while i < 16 {
+        table[i] = IQ4_NL_VALUES[i].cast_unsigned() ^ 0x80;
+        i += 1;
+    }
+    table
+};
+
+/// A group of a tile with its scales read.
+#[derive(Clone, Copy)]
+struct Group<'a, S: Simd> {
+    lines: &'a [[u8; LINE]],
+    scale: [S::F; 2],
+    min: [S::F; 2],
+}
+
+#[inline(always)]
+fn f16_at<S: Simd>(s: S, scales: &[u8], at: usize) -> S::F {
+    let bytes: &[[u8; 2]] = scales[at..at + 2 * TILE].as_chunks().0;
+    let mut bits = [0; LANES];
+    for i in 0..LANES {
+        bits[i] = u16::from_le_bytes(bytes[i]);
+    }
+    s.load_f16(&bits)
+}
+
+#[inline(always)]
+fn bytes_at(scales: &[u8], at: usize) -> &[u8; TILE] {
+    scales[at..].first_chunk().expect("scales of a whole group")
+}
+
+impl<'a, S: Simd> Group<'a, S> {
+    #[inline(always)]
+    fn read<Q: Format>(s: S, tile: TileBytes<'a>, group: usize) -> Self {
+        let layout = Q::LAYOUT;
+        let n_lines = layout.n_lines();
+        let lines = &tile.lines[group * n_lines..group * n_lines + n_lines];
+        let (at, at_super) = (layout.group_offset(group), layout.super_offset(group));
+        let zero = s.zero();
+        let (scale, min) = match layout.scales {
+            ScaleKind::PerGroup => ([f16_at(s, tile.scales, at), zero], [zero; 2]),
+            ScaleKind::PerGroupMin => (
+                [f16_at(s, tile.scales, at), zero],
+                [f16_at(s, tile.scales, at + 32), zero],
+            ),
+            ScaleKind::Super32Min => {
+                let d = f16_at(s, tile.scales, at_super);
+                let m = s.sub(zero, f16_at(s, tile.scales, at_super + 32));
+                let scale = s.to_f(s.load_u8(bytes_at(tile.scales, at)));
+                let min = s.to_f(s.load_u8(bytes_at(tile.scales, at + TILE)));
+                ([s.mul(d, scale), zero], [s.mul(m, min), zero])
+            }
+            ScaleKind::Super16 => {
+                let d = f16_at(s, tile.scales, at_super);
+                let first = s.to_f(s.load_i8(bytes_at(tile.scales, at)));
+                let second = s.to_f(s.load_i8(bytes_at(tile.scales, at + TILE)));
+                ([s.mul(d, first), s.mul(d, second)], [zero; 2])
+            }
+            ScaleKind::Super16Min => {
+                let d = f16_at(s, tile.scales, at_super);
+                let m = s.sub(zero, f16_at(s, tile.scales, at_super + 32));
+                let nibble = s.splat_i(15);
+                let first = s.load_u8(bytes_at(tile.scales, at));
+                let second = s.load_u8(bytes_at(tile.scales, at + TILE));
+                (
+                    [
+                        s.mul(d, s.to_f(s.and(first, nibble))),
+                        s.mul(d, s.to_f(s.and(second, nibble))),
+                    ],
+                    [
+                        s.mul(m, s.to_f(s.shr(first, 4))),
+                        s.mul(m, s.to_f(s.shr(second, 4))),
+                    ],
+                )
+            }
+        };
+        Self { lines, scale, min }
+    }
+
+    /// Quad `j` of the group, its planes put together: unsigned codes.
+    #[inline(always)]
+    fn quad<Q: Format>(&self, s: S, j: usize) -> S::I {
+        let layout = Q::LAYOUT;
+        let (low_bits, high_bits) = (layout.low_bits, layout.high_bits);
+        let mut codes = s.load_bytes(&self.lines[j % low_bits]);
+        if low_bits < 8 {
+            let mask = ((1_i32 << low_bits) - 1) * 0x0101_0101;
+            codes = s.shr(codes, (low_bits * (j / low_bits)) as u32);
+            codes = s.and(codes, s.splat_i(mask));
+        }
+        if high_bits > 0 {
+            // Moved so that the wanted bits land just above the low ones, in one shift.
+            let line = s.load_bytes(&self.lines[low_bits + j % high_bits]);
+            let from = high_bits * (j / high_bits);
+            let line = if from >= low_bits {
+                s.shr(line, (from - low_bits) as u32)
+            } else {
+                s.shl(line, (low_bits - from) as u32)
+            };
+            let mask = (((1_i32 << high_bits) - 1) << low_bits) * 0x0101_0101;
+            codes = s.or(codes, s.and(line, s.splat_i(mask)));
+        }
+        if layout.codebook {
+            codes = s.lookup(codes, &CODEBOOK);
+        }
+        codes
+    }
+}
+
+/// `Numerics::Native`: per group, int32 sums of unsigned codes times int8 activations that begin
+/// at minus the zero point's share; then one f32 fused multiply-add for each scale and minimum.
+#[inline(always)]
+pub(crate) fn native_block<S: Simd, Q: Format, const T: usize, const R: usize>(
+    s: S,
+    tiles: [TileBytes<'_>; T],
+    rows: [&[ActGroup]; R],
+) -> [[S::F; T]; R] {
+    let layout = Q::LAYOUT;
+    let n_halves = layout.n_halves();
+    let quads_per_half = 8 / n_halves;
+    let mut out = [[s.zero(); T]; R];
+    for g in 0..rows[0].len() {
+        let acts: [&ActGroup; R] = std::array::from_fn(|r| &rows[r][g]);
+        let mut weights = [Group::read::<Q>(s, tiles[0], g); T];
+        for t in 1..T {
+            weights[t] = Group::read::<Q>(s, tiles[t], g);
+        }
+        for half in 0..n_halves {
+            let part = if n_halves == 1 { 2 } else { half };
+            let mut sums = [[s.splat_i(0); T]; R];
+            if layout.zero != 0 {
+                for r in 0..R {
+                    sums[r] = [s.splat_i(-layout.zero * acts[r].sums[part]); T];
+                }
+            }
+            for j in half * quads_per_half..(half + 1) * quads_per_half {
+                for t in 0..T {
+                    let codes = weights[t].quad::<Q>(s, j);
+                    for r in 0..R {
+                        let quad = s.splat_i(acts[r].quads[j]);
+                        sums[r][t] = if layout.is_small() {
+                            s.dot::<true>(sums[r][t], codes, quad)
+                        } else {
+                            s.dot::<false>(sums[r][t], codes, quad)
+                        };
+                    }
+                }
+            }
+            for r in 0..R {
+                let act_scale = s.splat(acts[r].scale);
+                for t in 0..T {
+                    let scale = s.mul(weights[t].scale[half], act_scale);
+                    out[r][t] = s.fma(s.to_f(sums[r][t]), scale, out[r][t]);
+                    if layout.has_min() {
+                        let sum = s.splat(acts[r].scaled_sums[part]);
+                        out[r][t] = s.fma(weights[t].min[half], sum, out[r][t]);
+                    }
+                }
+            }
+        }
+    }
+    out
+}
+
+/// `Numerics::F32`: weights widened to exactly what the format defines, summed in input order.
+#[inline(always)]
+pub(crate) fn f32_block<S: Simd, Q: Format, const T: usize, const R: usize>(
+    s: S,
+    tiles: [TileBytes<'_>; T],
+    rows: [&[f32]; R],
+) -> [[S::F; T]; R] {
+    let layout = Q::LAYOUT;
+    let quads_per_half = 8 / layout.n_halves();
+    let byte = s.splat_i(0xff);
+    let zero = s.splat_i(-layout.zero);
+    let mut out = [[s.zero(); T]; R];
+    for g in 0..rows[0].len() / GROUP {
+        let x: [&[f32]; R] = std::array::from_fn(|r| &rows[r][g * GROUP..g * GROUP + GROUP]);
+        for t in 0..T {
+            let group = Group::read::<Q>(s, tiles[t], g);
+            for j in 0..8 {
+                let half = j / quads_per_half;
+                let codes = group.quad::<Q>(s, j);
+                for b in 0..4 {
+                    let code = s.and(s.shr(codes, 8 * b as u32), byte);
+                    let value = s.to_f(s.add_i(code, zero));
+                    // The product is exact, so fused or not is the same.
+                    let weight = if layout.has_min() {
+                        s.fma(group.scale[half], value, group.min[half])
+                    } else {
+                        s.mul(group.scale[half], value)
+                    };
+                    for r in 0..R {
+                        out[r][t] = s.fma(weight, s.splat(x[r][4 * j + b]), out[r][t]);
+                    }
+                }
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,148 @@
+//! AVX2 with FMA and F16C: a vector is two registers.
+
+use std::arch::x86_64::*;
+
+use super::{Kernel, LANES, Simd};
+
+/// Exists only where [`run`] was called, that is, where the features are present.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Avx2(());
+
+/// Runs a kernel with the features of [`crate::Isa::Avx2`].
+///
+/// # Safety
+/// The machine must have them.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) unsafe fn run(kernel: impl Kernel) {
+    kernel.run(Avx2(()));
+}
+
+type F = [__m256; 2];
+type I = [__m256i; 2];
+
+/// Defines methods that do the same to both halves.
+macro_rules! methods {
+    ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $out:ty = $body:expr;)*) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: $ty),*) -> $out {
+            // SAFETY: `self` proves that the machine has the features; references are valid for
+            // the whole of what is read.
+            unsafe { $body }
+        }
+    )*};
+}
+
+impl Simd for Avx2 {
+    type F = F;
+    type I = I;
+    const WIDE: bool = false;
+
+    methods! {
+        fn splat(x: f32) -> F = [_mm256_set1_ps(x); 2];
+        fn load(x: &[f32; LANES]) -> F =
+            [_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x[8..].as_ptr())];
+        fn load_f16(x: &[u16; LANES]) -> F = [
+            _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast())),
+            _mm256_cvtph_ps(_mm_loadu_si128(x[8..].as_ptr().cast())),
+        ];
+        fn load_bf16(x: &[u16; LANES]) -> F = [
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(
+                _mm256_cvtepu16_epi32(_mm_loadu_si128(x.as_ptr().cast()))
+            )),
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(
+                _mm256_cvtepu16_epi32(_mm_loadu_si128(x[8..].as_ptr().cast()))
+            )),
+        ];
+        fn add(a: F, b: F) -> F = [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])];
+        fn sub(a: F, b: F) -> F = [_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])];
+        fn mul(a: F, b: F) -> F = [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])];
+        fn div(a: F, b: F) -> F = [_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])];
+        fn fma(a: F, b: F, c: F) -> F =
+            [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])];
+        fn max(a: F, b: F) -> F = [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])];
+        fn min(a: F, b: F) -> F = [_mm256_min_ps(a[0], b[0]), _mm256_min_ps(a[1], b[1])];
+        fn bits(x: F) -> I = [_mm256_castps_si256(x[0]), _mm256_castps_si256(x[1])];
+        fn from_bits(x: I) -> F = [_mm256_castsi256_ps(x[0]), _mm256_castsi256_ps(x[1])];
+        fn splat_i(x: i32) -> I = [_mm256_set1_epi32(x); 2];
+        fn load_bytes(x: &[u8; 64]) -> I = [
+            _mm256_loadu_si256(x.as_ptr().cast()),
+            _mm256_loadu_si256(x[32..].as_ptr().cast()),
+        ];
+        fn load_u8(x: &[u8; LANES]) -> I = [
+            _mm256_cvtepu8_epi32(_mm_loadl_epi64(x.as_ptr().cast())),
+            _mm256_cvtepu8_epi32(_mm_loadl_epi64(x[8..].as_ptr().cast())),
+        ];
+        fn load_i8(x: &[u8; LANES]) -> I = [
+            _mm256_cvtepi8_epi32(_mm_loadl_epi64(x.as_ptr().cast())),
+            _mm256_cvtepi8_epi32(_mm_loadl_epi64(x[8..].as_ptr().cast())),
+        ];
+        fn and(a: I, b: I) -> I = [_mm256_and_si256(a[0], b[0]), _mm256_and_si256(a[1], b[1])];
+        fn or(a: I, b: I) -> I = [_mm256_or_si256(a[0], b[0]), _mm256_or_si256(a[1], b[1])];
+        fn add_i(a: I, b: I) -> I = [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])];
+        fn shr(a: I, n: u32) -> I = {
+            let n = _mm256_set1_epi32(n.cast_signed());
+            [_mm256_srlv_epi32(a[0], n), _mm256_srlv_epi32(a[1], n)]
+        };
+        fn shl(a: I, n: u32) -> I = {
+            let n = _mm256_set1_epi32(n.cast_signed());
+            [_mm256_sllv_epi32(a[0], n), _mm256_sllv_epi32(a[1], n)]
+        };
+        fn to_f(a: I) -> F = [_mm256_cvtepi32_ps(a[0]), _mm256_cvtepi32_ps(a[1])];
+        fn lookup(codes: I, table: &[u8; 16]) -> I = {
+            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+            [_mm256_shuffle_epi8(table, codes[0]), _mm256_shuffle_epi8(table, codes[1])]
+        };
+    }
+
+    #[inline(always)]
+    fn store(self, x: F, out: &mut [f32; LANES]) {
+        // SAFETY: as in `methods`; `out` is exclusively borrowed.
+        unsafe {
+            _mm256_storeu_ps(out.as_mut_ptr(), x[0]);
+            _mm256_storeu_ps(out[8..].as_mut_ptr(), x[1]);
+        }
+    }
+
+    #[inline(always)]
+    fn dot<const SMALL: bool>(self, acc: I, u: I, s: I) -> I {
+        // SAFETY: as in `methods`.
+        unsafe {
+            if SMALL {
+                [dot_small(acc[0], u[0], s[0]), dot_small(acc[1], u[1], s[1])]
+            } else {
+                [dot_any(acc[0], u[0], s[0]), dot_any(acc[1], u[1], s[1])]
+            }
+        }
+    }
+}
+
+/// Two products of a code below 128 and an int8 add up to at most 32512 in size: int16 holds it.
+///
+/// # Safety
+/// Needs AVX2.
+#[inline(always)]
+unsafe fn dot_small(acc: __m256i, u: __m256i, s: __m256i) -> __m256i {
+    // SAFETY: the caller has AVX2.
+    unsafe {
+        let pairs = _mm256_maddubs_epi16(u, s);
+        _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+    }
+}
+
+/// Widens even and odd bytes to int16 first, where pairs of products add up in int32.
+///
+/// # Safety
+/// Needs AVX2.
+#[inline(always)]
+unsafe fn dot_any(acc: __m256i, u: __m256i, s: __m256i) -> __m256i {
+    // SAFETY: the caller has AVX2.
+    unsafe {
+        let u_even = _mm256_and_si256(u, _mm256_set1_epi16(0xff));
+        let u_odd = _mm256_srli_epi16::<8>(u);
+        let s_even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(s));
+        let s_odd = _mm256_srai_epi16::<8>(s);
+        let even = _mm256_madd_epi16(u_even, s_even);
+        let odd = _mm256_madd_epi16(u_odd, s_odd);
+        _mm256_add_epi32(acc, _mm256_add_epi32(even, odd))
+    }
+}

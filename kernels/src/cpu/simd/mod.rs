@@ -1,0 +1,159 @@
+//! Sixteen lanes, whatever the machine has.
+//!
+//! Ops are written once against [`Simd`] and compiled once per instruction set: [`Kernel`] is
+//! the body of an op, and [`ActiveIsa::run`] calls it inside a function that has the
+//! instruction set's features, into which everything is inlined. All versions do the same
+//! arithmetic in the same order, so they agree bit for bit, and the plainest one proves the
+//! others.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod scalar;
+
+use crate::Isa;
+
+/// Lanes of a vector.
+pub(crate) const LANES: usize = 16;
+
+/// Sixteen f32 (`F`) or sixteen i32, also seen as 64 bytes (`I`).
+///
+/// A value of an implementing type is the proof that the machine has the instructions.
+pub(crate) trait Simd: Copy {
+    type F: Copy;
+    type I: Copy;
+    /// Whether there are registers for 4 x 4 accumulators.
+    const WIDE: bool;
+
+    fn splat(self, x: f32) -> Self::F;
+    fn load(self, x: &[f32; LANES]) -> Self::F;
+    fn load_f16(self, x: &[u16; LANES]) -> Self::F;
+    fn load_bf16(self, x: &[u16; LANES]) -> Self::F;
+    fn store(self, x: Self::F, out: &mut [f32; LANES]);
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`, rounded once.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// The larger; `b` when either is NaN.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The smaller; `b` when either is NaN.
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    fn bits(self, x: Self::F) -> Self::I;
+    fn from_bits(self, x: Self::I) -> Self::F;
+
+    fn splat_i(self, x: i32) -> Self::I;
+    fn load_bytes(self, x: &[u8; 64]) -> Self::I;
+    /// Sixteen unsigned bytes, widened.
+    fn load_u8(self, x: &[u8; LANES]) -> Self::I;
+    /// Sixteen signed bytes, widened.
+    fn load_i8(self, x: &[u8; LANES]) -> Self::I;
+    fn and(self, a: Self::I, b: Self::I) -> Self::I;
+    fn or(self, a: Self::I, b: Self::I) -> Self::I;
+    fn add_i(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Each 32-bit lane shifted, zeros coming in.
+    fn shr(self, a: Self::I, n: u32) -> Self::I;
+    fn shl(self, a: Self::I, n: u32) -> Self::I;
+    /// The i32 lanes as f32.
+    fn to_f(self, a: Self::I) -> Self::F;
+    /// Replaces each byte (0..16) by its entry in the table.
+    fn lookup(self, codes: Self::I, table: &[u8; 16]) -> Self::I;
+    /// `acc + sum of four products of unsigned bytes of u with signed bytes of s`, exactly.
+    /// `SMALL` promises that the bytes of `u` are below 128.
+    fn dot<const SMALL: bool>(self, acc: Self::I, u: Self::I, s: Self::I) -> Self::I;
+
+    #[inline(always)]
+    fn zero(self) -> Self::F {
+        self.splat(0.0)
+    }
+
+    /// Up to sixteen values; the lanes after them are zero.
+    #[inline(always)]
+    fn load_part(self, x: &[f32]) -> Self::F {
+        match x.first_chunk() {
+            Some(x) => self.load(x),
+            None => {
+                let mut padded = [0.0; LANES];
+                padded[..x.len()].copy_from_slice(x);
+                self.load(&padded)
+            }
+        }
+    }
+
+    /// Stores as many of the first lanes as `out` takes (at most sixteen).
+    #[inline(always)]
+    fn store_part(self, x: Self::F, out: &mut [f32]) {
+        match out.first_chunk_mut() {
+            Some(out) => self.store(x, out),
+            None => {
+                let mut padded = [0.0; LANES];
+                self.store(x, &mut padded);
+                out.copy_from_slice(&padded[..out.len()]);
+            }
+        }
+    }
+
+    /// The sum of the lanes, always in the same order.
+    #[inline(always)]
+    fn sum(self, x: Self::F) -> f32 {
+        let mut lanes = [0.0; LANES];
+        self.store(x, &mut lanes);
+        let mut width = LANES / 2;
+        while width > 0 {
+            for i in 0..width {
+                lanes[i] += lanes[i + width];
+            }
+            width /= 2;
+        }
+        lanes[0]
+    }
+
+    /// The largest lane.
+    #[inline(always)]
+    fn max_lane(self, x: Self::F) -> f32 {
+        let mut lanes = [0.0; LANES];
+        self.store(x, &mut lanes);
+        lanes[1..]
+            .iter()
+            .fold(lanes[0], |a, &b| if a > b { a } else { b })
+    }
+}
+
+/// The body of an op.
+pub(crate) trait Kernel {
+    /// Must be `#[inline(always)]`: only then does it get the caller's instructions.
+    fn run<S: Simd>(self, simd: S);
+}
+
+/// An instruction set that this machine was seen to have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ActiveIsa(Isa);
+
+impl ActiveIsa {
+    /// `None`: this machine lacks it.
+    pub(crate) fn new(isa: Isa) -> Option<Self> {
+        isa.is_available().then_some(Self(isa))
+    }
+
+    pub(crate) fn isa(self) -> Isa {
+        self.0
+    }
+
+    /// Runs a kernel with this instruction set.
+    #[inline]
+    pub(crate) fn run(self, kernel: impl Kernel) {
+        match self.0 {
+            Isa::Scalar => kernel.run(scalar::Scalar),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `new` has seen the features that `Isa::Avx2` stands for.
+            Isa::Avx2 => unsafe { avx2::run(kernel) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above, for `Isa::Avx512`.
+            Isa::Avx512 => unsafe { avx512::run(kernel) },
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::Avx512 => unreachable!("not an x86 machine"),
+        }
+    }
+}

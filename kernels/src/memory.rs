@@ -1,0 +1,156 @@
+//! Zeroed memory straight from the operating system: page aligned, and real only once touched.
+
+use std::ptr::NonNull;
+
+/// Memory that could not be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the operating system refused {bytes} bytes of memory")]
+pub struct OutOfMemory {
+    pub bytes: usize,
+}
+
+/// Types for which any bytes, zeros among them, are a value, and that have no padding.
+///
+/// # Safety
+/// Exactly that must hold, and the alignment must be at most 64.
+pub(crate) unsafe trait Plain: Copy + Send + Sync + 'static {}
+// SAFETY: integers and floats, and arrays of them, have no padding and no forbidden values.
+unsafe impl Plain for u8 {}
+// SAFETY: as above.
+unsafe impl Plain for u16 {}
+// SAFETY: as above.
+unsafe impl Plain for f32 {}
+// SAFETY: as above.
+unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
+
+/// A zeroed anonymous mapping. Zero bytes map nothing.
+#[derive(Debug)]
+pub(crate) struct Pages {
+    start: NonNull<u8>,
+    n_bytes: usize,
+}
+
+// SAFETY: the mapping is owned by this value alone, like a boxed slice.
+unsafe impl Send for Pages {}
+// SAFETY: shared access only reads.
+unsafe impl Sync for Pages {}
+
+impl Pages {
+    pub(crate) fn zeroed(n_bytes: usize) -> Result<Self, OutOfMemory> {
+        if n_bytes == 0 {
+            return Ok(Self {
+                start: NonNull::<Line>::dangling().cast(),
+                n_bytes,
+            });
+        }
+        let refused = OutOfMemory { bytes: n_bytes };
+        if n_bytes > isize::MAX as usize {
+            return Err(refused);
+        }
+        // SAFETY: an anonymous private mapping at an address the kernel chooses aliases nothing.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                n_bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(refused);
+        }
+        let start = NonNull::new(start.cast::<u8>()).ok_or(refused)?;
+        #[cfg(target_os = "linux")]
+        // SAFETY: the range is ours; advice changes no contents. Refusal costs only speed.
+        unsafe {
+            libc::madvise(start.as_ptr().cast(), n_bytes, libc::MADV_HUGEPAGE);
+        }
+        Ok(Self { start, n_bytes })
+    }
+
+    pub(crate) fn n_bytes(&self) -> usize {
+        self.n_bytes
+    }
+
+    /// The memory as values; bytes after the last whole value are left out.
+    pub(crate) fn as_slice<T: Plain>(&self) -> &[T] {
+        // SAFETY: mapped and readable for n_bytes, at least 64-byte aligned, any bytes are a T.
+        unsafe {
+            std::slice::from_raw_parts(
+                self.start.as_ptr().cast(),
+                self.n_bytes / std::mem::size_of::<T>(),
+            )
+        }
+    }
+
+    pub(crate) fn as_mut_slice<T: Plain>(&mut self) -> &mut [T] {
+        // SAFETY: as in `as_slice`, and the borrow is exclusive.
+        unsafe {
+            std::slice::from_raw_parts_mut(
+                self.start.as_ptr().cast(),
+                self.n_bytes / std::mem::size_of::<T>(),
+            )
+        }
+    }
+
+    /// Zeroes everything; on Linux by giving the pages back.
+    pub(crate) fn clear(&mut self) {
+        #[cfg(target_os = "linux")]
+        if self.n_bytes > 0 {
+            // SAFETY: the range is ours and exclusively borrowed; private anonymous pages read
+            // as zeros after this.
+            let result = unsafe {
+                libc::madvise(
+                    self.start.as_ptr().cast(),
+                    self.n_bytes,
+                    libc::MADV_DONTNEED,
+                )
+            };
+            if result == 0 {
+                return;
+            }
+        }
+        self.as_mut_slice::<u8>().fill(0);
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        if self.n_bytes > 0 {
+            // SAFETY: maps exactly what `zeroed` mapped; no borrow outlives self.
+            unsafe { libc::munmap(self.start.as_ptr().cast(), self.n_bytes) };
+        }
+    }
+}
+
+/// One cache line of floats: gives vectors their alignment.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Line(pub(crate) [f32; 16]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeroed_written_cleared() {
+        let mut pages = Pages::zeroed(10_000).unwrap();
+        assert!(pages.as_slice::<u8>().iter().all(|&b| b == 0));
+        pages.as_mut_slice::<f32>()[2_499] = 1.0;
+        assert_eq!(pages.as_slice::<f32>()[2_499], 1.0);
+        pages.clear();
+        assert!(pages.as_slice::<f32>().iter().all(|&x| x == 0.0));
+        assert_eq!(Pages::zeroed(0).unwrap().as_slice::<f32>().len(), 0);
+    }
+
+    #[test]
+    fn absurd_sizes_are_errors() {
+        assert_eq!(
+            Pages::zeroed(1 << 60).unwrap_err(),
+            OutOfMemory { bytes: 1 << 60 }
+        );
+        assert!(Pages::zeroed(usize::MAX).is_err());
+    }
+}
