@@ -17,6 +17,18 @@ pub(super) struct JsonStyle {
     pub(super) sort_keys: bool,
 }
 
+impl Default for JsonStyle {
+    fn default() -> Self {
+        Self {
+            ensure_ascii: false,
+            indent: None,
+            item: ", ".into(),
+            key: ": ".into(),
+            sort_keys: false,
+        }
+    }
+}
+
 impl JsonStyle {
     pub(super) fn write(&self, value: &Value) -> String {
         let mut out = String::new();

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::json::JsonStyle;
+
 /// How a template wants the arguments of a tool call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Arguments {
@@ -91,7 +93,9 @@ fn convert(given: &mut Value, wanted: Arguments) {
                 *given = object;
             }
         }
-        (Arguments::Text, Value::Object(_)) => *given = Value::String(given.to_string()),
+        (Arguments::Text, Value::Object(_)) => {
+            *given = Value::String(JsonStyle::default().write(given));
+        }
         _ => {}
     }
 }
