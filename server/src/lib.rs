@@ -2,13 +2,19 @@
 //! come from. The only room that knows JSON, clocks and sockets.
 
 pub mod app;
+pub mod args;
 pub mod auth;
+pub mod banner;
 pub mod engine;
 pub mod generation;
 mod handlers;
 mod identity;
+pub mod load;
 pub mod metrics;
 pub mod openai;
+pub mod plan;
+pub mod settings;
+pub mod shutdown;
 pub mod source;
 mod sse;
 pub mod text;

@@ -35,7 +35,7 @@ enum Name {
     CachedPromptTokens,
     GeneratedTokens,
     Preemptions,
-    FinishedRequests,
+    FinishedSequences,
     Disconnects,
     RejectedRequests,
     FailedSteps,
@@ -60,7 +60,7 @@ impl Name {
         Self::CachedPromptTokens,
         Self::GeneratedTokens,
         Self::Preemptions,
-        Self::FinishedRequests,
+        Self::FinishedSequences,
         Self::Disconnects,
         Self::RejectedRequests,
         Self::FailedSteps,
@@ -72,89 +72,66 @@ impl Name {
         Self::StepTokens,
     ];
 
-    /// The name on `/metrics` and what it says.
-    fn text(self) -> (&'static str, &'static str) {
+    /// The name on `/metrics`.
+    fn name(self) -> &'static str {
         match self {
-            Self::HttpRequests => (
-                "understudy_http_requests_total",
-                "HTTP requests by route and status",
-            ),
-            Self::RunningSequences => (
-                "understudy_running_sequences",
-                "Sequences that own KV blocks",
-            ),
-            Self::WaitingSequences => {
-                ("understudy_waiting_sequences", "Sequences that wait to run")
-            }
-            Self::QueuedRequests => (
-                "understudy_queued_requests",
-                "Requests that no step has worked on yet",
-            ),
-            Self::KvBlocks => ("understudy_kv_blocks", "KV blocks in all"),
-            Self::KvBlocksInUse => (
-                "understudy_kv_blocks_in_use",
-                "KV blocks owned by sequences",
-            ),
-            Self::KvBlocksCached => (
-                "understudy_kv_blocks_cached",
-                "KV blocks kept for reuse and owned by no sequence",
-            ),
-            Self::PromptTokens => (
-                "understudy_prompt_tokens_total",
-                "Prompt tokens of started requests",
-            ),
-            Self::CachedPromptTokens => (
-                "understudy_cached_prompt_tokens_total",
-                "Prompt tokens taken from the prefix cache",
-            ),
-            Self::GeneratedTokens => ("understudy_generated_tokens_total", "Tokens drawn"),
-            Self::Preemptions => (
-                "understudy_preemptions_total",
-                "Sequences put back to waiting",
-            ),
-            Self::FinishedRequests => (
-                "understudy_finished_sequences_total",
-                "Sequences that ended, by reason",
-            ),
-            Self::Disconnects => (
-                "understudy_disconnects_total",
-                "Requests whose client went away before the end",
-            ),
-            Self::RejectedRequests => (
-                "understudy_rejected_requests_total",
-                "Requests refused because too many waited",
-            ),
-            Self::FailedSteps => (
-                "understudy_failed_steps_total",
-                "Steps that could not be computed",
-            ),
-            Self::TimeToFirstToken => (
-                "understudy_time_to_first_token_seconds",
-                "From submission to the first token of a sequence",
-            ),
-            Self::InterToken => (
-                "understudy_inter_token_seconds",
-                "Between two tokens of a sequence",
-            ),
-            Self::EndToEnd => (
-                "understudy_request_seconds",
-                "From submission to the last token",
-            ),
-            Self::Queue => (
-                "understudy_queue_seconds",
-                "From submission to the first step that works on a request",
-            ),
-            Self::Step => ("understudy_step_seconds", "Duration of a step"),
-            Self::StepTokens => ("understudy_step_tokens", "Tokens computed in a step"),
+            Self::HttpRequests => "understudy_http_requests_total",
+            Self::RunningSequences => "understudy_running_sequences",
+            Self::WaitingSequences => "understudy_waiting_sequences",
+            Self::QueuedRequests => "understudy_queued_requests",
+            Self::KvBlocks => "understudy_kv_blocks",
+            Self::KvBlocksInUse => "understudy_kv_blocks_in_use",
+            Self::KvBlocksCached => "understudy_kv_blocks_cached",
+            Self::PromptTokens => "understudy_prompt_tokens_total",
+            Self::CachedPromptTokens => "understudy_cached_prompt_tokens_total",
+            Self::GeneratedTokens => "understudy_generated_tokens_total",
+            Self::Preemptions => "understudy_preemptions_total",
+            Self::FinishedSequences => "understudy_finished_sequences_total",
+            Self::Disconnects => "understudy_disconnects_total",
+            Self::RejectedRequests => "understudy_rejected_requests_total",
+            Self::FailedSteps => "understudy_failed_steps_total",
+            Self::TimeToFirstToken => "understudy_time_to_first_token_seconds",
+            Self::InterToken => "understudy_inter_token_seconds",
+            Self::EndToEnd => "understudy_request_seconds",
+            Self::Queue => "understudy_queue_seconds",
+            Self::Step => "understudy_step_seconds",
+            Self::StepTokens => "understudy_step_tokens",
+        }
+    }
+
+    /// What it says.
+    fn help(self) -> &'static str {
+        match self {
+            Self::HttpRequests => "HTTP requests by route and status",
+            Self::RunningSequences => "Sequences that own KV blocks",
+            Self::WaitingSequences => "Sequences that wait to run",
+            Self::QueuedRequests => "Requests that no step has worked on yet",
+            Self::KvBlocks => "KV blocks in all",
+            Self::KvBlocksInUse => "KV blocks owned by sequences",
+            Self::KvBlocksCached => "KV blocks kept for reuse and owned by no sequence",
+            Self::PromptTokens => "Prompt tokens of started requests",
+            Self::CachedPromptTokens => "Prompt tokens taken from the prefix cache",
+            Self::GeneratedTokens => "Tokens drawn",
+            Self::Preemptions => "Sequences put back to waiting",
+            Self::FinishedSequences => "Sequences that ended, by reason",
+            Self::Disconnects => "Requests whose client went away before the end",
+            Self::RejectedRequests => "Requests refused because too many waited",
+            Self::FailedSteps => "Steps that could not be computed",
+            Self::TimeToFirstToken => "From submission to the first token of a sequence",
+            Self::InterToken => "Between two tokens of a sequence",
+            Self::EndToEnd => "From submission to the last token of a request",
+            Self::Queue => "From submission to the first step that works on a request",
+            Self::Step => "Duration of a step",
+            Self::StepTokens => "Tokens computed in a step",
         }
     }
 
     fn key(self) -> Key {
-        Key::from_name(self.text().0)
+        Key::from_name(self.name())
     }
 
     fn key_with(self, labels: Vec<Label>) -> Key {
-        Key::from_parts(self.text().0, labels)
+        Key::from_parts(self.name(), labels)
     }
 }
 
@@ -192,7 +169,7 @@ impl fmt::Debug for Metrics {
 impl Metrics {
     /// A fresh set, all zero.
     pub fn new() -> Arc<Self> {
-        let step_tokens = Matcher::Full(Name::StepTokens.text().0.to_owned());
+        let step_tokens = Matcher::Full(Name::StepTokens.name().to_owned());
         let recorder = PrometheusBuilder::new()
             .set_buckets(&LATENCY_BUCKETS)
             .and_then(|builder| builder.set_buckets_for_metric(step_tokens, &TOKEN_BUCKETS))
@@ -231,7 +208,7 @@ impl Metrics {
 
     fn describe(&self) {
         for name in Name::ALL {
-            let (key, help) = name.text();
+            let (key, help) = (name.name(), name.help());
             match name {
                 Name::RunningSequences
                 | Name::WaitingSequences
@@ -269,7 +246,8 @@ impl Metrics {
 
     /// Counts one ended sequence.
     pub fn count_finished(&self, reason: &'static str) {
-        let key = Name::FinishedRequests.key_with(vec![Label::from_static_parts("reason", reason)]);
+        let key =
+            Name::FinishedSequences.key_with(vec![Label::from_static_parts("reason", reason)]);
         self.recorder.register_counter(&key, &METADATA).increment(1);
     }
 

@@ -1,0 +1,118 @@
+//! The command line, as it was typed. Names are vLLM's where it has the flag.
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+/// Serves fine-tuned open models behind the OpenAI API.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "understudy", version, about, propagate_version = true)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+impl Args {
+    /// What to do. No arguments at all serve the demo model.
+    pub fn into_command(self) -> Command {
+        self.command.unwrap_or_else(|| {
+            let serve = Self::parse_from(["understudy", "serve"]);
+            serve.command.expect("a subcommand was given")
+        })
+    }
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Serve a model (the default command).
+    Serve(Box<ServeArgs>),
+    /// Download a model and print where it is.
+    Fetch(FetchArgs),
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub struct FetchArgs {
+    /// hf:org/name[@revision][:file]; without it, the demo model.
+    pub model: Option<String>,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub struct ServeArgs {
+    /// A directory in Hugging Face layout, a .gguf file, or hf:org/name[@revision][:file].
+    /// Without it, the demo model.
+    pub model: Option<String>,
+
+    /// Address to listen on.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// Port to listen on; 0 takes a free one.
+    #[arg(long, default_value_t = 8000)]
+    pub port: u16,
+    /// Names that requests call the model by; the first is shown. Default: the model's own name.
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    pub served_model_name: Vec<String>,
+    /// A key that requests must bring as a bearer token; may be repeated.
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "UNDERSTUDY_API_KEY",
+        hide_env_values = true
+    )]
+    pub api_key: Vec<String>,
+
+    /// Most tokens of one sequence, prompt and answer together. Default: the model's own limit.
+    #[arg(long, value_name = "TOKENS")]
+    pub max_model_len: Option<usize>,
+    /// Most sequences that run at a time.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub max_num_seqs: usize,
+    /// Most tokens computed in one step. Smaller: steadier streams; larger: faster prompts.
+    #[arg(long, value_name = "TOKENS", default_value_t = 512)]
+    pub max_num_batched_tokens: usize,
+    /// Tokens in one block of the KV cache.
+    #[arg(long, value_name = "TOKENS", default_value_t = 16)]
+    pub block_size: usize,
+    /// Memory for the KV cache, such as 2GiB or 500MB. Default: by need and by free memory.
+    #[arg(long, value_name = "BYTES", value_parser = crate::settings::parse_bytes)]
+    pub kv_cache_memory: Option<u64>,
+    /// Do not reuse the KV blocks of earlier requests with the same beginning.
+    #[arg(long)]
+    pub no_enable_prefix_caching: bool,
+    /// Requests that may wait; more are refused with status 429.
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    pub max_queued_requests: usize,
+    /// Largest request body, such as 32MiB.
+    #[arg(long, value_name = "BYTES", default_value = "32MiB", value_parser = crate::settings::parse_bytes)]
+    pub max_body_size: u64,
+
+    /// Threads that compute. Default: as many as this process may use.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Base of the seeds of requests that bring none; the same requests in the same order then
+    /// get the same answers.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// auto: weights as stored, KV cache in bfloat16. bfloat16: unquantized weights in bfloat16
+    /// as well. float32: exact arithmetic and KV cache in float32 (slow).
+    #[arg(long, value_enum, default_value_t = Dtype::Auto)]
+    pub dtype: Dtype,
+
+    /// Seconds that running requests have to finish when the server is told to end.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub shutdown_timeout: u64,
+    /// Form of the log on standard error.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// What to compute with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Dtype {
+    Auto,
+    Bfloat16,
+    Float32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}

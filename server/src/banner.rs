@@ -1,0 +1,130 @@
+//! What a started server says on standard output.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+use crate::load::Description;
+use crate::plan::{MemoryPlan, human_bytes};
+
+/// Everything the banner shows.
+#[derive(Debug)]
+pub struct Banner<'a> {
+    pub address: SocketAddr,
+    pub names: &'a [String],
+    pub description: &'a Description,
+    pub plan: &'a MemoryPlan,
+    pub needs_key: bool,
+    /// Whether the model has a chat template.
+    pub can_chat: bool,
+}
+
+impl Banner<'_> {
+    /// The text, with a curl line that works as it stands (given a key, if one is needed).
+    pub fn text(&self) -> String {
+        let Self {
+            description, plan, ..
+        } = self;
+        let lines = [
+            ("model", self.names.join(", ")),
+            ("from", description.path.clone()),
+            (
+                "weights",
+                format!(
+                    "{} in memory, architecture {}",
+                    human_bytes(description.n_weight_bytes),
+                    description.architecture
+                ),
+            ),
+            (
+                "KV cache",
+                format!(
+                    "{}: {} blocks of {} tokens; up to {} tokens a sequence",
+                    human_bytes(plan.n_bytes()),
+                    plan.n_blocks,
+                    plan.block_size,
+                    plan.max_model_len
+                ),
+            ),
+            ("runs on", description.device.clone()),
+            ("URL", format!("{}/v1", self.url())),
+        ];
+        let mut text = format!("Understudy {}\n", env!("CARGO_PKG_VERSION"));
+        for (name, value) in lines {
+            // Writing to a string cannot fail.
+            writeln!(text, "  {name:<9} {value}").ok();
+        }
+        text.push_str("\nTry it:\n");
+        text.push_str(&self.curl());
+        text
+    }
+
+    /// An address that a client on this machine can use.
+    fn url(&self) -> String {
+        if self.address.ip().is_unspecified() {
+            format!("http://localhost:{}", self.address.port())
+        } else {
+            format!("http://{}", self.address)
+        }
+    }
+
+    fn curl(&self) -> String {
+        let name = self.names.first().map_or("", String::as_str);
+        let (path, body) = if self.can_chat {
+            let messages = serde_json::json!([{"role": "user", "content": "Say hello."}]);
+            (
+                "chat/completions",
+                serde_json::json!({"model": name, "messages": messages}),
+            )
+        } else {
+            (
+                "completions",
+                serde_json::json!({"model": name, "prompt": "Once upon a time"}),
+            )
+        };
+        // A single quote ends the shell's string; it is written as '\''.
+        let body = body.to_string().replace('\'', r"'\''");
+        let key = if self.needs_key {
+            " \\\n    -H \"Authorization: Bearer $UNDERSTUDY_API_KEY\""
+        } else {
+            ""
+        };
+        format!(
+            "  curl {}/v1/{path} -H 'Content-Type: application/json'{key} \\\n    -d '{body}'\n",
+            self.url()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn curl_line_has_url_model_and_key() {
+        let description = Description {
+            architecture: "llama".to_owned(),
+            path: "/m".to_owned(),
+            n_weight_bytes: 3 << 20,
+            device: "CPU".to_owned(),
+        };
+        let plan = MemoryPlan {
+            n_blocks: 10,
+            block_size: 16,
+            bytes_per_block: 1 << 20,
+            max_model_len: 64,
+        };
+        let banner = Banner {
+            address: "0.0.0.0:8000".parse().unwrap(),
+            names: &["it's".to_owned()],
+            description: &description,
+            plan: &plan,
+            needs_key: true,
+            can_chat: true,
+        };
+        let text = banner.text();
+        assert!(text.contains("curl http://localhost:8000/v1/chat/completions"));
+        assert!(text.contains(r#""model":"it'\''s""#));
+        assert!(text.contains("Bearer $UNDERSTUDY_API_KEY"));
+        assert!(text.contains("10.0 MiB: 10 blocks"));
+    }
+}

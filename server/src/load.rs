@@ -1,0 +1,137 @@
+//! From a model's name to everything that serves it.
+
+use std::sync::Arc;
+
+use kernels::{CpuOptions, Device};
+use models::{Checkpoint, LoadError, Model, ModelRunner, RunnerOptions};
+use scheduler::{ConfigError, Scheduler, SchedulerConfig};
+use sha2::{Digest, Sha256};
+
+use crate::app::ServedModel;
+use crate::identity::unix_seconds;
+use crate::plan::{MemoryPlan, Needs, PlanError, available_bytes};
+use crate::settings::{Precision, Settings};
+use crate::source::{ModelSource, SourceError};
+use crate::text::{ChatTemplate, TemplateError, Tokenizer, TokenizerError};
+
+/// A model that cannot be served. Each names the file or the flag at fault.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    #[error("chat template: {0}")]
+    Template(#[from] TemplateError),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Scheduler(#[from] ConfigError),
+}
+
+/// A model in memory, with the machine it runs on.
+#[derive(Debug)]
+pub struct Loaded {
+    pub served: ServedModel,
+    pub scheduler: Scheduler,
+    pub runner: ModelRunner,
+    pub plan: MemoryPlan,
+    /// For people.
+    pub description: Description,
+}
+
+/// What the banner shows.
+#[derive(Clone, Debug)]
+pub struct Description {
+    pub architecture: String,
+    pub path: String,
+    pub n_weight_bytes: u64,
+    pub device: String,
+}
+
+/// Loads the model at `source`.
+pub fn load(settings: &Settings, source: &ModelSource) -> Result<Loaded, StartError> {
+    let checkpoint = Checkpoint::open(&source.path)?;
+    // Small files first: their errors should not wait for the weights.
+    let tokenizer = Tokenizer::load(&checkpoint)?;
+    let template = ChatTemplate::load(&checkpoint)?;
+    let config = checkpoint.config().clone();
+    let device = Device::cpu(CpuOptions {
+        n_threads: settings.n_threads,
+        isa: None,
+    });
+    let Precision {
+        numerics,
+        dense,
+        kv_type,
+    } = settings.precision;
+    let model = Model::load(&checkpoint, &device, numerics, dense)?;
+    let description = Description {
+        architecture: config.architecture.clone(),
+        path: source.path.display().to_string(),
+        n_weight_bytes: model.n_bytes() as u64,
+        device: device.describe(),
+    };
+    let plan = MemoryPlan::new(&Needs::new(settings, &config, available_bytes()))?;
+    let runner = ModelRunner::new(
+        model,
+        RunnerOptions {
+            n_blocks: plan.n_blocks,
+            block_size: plan.block_size,
+            kv_type,
+            max_batched_tokens: settings.max_batched_tokens,
+            max_model_len: plan.max_model_len,
+        },
+    )?;
+    let scheduler = Scheduler::new(SchedulerConfig {
+        block_size: plan.block_size,
+        n_blocks: plan.n_blocks,
+        max_batched_tokens: settings.max_batched_tokens,
+        max_sequences: settings.max_sequences,
+        max_model_len: plan.max_model_len,
+        prefix_cache: settings.prefix_cache,
+    })?;
+    let identity = identity(checkpoint.digest(), settings.precision);
+    let served = ServedModel {
+        names: names(settings, source),
+        tokenizer,
+        template,
+        eos_tokens: Arc::from(checkpoint.eos_tokens()),
+        vocab_size: config.vocab_size,
+        max_model_len: u32::try_from(plan.max_model_len).unwrap_or(u32::MAX),
+        kv_root: u64::from_le_bytes(identity[..8].try_into().expect("eight bytes")),
+        fingerprint: fingerprint(&identity),
+        created: unix_seconds(),
+    };
+    Ok(Loaded {
+        served,
+        scheduler,
+        runner,
+        plan,
+        description,
+    })
+}
+
+fn names(settings: &Settings, source: &ModelSource) -> Vec<String> {
+    if settings.names.is_empty() {
+        vec![source.name.clone()]
+    } else {
+        settings.names.clone()
+    }
+}
+
+/// Digest of everything that the numbers in the KV cache, and so the answers, depend on.
+fn identity(weights: u64, precision: Precision) -> [u8; 32] {
+    let text = format!("{}/{weights:016x}/{precision:?}", env!("CARGO_PKG_VERSION"));
+    Sha256::digest(text.as_bytes()).into()
+}
+
+fn fingerprint(identity: &[u8; 32]) -> String {
+    let hex: String = identity[8..13]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("fp_{hex}")
+}

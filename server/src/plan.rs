@@ -1,0 +1,217 @@
+//! The memory plan: how many KV blocks there are, and whether they are enough.
+
+mod memory;
+
+use kernels::{KvShape, KvType};
+use models::ModelConfig;
+
+use crate::settings::Settings;
+
+pub use memory::available_bytes;
+
+/// Tokens that a running sequence is expected to have, on average, where nobody says.
+const EXPECTED_TOKENS: usize = 2048;
+
+/// Sizes that the scheduler and the runner share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    pub n_blocks: usize,
+    pub block_size: usize,
+    pub bytes_per_block: u64,
+    pub max_model_len: usize,
+}
+
+/// A model that cannot be served as asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    #[error(
+        "--max-model-len is {asked}, but the model was made for at most {max} tokens \
+         (max_position_embeddings)"
+    )]
+    BeyondModel { asked: usize, max: usize },
+    #[error(
+        "a sequence of {max_model_len} tokens needs {needed} of KV cache, but {source_of_limit} \
+         is {given}; lower --max-model-len to {possible} or less, or give more memory with \
+         --kv-cache-memory"
+    )]
+    TooLittle {
+        max_model_len: usize,
+        needed: String,
+        source_of_limit: &'static str,
+        given: String,
+        possible: usize,
+    },
+}
+
+/// What the plan is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Needs {
+    /// Longest sequence of the model.
+    pub max_positions: usize,
+    /// As asked for, if it was.
+    pub max_model_len: Option<usize>,
+    pub max_sequences: usize,
+    pub block_size: usize,
+    pub bytes_per_block: u64,
+    /// As asked for, if it was.
+    pub kv_memory_bytes: Option<u64>,
+    /// Memory that is free once the weights are loaded.
+    pub available_bytes: u64,
+}
+
+impl Needs {
+    pub fn new(settings: &Settings, config: &ModelConfig, available_bytes: u64) -> Self {
+        Self {
+            max_positions: config.max_positions,
+            max_model_len: settings.max_model_len,
+            max_sequences: settings.max_sequences,
+            block_size: settings.block_size,
+            bytes_per_block: bytes_per_block(
+                config,
+                settings.block_size,
+                settings.precision.kv_type,
+            ),
+            kv_memory_bytes: settings.kv_memory_bytes,
+            available_bytes,
+        }
+    }
+}
+
+fn bytes_per_block(config: &ModelConfig, block_size: usize, kv_type: KvType) -> u64 {
+    let shape = KvShape {
+        n_layers: config.n_layers,
+        n_blocks: 1,
+        block_size,
+        n_kv_heads: config.n_kv_heads,
+        head_dim: config.head_dim,
+    };
+    shape.bytes_per_block(kv_type) as u64
+}
+
+impl MemoryPlan {
+    /// As much as the sequences that may run need on average, within half of the free memory,
+    /// and never less than one sequence of full length: with less, requests that the server
+    /// accepts could not be finished.
+    pub fn new(needs: &Needs) -> Result<Self, PlanError> {
+        let max_model_len = needs.max_model_len.unwrap_or(needs.max_positions);
+        if max_model_len > needs.max_positions {
+            return Err(PlanError::BeyondModel {
+                asked: max_model_len,
+                max: needs.max_positions,
+            });
+        }
+        let n_blocks_for = |n_tokens: usize| n_tokens.div_ceil(needs.block_size);
+        let limit_bytes = needs.kv_memory_bytes.unwrap_or(needs.available_bytes / 2);
+        let n_affordable =
+            usize::try_from(limit_bytes / needs.bytes_per_block).unwrap_or(usize::MAX);
+        let n_one = n_blocks_for(max_model_len);
+        if n_affordable < n_one {
+            return Err(PlanError::TooLittle {
+                max_model_len,
+                needed: human_bytes(n_one as u64 * needs.bytes_per_block),
+                source_of_limit: match needs.kv_memory_bytes {
+                    Some(_) => "--kv-cache-memory",
+                    None => "half of the free memory",
+                },
+                given: human_bytes(limit_bytes),
+                possible: n_affordable * needs.block_size,
+            });
+        }
+        let n_blocks = match needs.kv_memory_bytes {
+            Some(_) => n_affordable,
+            None => {
+                let n_expected = n_blocks_for(max_model_len.min(EXPECTED_TOKENS));
+                n_affordable.min(n_one.max(needs.max_sequences.saturating_mul(n_expected)))
+            }
+        };
+        Ok(Self {
+            n_blocks,
+            block_size: needs.block_size,
+            bytes_per_block: needs.bytes_per_block,
+            max_model_len,
+        })
+    }
+
+    /// Bytes of the whole KV cache.
+    pub fn n_bytes(&self) -> u64 {
+        self.n_blocks as u64 * self.bytes_per_block
+    }
+
+    /// Tokens that the KV cache holds.
+    pub fn n_tokens(&self) -> usize {
+        self.n_blocks * self.block_size
+    }
+}
+
+/// `1.5 GiB`.
+pub fn human_bytes(n_bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
+    let mut value = n_bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 {
+        format!("{n_bytes} B")
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEEDS: Needs = Needs {
+        max_positions: 4096,
+        max_model_len: None,
+        max_sequences: 8,
+        block_size: 16,
+        bytes_per_block: 1 << 20,
+        kv_memory_bytes: None,
+        available_bytes: 64 << 30,
+    };
+
+    #[test]
+    fn need_and_free_memory_both_bound_the_default() {
+        // 8 sequences of 2048 tokens are 1024 blocks.
+        assert_eq!(MemoryPlan::new(&NEEDS).unwrap().n_blocks, 1024);
+        let tight = Needs {
+            available_bytes: 1 << 30,
+            ..NEEDS
+        };
+        assert_eq!(MemoryPlan::new(&tight).unwrap().n_blocks, 512);
+        let one = Needs {
+            max_sequences: 1,
+            ..NEEDS
+        };
+        assert_eq!(MemoryPlan::new(&one).unwrap().n_blocks, 256);
+        let asked = Needs {
+            kv_memory_bytes: Some(3 << 30),
+            ..NEEDS
+        };
+        assert_eq!(MemoryPlan::new(&asked).unwrap().n_blocks, 3072);
+    }
+
+    #[test]
+    fn less_than_one_sequence_is_refused_with_numbers() {
+        let needs = Needs {
+            kv_memory_bytes: Some(100 << 20),
+            ..NEEDS
+        };
+        let message = MemoryPlan::new(&needs).unwrap_err().to_string();
+        for part in ["4096 tokens", "256.0 MiB", "100.0 MiB", "to 1600 or less"] {
+            assert!(message.contains(part), "{part} in {message}");
+        }
+        let beyond = Needs {
+            max_model_len: Some(5000),
+            ..NEEDS
+        };
+        assert!(matches!(
+            MemoryPlan::new(&beyond),
+            Err(PlanError::BeyondModel { max: 4096, .. })
+        ));
+    }
+}

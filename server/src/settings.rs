@@ -1,0 +1,226 @@
+//! The command line, resolved and checked once. Nothing below reads arguments or environment.
+
+use std::time::Duration;
+
+use kernels::{KvType, Numerics, WeightType};
+
+use crate::app::AppOptions;
+use crate::args::{Dtype, ServeArgs};
+use crate::auth::ApiKeys;
+
+/// An argument that makes no sense.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    #[error("--{flag} must be at least 1")]
+    Zero { flag: &'static str },
+    #[error("--{flag} must not be empty")]
+    Empty { flag: &'static str },
+    #[error("--{flag} is {value}, but at most {max} is possible")]
+    TooLarge {
+        flag: &'static str,
+        value: usize,
+        max: usize,
+    },
+    #[error(
+        "--max-num-batched-tokens ({n_tokens}) must be at least --max-num-seqs ({n_sequences}): \
+         every running sequence needs a token in each step"
+    )]
+    TooFewTokens { n_tokens: usize, n_sequences: usize },
+}
+
+/// What a served model computes with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Precision {
+    pub numerics: Numerics,
+    /// Type that unquantized weights are converted to; `None` leaves them as stored.
+    pub dense: Option<WeightType>,
+    pub kv_type: KvType,
+}
+
+/// Everything `serve` needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub model: Option<String>,
+    pub host: String,
+    pub port: u16,
+    pub names: Vec<String>,
+    pub app: AppOptions,
+    pub max_model_len: Option<usize>,
+    pub max_sequences: usize,
+    pub max_batched_tokens: usize,
+    pub block_size: usize,
+    pub kv_memory_bytes: Option<u64>,
+    pub prefix_cache: bool,
+    pub max_queued: usize,
+    pub n_threads: Option<usize>,
+    pub precision: Precision,
+    pub shutdown_timeout: Duration,
+}
+
+impl Settings {
+    pub fn resolve(args: ServeArgs) -> Result<Self, SettingsError> {
+        check_sizes(&args)?;
+        for (flag, values) in [
+            ("api-key", &args.api_key),
+            ("served-model-name", &args.served_model_name),
+        ] {
+            if values.iter().any(|value| value.trim().is_empty()) {
+                return Err(SettingsError::Empty { flag });
+            }
+        }
+        Ok(Self {
+            model: args.model,
+            host: args.host,
+            port: args.port,
+            names: args.served_model_name,
+            app: AppOptions {
+                keys: ApiKeys::new(args.api_key.iter().map(String::as_str)),
+                max_body_bytes: usize::try_from(args.max_body_size).unwrap_or(usize::MAX),
+                seed: args.seed,
+            },
+            max_model_len: args.max_model_len,
+            max_sequences: args.max_num_seqs,
+            max_batched_tokens: args.max_num_batched_tokens,
+            block_size: args.block_size,
+            kv_memory_bytes: args.kv_cache_memory,
+            prefix_cache: !args.no_enable_prefix_caching,
+            max_queued: args.max_queued_requests,
+            n_threads: args.threads,
+            precision: Precision::of(args.dtype),
+            shutdown_timeout: Duration::from_secs(args.shutdown_timeout),
+        })
+    }
+}
+
+impl Precision {
+    fn of(dtype: Dtype) -> Self {
+        let (numerics, dense, kv_type) = match dtype {
+            Dtype::Auto => (Numerics::Native, None, KvType::Bf16),
+            Dtype::Bfloat16 => (Numerics::Native, Some(WeightType::BF16), KvType::Bf16),
+            Dtype::Float32 => (Numerics::F32, None, KvType::F32),
+        };
+        Self {
+            numerics,
+            dense,
+            kv_type,
+        }
+    }
+}
+
+fn check_sizes(args: &ServeArgs) -> Result<(), SettingsError> {
+    const MAX_BLOCK_SIZE: usize = 1024;
+    let sizes = [
+        ("max-model-len", args.max_model_len),
+        ("max-num-seqs", Some(args.max_num_seqs)),
+        ("max-num-batched-tokens", Some(args.max_num_batched_tokens)),
+        ("block-size", Some(args.block_size)),
+        ("max-queued-requests", Some(args.max_queued_requests)),
+        ("threads", args.threads),
+    ];
+    if let Some((flag, _)) = sizes.iter().find(|(_, size)| *size == Some(0)) {
+        return Err(SettingsError::Zero { flag });
+    }
+    if args.block_size > MAX_BLOCK_SIZE {
+        return Err(SettingsError::TooLarge {
+            flag: "block-size",
+            value: args.block_size,
+            max: MAX_BLOCK_SIZE,
+        });
+    }
+    if args.max_num_batched_tokens < args.max_num_seqs {
+        return Err(SettingsError::TooFewTokens {
+            n_tokens: args.max_num_batched_tokens,
+            n_sequences: args.max_num_seqs,
+        });
+    }
+    Ok(())
+}
+
+/// A number of bytes, with or without a unit: `2GiB`, `500MB`, `1048576`.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 9] = [
+        ("", 1),
+        ("b", 1),
+        ("kb", 1000),
+        ("mb", 1_000_000),
+        ("gb", 1_000_000_000),
+        ("kib", 1 << 10),
+        ("mib", 1 << 20),
+        ("gib", 1 << 30),
+        ("tib", 1 << 40),
+    ];
+    let text = text.trim();
+    let n_digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(n_digits);
+    let unit = unit.trim().to_ascii_lowercase();
+    let factor = UNITS.iter().find(|(name, _)| *name == unit);
+    let factor = factor.map(|(_, factor)| *factor);
+    let number = number.parse::<f64>().ok().filter(|number| *number > 0.0);
+    match (number, factor) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "positive, and rounding to whole bytes is meant"
+        )]
+        (Some(number), Some(factor)) => Ok((number * factor as f64) as u64),
+        _ => Err("expected a number of bytes such as 2GiB, 500MB or 1048576".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Args, Command};
+
+    fn resolve(arguments: &[&str]) -> Result<Settings, SettingsError> {
+        let args = Args::parse_from([&["understudy", "serve"], arguments].concat());
+        match args.into_command() {
+            Command::Serve(args) => Settings::resolve(*args),
+            Command::Fetch(_) => unreachable!("serve was given"),
+        }
+    }
+
+    #[test]
+    fn bytes_have_units() {
+        assert_eq!(parse_bytes("2GiB"), Ok(2 << 30));
+        assert_eq!(parse_bytes("1.5 kb"), Ok(1500));
+        assert_eq!(parse_bytes("77"), Ok(77));
+        for wrong in ["", "GiB", "2 parsecs", "-1", "0"] {
+            assert!(parse_bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn flags_become_settings() {
+        let settings = resolve(&[
+            "m.gguf",
+            "--served-model-name",
+            "a",
+            "b",
+            "--dtype",
+            "float32",
+            "--kv-cache-memory",
+            "1GiB",
+        ])
+        .unwrap();
+        assert_eq!(settings.model.as_deref(), Some("m.gguf"));
+        assert_eq!(settings.names, ["a", "b"]);
+        assert_eq!(settings.precision.kv_type, KvType::F32);
+        assert_eq!(settings.kv_memory_bytes, Some(1 << 30));
+        assert!(settings.prefix_cache);
+    }
+
+    #[test]
+    fn senseless_sizes_are_refused_by_flag() {
+        let error = resolve(&["--max-num-seqs", "0"]).unwrap_err();
+        assert_eq!(error.to_string(), "--max-num-seqs must be at least 1");
+        assert!(resolve(&["--block-size", "4096"]).is_err());
+        assert!(resolve(&["--max-num-batched-tokens", "8"]).is_err());
+        assert!(resolve(&["--api-key", " "]).is_err());
+    }
+}

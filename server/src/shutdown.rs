@@ -1,0 +1,109 @@
+//! Serving until told to end, and ending in order.
+
+use std::future::{Future, IntoFuture};
+use std::io;
+use std::time::Duration;
+
+use axum::Router;
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::engine::{Engine, EngineHandle};
+
+/// Time for connections to close once their requests have been ended.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Serves `app` on `listener` until `told` resolves. Then nothing new is taken; what runs has
+/// `grace` to finish, or until `told_again`, and is cancelled after that.
+pub async fn serve(
+    listener: TcpListener,
+    app: Router,
+    engine: Engine,
+    grace: Duration,
+    told: impl Future<Output = ()>,
+    told_again: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let (stop_accepting, stopped) = oneshot::channel::<()>();
+    let listener = listener.tap_io(|stream| {
+        // Tokens are small packets that must not wait for each other.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY could not be set");
+        }
+    });
+    let server = axum::serve(listener, app).with_graceful_shutdown(async {
+        // An error means that the sender is gone, which says the same.
+        stopped.await.ok();
+    });
+    let mut server = tokio::spawn(server.into_future());
+    let served = tokio::select! {
+        ended = &mut server => ended.unwrap_or_else(|error| Err(io::Error::other(error))),
+        () = told => {
+            tracing::info!("shutting down: running requests may finish");
+            drop(stop_accepting);
+            drain(&mut server, &engine.handle(), grace, told_again).await
+        }
+    };
+    // Joining the thread blocks, and nothing is left to be kept waiting.
+    tokio::task::spawn_blocking(move || engine.stop())
+        .await
+        .map_err(io::Error::other)?;
+    served
+}
+
+async fn drain(
+    server: &mut JoinHandle<io::Result<()>>,
+    engine: &EngineHandle,
+    grace: Duration,
+    told_again: impl Future<Output = ()>,
+) -> io::Result<()> {
+    engine.close();
+    tokio::select! {
+        ended = &mut *server => return ended.map_err(io::Error::other)?,
+        () = tokio::time::sleep(grace) => tracing::warn!("cancelling requests that still run"),
+        () = told_again => tracing::warn!("told again: cancelling all requests"),
+    }
+    engine.cancel_all();
+    match timeout(CLOSE_TIMEOUT, &mut *server).await {
+        Ok(ended) => ended.map_err(io::Error::other)?,
+        Err(_) => {
+            server.abort();
+            Ok(())
+        }
+    }
+}
+
+/// Resolves at ctrl-c or SIGTERM.
+pub async fn signal() {
+    let interrupt = async {
+        if let Err(error) = tokio::signal::ctrl_c().await {
+            tracing::error!(%error, "ctrl-c cannot be heard");
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = interrupt => {}
+        () = terminate() => {}
+    }
+}
+
+#[cfg(unix)]
+async fn terminate() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut signals) => {
+            signals.recv().await;
+        }
+        Err(error) => {
+            tracing::error!(%error, "SIGTERM cannot be heard");
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[cfg(not(unix))]
+async fn terminate() {
+    std::future::pending::<()>().await;
+}
