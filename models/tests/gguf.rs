@@ -80,7 +80,9 @@ fn a_truncated_file_is_refused_at_every_length() {
     let dir = Scratch::new("gguf-truncated");
     let header = bytes.len() - 4 * 9000;
     // Each byte of the header, then steps through the data.
-    let lengths = (0..header.min(1200)).chain((header..bytes.len()).step_by(997));
+    let lengths = (0..200)
+        .chain((200..header).step_by(7))
+        .chain((header..bytes.len()).step_by(997));
     for length in lengths.chain([bytes.len() - 1]) {
         let path = dir.write("cut.gguf", &bytes[..length]);
         let error = refusal(&path);
@@ -98,14 +100,12 @@ fn flipped_bits_never_panic() {
     let bytes = tiny_llama().bytes();
     let dir = Scratch::new("gguf-flipped");
     for position in 0..1200 {
-        for bit in [0, 3, 7] {
-            let mut flipped = bytes.clone();
-            flipped[position] ^= 1 << bit;
-            let path = dir.write("flipped.gguf", &flipped);
-            // Some flips leave a file that is still right; none may do worse than an error.
-            if let Err(error) = Checkpoint::open(&path) {
-                assert!(error.to_string().contains("flipped.gguf"));
-            }
+        let mut flipped = bytes.clone();
+        flipped[position] ^= 1 << (position % 8);
+        let path = dir.write("flipped.gguf", &flipped);
+        // Some flips leave a file that is still right; none may do worse than an error.
+        if let Err(error) = Checkpoint::open(&path) {
+            assert!(error.to_string().contains("flipped.gguf"));
         }
     }
 }

@@ -5,20 +5,20 @@ use std::path::{Path, PathBuf};
 
 /// A directory that is removed again.
 #[derive(Debug)]
-pub struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("models-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
-    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         let path = self.0.join(name);
         std::fs::write(&path, bytes).unwrap();
         path
@@ -32,14 +32,14 @@ impl Drop for Scratch {
 }
 
 /// A checkpoint of the goldens.
-pub fn fixture(name: &str) -> PathBuf {
+pub(crate) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../tests/fixtures/models")
         .join(name)
 }
 
 /// The error of a checkpoint that must not open.
-pub fn refusal(path: &Path) -> String {
+pub(crate) fn refusal(path: &Path) -> String {
     match models::Checkpoint::open(path) {
         Ok(_) => panic!("{} must be refused", path.display()),
         Err(error) => error.to_string(),
@@ -48,53 +48,53 @@ pub fn refusal(path: &Path) -> String {
 
 /// Writes GGUF files, right ones and wrong ones.
 #[derive(Clone, Debug, Default)]
-pub struct GgufWriter {
+pub(crate) struct GgufWriter {
     entries: Vec<(String, Vec<u8>)>,
     tensors: Vec<(String, Vec<u64>, u32, Vec<u8>)>,
 }
 
 impl GgufWriter {
     /// An entry of any type: its number, then its bytes.
-    pub fn raw(&mut self, key: &str, ty: u32, value: &[u8]) -> &mut Self {
+    pub(crate) fn raw(&mut self, key: &str, ty: u32, value: &[u8]) -> &mut Self {
         let mut bytes = ty.to_le_bytes().to_vec();
         bytes.extend(value);
         self.entries.push((key.to_string(), bytes));
         self
     }
 
-    pub fn u32(&mut self, key: &str, value: u32) -> &mut Self {
+    pub(crate) fn u32(&mut self, key: &str, value: u32) -> &mut Self {
         self.raw(key, 4, &value.to_le_bytes())
     }
 
-    pub fn f32(&mut self, key: &str, value: f32) -> &mut Self {
+    pub(crate) fn f32(&mut self, key: &str, value: f32) -> &mut Self {
         self.raw(key, 6, &value.to_le_bytes())
     }
 
-    pub fn string(&mut self, key: &str, value: &str) -> &mut Self {
+    pub(crate) fn string(&mut self, key: &str, value: &str) -> &mut Self {
         self.raw(key, 8, &string(value))
     }
 
     /// `shape`: innermost first, as in the file.
-    pub fn tensor(&mut self, name: &str, shape: &[u64], ty: u32, bytes: Vec<u8>) -> &mut Self {
+    pub(crate) fn tensor(&mut self, name: &str, shape: &[u64], ty: u32, bytes: Vec<u8>) -> &mut Self {
         self.tensors
             .push((name.to_string(), shape.to_vec(), ty, bytes));
         self
     }
 
-    pub fn remove(&mut self, key: &str) {
+    pub(crate) fn remove(&mut self, key: &str) {
         self.entries.retain(|(name, _)| name != key);
         self.tensors.retain(|(name, ..)| name != key);
     }
 
-    pub fn keys(&self) -> Vec<String> {
+    pub(crate) fn keys(&self) -> Vec<String> {
         self.entries.iter().map(|(key, _)| key.clone()).collect()
     }
 
-    pub fn tensor_names(&self) -> Vec<String> {
+    pub(crate) fn tensor_names(&self) -> Vec<String> {
         self.tensors.iter().map(|(name, ..)| name.clone()).collect()
     }
 
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut out = b"GGUF".to_vec();
         out.extend(3_u32.to_le_bytes());
         out.extend((self.tensors.len() as u64).to_le_bytes());
@@ -133,7 +133,7 @@ fn values(n: u64) -> Vec<u8> {
 }
 
 /// A file of the Llama family with one layer, 4 heads of 8 values that share 2 key-value heads.
-pub fn tiny_llama() -> GgufWriter {
+pub(crate) fn tiny_llama() -> GgufWriter {
     let mut gguf = GgufWriter::default();
     gguf.string("general.architecture", "llama")
         .u32("llama.block_count", 1)

@@ -1,0 +1,6 @@
+//! Models against expected values from another implementation, through the scheduler.
+
+mod expected;
+mod micro;
+mod serve;
+mod smollm2;

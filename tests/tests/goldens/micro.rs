@@ -1,0 +1,165 @@
+//! Micro models with random weights, one for each thing that a configuration can say.
+//!
+//! The weights are harsh on purpose: 2e-4 separates a right model from one that ignores any
+//! single parameter.
+
+use std::sync::Arc;
+
+use scheduler::{Request, SamplingParams};
+
+use crate::expected::{self, Case, away, distance};
+use crate::serve::{Machine, Outcome, Served, Server, greedy};
+
+const TOLERANCE: f64 = 2e-4;
+const N_GREEDY: u32 = 24;
+/// A step with a smaller margin may go either way; what follows it is another text.
+const AMBIGUOUS: f64 = 1e-3;
+
+fn cases(model: &str) -> Vec<Case> {
+    let golden = expected::read(&format!("models/{model}.json"));
+    let cases = golden["cases"].as_array().expect("cases");
+    cases.iter().map(expected::case).collect()
+}
+
+fn start(model: &str, machine: Machine) -> Server {
+    Server::start(&expected::fixtures().join("models").join(model), machine)
+}
+
+/// The largest distance of any log-probability from the golden's, of prompt and continuation.
+fn largest_distance(case: &Case, outcome: &Outcome, ambiguous: f64) -> f64 {
+    let mut largest = 0.0_f64;
+    let first = outcome.tokens[0].logprobs.as_ref();
+    let mut after: Vec<_> = outcome.prompt.iter().collect();
+    after.push(first.expect("log-probabilities were asked for"));
+    assert_eq!(after.len(), case.ids.len());
+    for (top, found) in case.top.iter().zip(&after[case.pos0..]) {
+        largest = largest.max(distance(top, found));
+    }
+    let greedy = &case.greedy;
+    for (step, token) in outcome.tokens.iter().enumerate() {
+        if greedy.margins[step] < ambiguous {
+            break;
+        }
+        assert_eq!(token.token, greedy.ids[step], "greedy step {step}");
+        let found = token.logprobs.as_ref().expect("they were asked for");
+        largest = largest.max(away(&found.chosen, greedy.logprobs[step]));
+    }
+    largest
+}
+
+/// Logits minus their log-sum-exp are log-probabilities.
+fn check_last_logits(case: &Case, outcome: &Outcome) {
+    let total: f64 = case.last_logits.iter().map(|x| x.exp()).sum();
+    let found = outcome.tokens[0].logprobs.as_ref().expect("asked for");
+    assert_eq!(found.top.len(), 255);
+    for entry in &found.top {
+        let logit = case.last_logits[entry.token as usize];
+        assert!(away(entry, logit - total.ln()) < 5e-4, "{entry:?}: {logit}");
+    }
+}
+
+/// The four prompts, greedy, and the same prompts drawn at random, as company.
+fn eight_requests(cases: &[Case]) -> Vec<Request> {
+    let mut requests = Vec::new();
+    for (i, case) in cases.iter().enumerate() {
+        let plain = greedy(&case.ids, N_GREEDY, 20);
+        let params = SamplingParams {
+            temperature: 1.3,
+            top_p: 0.9,
+            repetition_penalty: 1.1,
+            seed: i as u64,
+            ..(*plain.sampling).clone()
+        };
+        requests.push(plain.clone());
+        requests.push(Request {
+            sampling: Arc::new(params),
+            ..plain
+        });
+    }
+    requests
+}
+
+fn assert_same(alone: &[Outcome], served: &Served, how: &str) {
+    for (i, (expected, found)) in alone.iter().zip(&served.outcomes).enumerate() {
+        // Bitwise: equality of f32 here has no tolerance.
+        assert_eq!(expected, found, "request {i} {how}");
+    }
+}
+
+/// Everything that a model must show in f32.
+fn check(model: &str) {
+    let cases = cases(model);
+    let requests = eight_requests(&cases);
+    let mut roomy = start(model, Machine::EXACT);
+    let alone: Vec<Outcome> = requests
+        .iter()
+        .map(|request| roomy.serve_alone(request))
+        .collect();
+    for (i, case) in cases.iter().enumerate() {
+        let largest = largest_distance(case, &alone[2 * i], AMBIGUOUS);
+        println!("{model}, {} tokens: {largest:.2e}", case.ids.len());
+        assert!(largest <= TOLERANCE, "{model}: {largest}");
+        if !case.last_logits.is_empty() {
+            let outcome = roomy.serve_alone(&greedy(&case.ids, 1, 255));
+            check_last_logits(case, &outcome);
+        }
+    }
+
+    let together = roomy.serve(&requests);
+    assert_same(&alone, &together, "in a batch of 8");
+
+    let in_chunks = Machine {
+        max_batched_tokens: 5,
+        ..Machine::EXACT
+    };
+    let chunked = start(model, in_chunks).serve(&requests);
+    assert!(chunked.n_steps > 2 * together.n_steps);
+    assert_same(&alone, &chunked, "in chunks of 5 tokens");
+
+    // The longest needs 32 blocks, all of them some 90, and each is admitted long before it has
+    // all that it will need.
+    let cramped = Machine {
+        block_size: 4,
+        n_blocks: 40,
+        ..Machine::EXACT
+    };
+    let preempted = start(model, cramped).serve(&requests);
+    assert!(preempted.n_preemptions > 0, "nothing was preempted");
+    assert_same(&alone, &preempted, "after preemption");
+}
+
+/// A guard against gross errors: the golden's own figure for bf16, twice.
+fn check_native(model: &str) {
+    let golden = expected::read(&format!("models/{model}.json"));
+    let figure = &golden["lower_precision"]["bf16"]["max_abs_dlogprob_top10"];
+    let bound = 2.0 * figure.as_f64().expect("a figure");
+    let mut server = start(model, Machine::NATIVE);
+    for case in cases(model) {
+        let outcome = server.serve_alone(&greedy(&case.ids, N_GREEDY, 60));
+        let largest = largest_distance(&case, &outcome, bound);
+        println!("{model} native, {} tokens: {largest:.2e}", case.ids.len());
+        assert!(largest <= bound, "{model}: {largest} over {bound}");
+    }
+}
+
+macro_rules! micro_models {
+    ($($test:ident: $model:literal,)*) => {
+        mod exact {
+            $(#[test] fn $test() { super::check($model); })*
+        }
+        mod native {
+            $(#[test] fn $test() { super::check_native($model); })*
+        }
+    };
+}
+
+micro_models! {
+    llama_mha: "llama-mha",
+    llama31_gqa: "llama31-gqa",
+    llama32_tied: "llama32-tied",
+    codellama: "codellama",
+    llama_linear: "llama-linear",
+    llama_yarn: "llama-yarn",
+    llama_bias: "llama-bias",
+    mistral_nemo: "mistral-nemo",
+}
