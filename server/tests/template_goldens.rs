@@ -1,10 +1,12 @@
 //! Real chat templates against the reference renderer.
 //!
-//! Their texts are not part of this repository: `tests/fetch-templates.sh` downloads them to
+//! Their texts are not part of this repository: `tests/fetch-templates.sh` downloads them once to
 //! `target/test-data/templates`; `UNDERSTUDY_TEMPLATES_DIR` names another folder.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Once;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
@@ -26,10 +28,16 @@ fn goldens() -> Value {
 }
 
 fn templates_dir() -> PathBuf {
-    match std::env::var_os("UNDERSTUDY_TEMPLATES_DIR") {
-        Some(dir) => dir.into(),
-        None => root().join("target/test-data/templates"),
+    if let Some(dir) = std::env::var_os("UNDERSTUDY_TEMPLATES_DIR") {
+        return dir.into();
     }
+    static FETCHED: Once = Once::new();
+    FETCHED.call_once(|| {
+        let script = root().join("tests/fetch-templates.sh");
+        let status = Command::new("bash").arg(script).status();
+        assert!(status.unwrap().success(), "tests/fetch-templates.sh failed");
+    });
+    root().join("target/test-data/templates")
 }
 
 fn load(dir: &Path, golden: &Value) -> ChatTemplate {
@@ -158,5 +166,74 @@ fn real_templates_render_as_the_reference_does() {
             ("normalised", 61),
             ("raises the same", 21)
         ]
+    );
+}
+
+/// A conversation of a thousand messages is no endless loop.
+#[test]
+fn long_conversations_stay_below_the_limits() {
+    let turns = (0..500).flat_map(|turn| {
+        [
+            json!({"role": "user", "content": format!("Question {turn}")}),
+            json!({"role": "assistant", "content": format!("Answer {turn}")}),
+        ]
+    });
+    let messages = Value::Array(
+        turns
+            .chain([json!({"role": "user", "content": "Bye"})])
+            .collect(),
+    );
+    for golden in goldens()["templates"].as_array().unwrap() {
+        let template = load(&templates_dir(), golden);
+        let text = template.render(&messages, None, true, &Map::new());
+        let text = text.unwrap_or_else(|error| panic!("{}: {error}", golden["template"]));
+        assert!(text.contains("Answer 0") && text.contains("Bye"));
+    }
+}
+
+/// The templates of the micro checkpoints, one from each kind of place.
+#[test]
+fn templates_beside_a_tokenizer() {
+    let tools = &goldens()["tools"];
+    let load = |name: &str| {
+        let dir = root().join("tests/fixtures/tokenizers").join(name);
+        ChatTemplate::from_dir(&dir, frozen).unwrap().unwrap()
+    };
+    let messages = json!([
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": " Zürich? "},
+        {"role": "assistant", "content": null, "tool_calls": [{"id": "1", "type": "function",
+            "function": {"name": "f", "arguments": "{\"city\":\"Zürich\"}"}}]},
+        {"role": "tool", "content": [{"type": "text", "text": "21"}]},
+    ]);
+    let chatml = load("gpt2")
+        .render(&messages, None, true, &Map::new())
+        .unwrap();
+    assert_eq!(
+        chatml,
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nZürich?<|im_end|>\n\
+         <|im_start|>assistant\n<tool_call>{\"name\": \"f\", \"arguments\": {\"city\": \"Zürich\"}}\
+         </tool_call><|im_end|>\n<|im_start|>tool\n21<|im_end|>\n<|im_start|>assistant\n"
+    );
+    let with_tools = load("llama3")
+        .render(&messages, Some(tools), false, &Map::new())
+        .unwrap();
+    assert!(
+        with_tools.starts_with("<|im_start|>system\nBe brief.\n\nTools:\n{\"type\": \"function\"")
+    );
+    let llama2 = load("spm");
+    let turns = json!([
+        {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Ho"}, {"role": "user", "content": "Bye"},
+    ]);
+    assert_eq!(
+        llama2.render(&turns, None, true, &Map::new()).unwrap(),
+        "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nHi [/INST] Ho </s><s>[INST] Bye [/INST]"
+    );
+    let twice = json!([{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]);
+    let error = llama2.render(&twice, None, true, &Map::new()).unwrap_err();
+    assert!(
+        matches!(&error, TemplateError::Raised(why) if why.contains("must alternate")),
+        "{error}"
     );
 }

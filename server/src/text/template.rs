@@ -9,7 +9,7 @@ mod strftime;
 
 use std::time::SystemTime;
 
-use models::Checkpoint;
+use models::{Checkpoint, Gguf};
 use serde_json::{Map, Value};
 
 use engine::Compiled;
@@ -40,19 +40,22 @@ impl ChatTemplate {
     /// From `chat_template.jinja`, `tokenizer_config.json` or GGUF metadata; `None` where the
     /// model has none (a base model).
     pub fn load(checkpoint: &Checkpoint) -> Result<Option<Self>, TemplateError> {
-        let sources = if let Some(dir) = checkpoint.dir() {
-            sources::of_dir(dir)?
-        } else if let Some(gguf) = checkpoint.gguf() {
-            sources::of_gguf(&gguf.path().display().to_string(), &|key| gguf.get(key))?
-        } else {
-            return Ok(None);
-        };
-        Self::compile(sources, SystemTime::now)
+        match (checkpoint.dir(), checkpoint.gguf()) {
+            (Some(dir), _) => Self::from_dir(dir, SystemTime::now),
+            (None, Some(gguf)) => Self::from_gguf(gguf, SystemTime::now),
+            (None, None) => Ok(None),
+        }
     }
 
     /// From a directory in Hugging Face layout, with a clock of the caller's.
     pub fn from_dir(dir: &std::path::Path, clock: Clock) -> Result<Option<Self>, TemplateError> {
         Self::compile(sources::of_dir(dir)?, clock)
+    }
+
+    /// From the metadata of a GGUF file, with a clock of the caller's.
+    pub fn from_gguf(gguf: &Gguf, clock: Clock) -> Result<Option<Self>, TemplateError> {
+        let file = gguf.path().display().to_string();
+        Self::compile(sources::of_gguf(&file, &|key| gguf.get(key))?, clock)
     }
 
     /// From the text of a template. `file` is what errors name; `tokens` are variables such as

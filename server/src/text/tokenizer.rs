@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use models::Checkpoint;
+use models::{Checkpoint, Gguf};
 use serde_json::Value;
 
 use super::pieces::{Decoder, Pieces};
@@ -53,6 +53,11 @@ impl Tokenizer {
                 message: "neither a directory nor a GGUF file".into(),
             });
         };
+        Self::from_gguf(gguf)
+    }
+
+    /// From the metadata of a GGUF file.
+    pub fn from_gguf(gguf: &Gguf) -> Result<Self, TokenizerError> {
         let file = gguf.path().display().to_string();
         let definition =
             gguf_tokenizer::definition(&|key| gguf.get(key)).map_err(|message| TokenizerError {

@@ -14,7 +14,9 @@ use super::{Clock, TemplateError};
 
 /// Instructions that one rendering may take: a conversation of 10,000 messages takes about two
 /// million, an endless loop is stopped within a second.
-const FUEL: u64 = 10_000_000;
+const FUEL: u64 = 5_000_000;
+/// Instructions for finding out what a template does with three messages.
+const PROBE_FUEL: u64 = 200_000;
 /// Bytes that one rendering may write.
 const MAX_OUTPUT: usize = 64 << 20;
 
@@ -43,7 +45,7 @@ impl Compiled {
         // Prompts are not HTML, whatever the file is called.
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_unknown_method_callback(unknown_method_callback);
-        environment.set_fuel(Some(FUEL));
+        environment.set_fuel(Some(PROBE_FUEL));
         functions::register(&mut environment, clock);
         let mut compiled = Self {
             file: file.to_string(),
@@ -60,6 +62,7 @@ impl Compiled {
         compiled.arguments = messages::probe_arguments(&|messages, tools| {
             compiled.run(messages, tools, true, &Map::new()).ok()
         });
+        compiled.environment.set_fuel(Some(FUEL));
         Ok(compiled)
     }
 
