@@ -1,1 +1,11 @@
 //! Naive f64 versions of every op: slow, obvious, and what tests compare with.
+//!
+//! They take plain slices in the shapes of the ops and give f64.
+
+mod attention;
+mod linear;
+mod rows;
+
+pub use attention::{AttentionShape, attention};
+pub use linear::{linear, linear_native};
+pub use rows::{rms_norm, rope, silu_mul};

@@ -1,0 +1,309 @@
+//! Rotation, the paged cache and attention together, over ragged batches.
+
+mod common;
+
+use common::{Rng, assert_same, devices, error};
+use kernels::{
+    AttentionRow, Buffer, Device, KvCache, KvShape, KvType, PagedAttention, RopeAngles, RopeStyle,
+    RopeWriteKv, reference,
+};
+use reference::AttentionShape;
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    n_heads: usize,
+    n_kv_heads: usize,
+    head_dim: usize,
+    block_size: usize,
+    rotary_dim: usize,
+    style: RopeStyle,
+    kv: KvType,
+}
+
+const CASE: Case = Case {
+    n_heads: 6,
+    n_kv_heads: 2,
+    head_dim: 64,
+    block_size: 16,
+    rotary_dim: 64,
+    style: RopeStyle::Half,
+    kv: KvType::F32,
+};
+
+/// The tokens of one sequence: queries, keys, values, angles.
+struct Sequence {
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+    blocks: Vec<u32>,
+    len: usize,
+}
+
+const N_BLOCKS: usize = 300;
+
+impl Case {
+    fn cache(&self, device: &Device) -> KvCache {
+        let shape = KvShape {
+            n_layers: 2,
+            n_blocks: N_BLOCKS,
+            block_size: self.block_size,
+            n_kv_heads: self.n_kv_heads,
+            head_dim: self.head_dim,
+        };
+        KvCache::new(device, shape, self.kv).unwrap()
+    }
+
+    /// Sequences of these lengths, on blocks dealt out at random.
+    fn sequences(&self, lens: &[usize]) -> Vec<Sequence> {
+        let mut rng = Rng(41);
+        let mut free: Vec<u32> = (0..N_BLOCKS as u32).collect();
+        let half = self.rotary_dim / 2;
+        lens.iter()
+            .map(|&len| {
+                let angles = rng.values(len * half);
+                Sequence {
+                    q: rng.values(len * self.n_heads * self.head_dim),
+                    k: rng.values(len * self.n_kv_heads * self.head_dim),
+                    v: rng.values(len * self.n_kv_heads * self.head_dim),
+                    cos: angles.iter().map(|x| x.cos()).collect(),
+                    sin: angles.iter().map(|x| x.sin()).collect(),
+                    blocks: (0..len.div_ceil(self.block_size))
+                        .map(|_| free.swap_remove(rng.below(free.len())))
+                        .collect(),
+                    len,
+                }
+            })
+            .collect()
+    }
+
+    /// Runs steps; each is a list of (sequence, first position, positions). Gives what attention
+    /// gave for each position of each sequence.
+    fn run(&self, device: &Device, all: &[Sequence], steps: &[Vec<[usize; 3]>]) -> Vec<Vec<f32>> {
+        let mut kv = self.cache(device);
+        let width = self.n_heads * self.head_dim;
+        let mut outs: Vec<Vec<f32>> = all.iter().map(|s| vec![0.0; s.len * width]).collect();
+        for step in steps {
+            let mut out = self.step(device, &mut kv, all, step);
+            for &[i, start, n] in step {
+                let rest = out.split_off(n * width);
+                outs[i][start * width..(start + n) * width].copy_from_slice(&out);
+                out = rest;
+            }
+        }
+        outs
+    }
+
+    fn step(
+        &self,
+        device: &Device,
+        kv: &mut KvCache,
+        all: &[Sequence],
+        step: &[[usize; 3]],
+    ) -> Vec<f32> {
+        let (mut q, mut k, mut v) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut cos, mut sin) = (Vec::new(), Vec::new());
+        let (mut slots, mut rows) = (Vec::new(), Vec::new());
+        for &[i, start, n] in step {
+            let s = &all[i];
+            let part = |x: &[f32], width: usize| x[start * width..(start + n) * width].to_vec();
+            q.extend(part(&s.q, self.n_heads * self.head_dim));
+            k.extend(part(&s.k, self.n_kv_heads * self.head_dim));
+            v.extend(part(&s.v, self.n_kv_heads * self.head_dim));
+            cos.extend(part(&s.cos, self.rotary_dim / 2));
+            sin.extend(part(&s.sin, self.rotary_dim / 2));
+            rows.push(AttentionRow {
+                first_row: slots.len(),
+                n_rows: n,
+                start,
+                blocks: &s.blocks,
+            });
+            slots.extend((start..start + n).map(|position| {
+                s.blocks[position / self.block_size] * self.block_size as u32
+                    + (position % self.block_size) as u32
+            }));
+        }
+        let mut q = Buffer::from_slice(device, &q);
+        device.rope_write_kv(RopeWriteKv {
+            q: &mut q,
+            k: &Buffer::from_slice(device, &k),
+            v: &Buffer::from_slice(device, &v),
+            n_heads: self.n_heads,
+            angles: RopeAngles {
+                cos: &cos,
+                sin: &sin,
+                rotary_dim: self.rotary_dim,
+                style: self.style,
+            },
+            slots: &slots,
+            kv,
+            layer: 1,
+        });
+        let mut out = Buffer::zeros(device, q.len());
+        device.paged_attention_into(PagedAttention {
+            q: &q,
+            kv,
+            layer: 1,
+            rows: &rows,
+            n_heads: self.n_heads,
+            scale: 0.3,
+            out: &mut out,
+        });
+        out.read(0..out.len()).into_owned()
+    }
+
+    fn reference(&self, s: &Sequence) -> Vec<f64> {
+        let angles = RopeAngles {
+            cos: &s.cos,
+            sin: &s.sin,
+            rotary_dim: self.rotary_dim,
+            style: self.style,
+        };
+        let narrow = |x: f64| match self.kv {
+            KvType::F32 => x as f32,
+            KvType::Bf16 => half::bf16::from_f32(x as f32).to_f32(),
+        };
+        let rotated = |x: &[f32], n| reference::rope(x, n, self.head_dim, angles);
+        let q: Vec<f32> = rotated(&s.q, self.n_heads)
+            .iter()
+            .map(|&x| x as f32)
+            .collect();
+        let k: Vec<f32> = rotated(&s.k, self.n_kv_heads)
+            .into_iter()
+            .map(narrow)
+            .collect();
+        let v: Vec<f32> = s.v.iter().map(|&x| narrow(f64::from(x))).collect();
+        let shape = AttentionShape {
+            n_heads: self.n_heads,
+            n_kv_heads: self.n_kv_heads,
+            head_dim: self.head_dim,
+            scale: 0.3,
+        };
+        reference::attention(&q, &k, &v, shape)
+    }
+}
+
+#[test]
+fn ragged_attention_matches_the_reference_at_any_shape() {
+    let mut cases = vec![CASE];
+    for (n_heads, n_kv_heads) in [(1, 1), (8, 1), (4, 4), (10, 2)] {
+        cases.push(Case {
+            n_heads,
+            n_kv_heads,
+            ..CASE
+        });
+    }
+    for (head_dim, rotary_dim) in [(8, 8), (16, 4), (24, 24), (80, 0), (128, 64)] {
+        cases.push(Case {
+            head_dim,
+            rotary_dim,
+            ..CASE
+        });
+    }
+    for block_size in [1, 3, 8, 24, 32] {
+        cases.push(Case { block_size, ..CASE });
+    }
+    cases.push(Case {
+        style: RopeStyle::Interleaved,
+        rotary_dim: 32,
+        ..CASE
+    });
+    let plain = cases.clone();
+    cases.extend(plain.iter().map(|&case| Case {
+        kv: KvType::Bf16,
+        ..case
+    }));
+    for case in cases {
+        let all = case.sequences(&[1, 20, 75]);
+        let step = vec![[0, 0, 1], [1, 0, 20], [2, 0, 75]];
+        let mut first: Option<Vec<Vec<f32>>> = None;
+        // Scores of size 16 are rounded at 1e-6, and values are of size 4. A key that rounds to
+        // bf16 the other way moves the result by about its last bit.
+        let bound = if case.kv == KvType::F32 { 1e-5 } else { 4e-3 };
+        for device in devices() {
+            let outs = case.run(&device, &all, std::slice::from_ref(&step));
+            for (s, out) in all.iter().zip(&outs) {
+                let worst = error(out, &case.reference(s));
+                assert!(worst < bound, "{case:?} on {}: {worst}", device.describe());
+            }
+            let first = first.get_or_insert_with(|| outs.clone());
+            for (out, first) in outs.iter().zip(first) {
+                assert_same(out, first, "another instruction set or thread");
+            }
+        }
+    }
+}
+
+#[test]
+fn chunks_and_company_do_not_change_bits() {
+    for kv in [KvType::F32, KvType::Bf16] {
+        for (n_heads, block_size) in [(6, 16), (2, 5), (16, 32)] {
+            let case = Case {
+                n_heads,
+                block_size,
+                kv,
+                ..CASE
+            };
+            let all = case.sequences(&[70, 33, 9]);
+            let whole = [vec![[0, 0, 70], [1, 0, 33], [2, 0, 9]]];
+            // Alone and one by one; then in chunks beside each other.
+            let alone: Vec<Vec<[usize; 3]>> = (0..3)
+                .flat_map(|i| (0..all[i].len).map(move |at| vec![[i, at, 1]]))
+                .collect();
+            let chunks = [
+                vec![[1, 0, 30], [2, 0, 1]],
+                vec![[0, 0, 41], [1, 30, 1], [2, 1, 1]],
+                vec![[0, 41, 29], [1, 31, 2], [2, 2, 7]],
+            ];
+            for device in devices() {
+                let whole = case.run(&device, &all, &whole);
+                let alone = case.run(&device, &all, &alone);
+                let chunks = case.run(&device, &all, &chunks);
+                for i in 0..3 {
+                    assert_same(&alone[i], &whole[i], "alone");
+                    assert_same(&chunks[i], &whole[i], "in chunks");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_others_left_in_a_block_does_not_leak() {
+    for device in devices() {
+        let all = CASE.sequences(&[21]);
+        let step = [[0, 0, 21]];
+        let mut kv = CASE.cache(&device);
+        let clean = CASE.step(&device, &mut kv, &all, &step);
+        // The same blocks, full of what is not a number where the sequence has not written.
+        let mut poison = CASE.sequences(&[32]);
+        poison[0].blocks.clone_from(&all[0].blocks);
+        poison[0].k.fill(f32::NAN);
+        poison[0].v.fill(f32::NAN);
+        CASE.step(&device, &mut kv, &poison, &[[0, 0, 32]]);
+        assert_same(&CASE.step(&device, &mut kv, &all, &step), &clean, "poison");
+
+        CASE.step(&device, &mut kv, &poison, &[[0, 0, 32]]);
+        device.clear_kv(&mut kv);
+        let mut ahead = CASE.sequences(&[22]);
+        ahead[0].blocks.clone_from(&all[0].blocks);
+        let out = CASE.step(&device, &mut kv, &ahead, &[[0, 21, 1]]);
+        assert!(
+            out.iter().all(|x| x.is_finite()),
+            "the cache was not cleared"
+        );
+    }
+}
+
+#[test]
+fn a_cache_that_cannot_be_had_is_an_error() {
+    let device = devices().remove(0);
+    let mut shape = CASE.cache(&device).shape();
+    shape.n_blocks = 1 << 40;
+    assert!(KvCache::new(&device, shape, KvType::F32).is_err());
+    shape.n_blocks = usize::MAX;
+    assert!(KvCache::new(&device, shape, KvType::Bf16).is_err());
+    shape.n_blocks = 10;
+    assert_eq!(shape.bytes_per_block(KvType::Bf16), 2 * 2 * 16 * 2 * 64 * 2);
+}
