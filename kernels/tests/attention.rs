@@ -52,7 +52,7 @@ impl Case {
             n_kv_heads: self.n_kv_heads,
             head_dim: self.head_dim,
         };
-        KvCache::new(device, shape, self.kv).unwrap()
+        KvCache::new(device, shape, self.kv).expect("memory for a small cache")
     }
 
     /// Sequences of these lengths, on blocks dealt out at random.

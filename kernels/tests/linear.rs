@@ -47,7 +47,7 @@ fn check_f32(ty: WeightType, n_out: usize, n_in: usize, n_rows: usize) {
     let mut first: Option<Vec<f32>> = None;
     for device in devices() {
         let what = format!("{ty:?} {n_rows}x{n_in}x{n_out} on {}", device.describe());
-        let weight = Linear::pack(&device, &source, Numerics::F32).unwrap();
+        let weight = Linear::pack(&device, &source, Numerics::F32).expect("a sound source");
         let out = run(&device, &weight, &x, None);
         let worst = error(&out, &exact);
         assert!(worst <= bound, "{what}: error {worst}, bound {bound}");

@@ -73,8 +73,8 @@ impl Kernel for Quantize<'_> {
             let halves = x.as_chunks::<LANES>().0;
             let (a, b) = (s.load(&halves[0]), s.load(&halves[1]));
             let magnitude = s.splat_i(i32::MAX);
-            let abs_a = s.from_bits(s.and(s.bits(a), magnitude));
-            let abs_b = s.from_bits(s.and(s.bits(b), magnitude));
+            let abs_a = s.reinterpret(s.and(s.bits(a), magnitude));
+            let abs_b = s.reinterpret(s.and(s.bits(b), magnitude));
             let largest = s.max_lane(s.max(abs_a, abs_b));
             // Zero, unless a value is infinite or not a number: then the whole group is not.
             let taint = s.sum(s.fma(a, s.zero(), s.mul(b, s.zero())));

@@ -80,7 +80,7 @@ impl DenseFormat for Bf16 {
     #[inline(always)]
     fn load<S: Simd>(s: S, packed: &Self::Packed, k: usize) -> S::F {
         let pairs = s.load_bytes(packed);
-        s.from_bits(if k == 0 {
+        s.reinterpret(if k == 0 {
             s.shl(pairs, 16)
         } else {
             s.and(pairs, s.splat_i(0xffff_0000_u32.cast_signed()))

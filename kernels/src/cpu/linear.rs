@@ -1,5 +1,10 @@
 //! Linear layers: from calls to chunks of tiles, from chunks to blocks of tiles by rows.
 
+#![expect(
+    clippy::needless_range_loop,
+    reason = "one index walks several arrays of registers"
+)]
+
 use std::sync::{Mutex, PoisonError};
 
 use super::Cpu;

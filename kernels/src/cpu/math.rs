@@ -16,7 +16,7 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
     let shifted = s.fma(x, s.splat(std::f32::consts::LOG2_E), s.splat(ROUND));
     let n = s.sub(shifted, s.splat(ROUND));
     // ln 2 in two parts; the first has zeros at its end, so n times it is exact.
-    let r = s.fma(n, s.splat(-0.693_359_375), x);
+    let r = s.fma(n, s.splat(-0.693_359_4), x);
     let r = s.fma(n, s.splat(2.121_944_4e-4), r);
     let mut p = s.splat(1.0 / 5040.0);
     for coefficient in [
@@ -30,7 +30,7 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
     ] {
         p = s.fma(p, r, s.splat(coefficient));
     }
-    s.from_bits(s.add_i(s.bits(p), s.shl(s.bits(shifted), 23)))
+    s.reinterpret(s.add_i(s.bits(p), s.shl(s.bits(shifted), 23)))
 }
 
 #[cfg(test)]

@@ -4,6 +4,11 @@
 //! Both take a block of `T` tiles by `R` rows. Whatever T and R are, one output sums its groups
 //! in order into one accumulator, so its bits depend on its own row and column alone.
 
+#![expect(
+    clippy::needless_range_loop,
+    reason = "one index walks several arrays of registers"
+)]
+
 use super::activations::ActGroup;
 use super::simd::{LANES, Simd};
 use crate::format::IQ4_NL_VALUES;

@@ -62,7 +62,7 @@ impl Simd for Avx2 {
         fn max(a: F, b: F) -> F = [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])];
         fn min(a: F, b: F) -> F = [_mm256_min_ps(a[0], b[0]), _mm256_min_ps(a[1], b[1])];
         fn bits(x: F) -> I = [_mm256_castps_si256(x[0]), _mm256_castps_si256(x[1])];
-        fn from_bits(x: I) -> F = [_mm256_castsi256_ps(x[0]), _mm256_castsi256_ps(x[1])];
+        fn reinterpret(x: I) -> F = [_mm256_castsi256_ps(x[0]), _mm256_castsi256_ps(x[1])];
         fn splat_i(x: i32) -> I = [_mm256_set1_epi32(x); 2];
         fn load_bytes(x: &[u8; 64]) -> I = [
             _mm256_loadu_si256(x.as_ptr().cast()),

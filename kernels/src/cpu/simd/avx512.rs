@@ -50,7 +50,7 @@ impl Simd for Avx512 {
         fn max(a: __m512, b: __m512) -> __m512 = _mm512_max_ps(a, b);
         fn min(a: __m512, b: __m512) -> __m512 = _mm512_min_ps(a, b);
         fn bits(x: __m512) -> __m512i = _mm512_castps_si512(x);
-        fn from_bits(x: __m512i) -> __m512 = _mm512_castsi512_ps(x);
+        fn reinterpret(x: __m512i) -> __m512 = _mm512_castsi512_ps(x);
         fn splat_i(x: i32) -> __m512i = _mm512_set1_epi32(x);
         fn load_bytes(x: &[u8; 64]) -> __m512i = _mm512_loadu_si512(x.as_ptr().cast());
         fn load_u8(x: &[u8; LANES]) -> __m512i =

@@ -42,7 +42,8 @@ pub(crate) trait Simd: Copy {
     /// The smaller; `b` when either is NaN.
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
     fn bits(self, x: Self::F) -> Self::I;
-    fn from_bits(self, x: Self::I) -> Self::F;
+    /// The other way of `bits`.
+    fn reinterpret(self, x: Self::I) -> Self::F;
 
     fn splat_i(self, x: i32) -> Self::I;
     fn load_bytes(self, x: &[u8; 64]) -> Self::I;

@@ -82,7 +82,7 @@ impl Simd for Scalar {
         x.map(|x| x.to_bits().cast_signed())
     }
     #[inline(always)]
-    fn from_bits(self, x: Self::I) -> Self::F {
+    fn reinterpret(self, x: Self::I) -> Self::F {
         x.map(|x| f32::from_bits(x.cast_unsigned()))
     }
     #[inline(always)]
