@@ -33,7 +33,7 @@ pub struct TextRules {
 pub enum Update {
     /// Scores of the prompt's tokens, from the second on, in one piece.
     PromptScored(Vec<TokenLogprobs>),
-    /// More text of a choice, never empty.
+    /// More of a choice; a token that a stop string cuts may come without text.
     Text { index: u32, piece: Piece },
     /// A choice has ended. `piece` is the last of its text, possibly empty.
     Finished {
@@ -152,7 +152,7 @@ impl Generation {
         if choice.is_stopped() {
             self.events.cancel_sequence(index);
         }
-        (!piece.text.is_empty()).then_some(Update::Text { index, piece })
+        (!piece.is_empty()).then_some(Update::Text { index, piece })
     }
 }
 

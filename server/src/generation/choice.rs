@@ -15,6 +15,13 @@ pub struct Piece {
     pub tokens: Vec<ScoredToken>,
 }
 
+impl Piece {
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty() && self.tokens.is_empty()
+    }
+}
+
 /// A generated token with its log-probabilities.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScoredToken {

@@ -26,7 +26,7 @@ impl ChatFrames {
     }
 
     fn content(&self, index: u32, piece: Piece) -> Option<String> {
-        if piece.text.is_empty() && piece.tokens.is_empty() {
+        if piece.is_empty() {
             return None;
         }
         let logprobs = self.shape.logprobs(&piece);

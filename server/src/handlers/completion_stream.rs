@@ -66,7 +66,7 @@ impl CompletionFrames {
     }
 
     fn text(&self, prompt: usize, index: u32, piece: Piece) -> Option<String> {
-        if piece.text.is_empty() && piece.tokens.is_empty() {
+        if piece.is_empty() {
             return None;
         }
         let base = self.openings[prompt]

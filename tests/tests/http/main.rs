@@ -1,0 +1,10 @@
+//! Wire behaviour of the HTTP server, with a scripted model on the strict fake executor.
+
+mod answers;
+mod engine;
+mod errors;
+mod model;
+mod sampling;
+mod server;
+mod shutdown;
+mod streams;

@@ -1,0 +1,108 @@
+//! A model that says what it is told to, and fails where it is told to.
+
+use std::sync::{Arc, Condvar, Mutex};
+
+use scheduler::{
+    Batch, Executor, ExecutorError, Sampled, SampledToken, TokenLogprob, TokenLogprobs,
+};
+use tests::fake::{FakeConfig, FakeExecutor};
+
+/// Executes as strictly as the fake does, and then draws from a script.
+pub struct ScriptedModel {
+    fake: FakeExecutor,
+    /// Tokens of every answer, in order; after the last, the last again. Without a script the
+    /// fake's own draws stand.
+    script: Option<Vec<u32>>,
+    gate: Gate,
+    fault: Option<Fault>,
+}
+
+/// What happens to a batch that computes a certain token.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    PanicAt(u32),
+    ErrorAt(u32),
+}
+
+/// Holds every step back until opened.
+#[derive(Clone, Default)]
+pub struct Gate {
+    is_closed: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Gate {
+    pub fn close(&self) {
+        *self.is_closed.0.lock().unwrap() = true;
+    }
+
+    pub fn open(&self) {
+        *self.is_closed.0.lock().unwrap() = false;
+        self.is_closed.1.notify_all();
+    }
+
+    fn pass(&self) {
+        let closed = self.is_closed.0.lock().unwrap();
+        drop(
+            self.is_closed
+                .1
+                .wait_while(closed, |closed| *closed)
+                .unwrap(),
+        );
+    }
+}
+
+impl ScriptedModel {
+    pub fn new(
+        config: FakeConfig,
+        script: Option<Vec<u32>>,
+        gate: Gate,
+        fault: Option<Fault>,
+    ) -> Self {
+        Self {
+            fake: FakeExecutor::new(config),
+            script,
+            gate,
+            fault,
+        }
+    }
+}
+
+impl Executor for ScriptedModel {
+    fn execute(&mut self, batch: &Batch) -> Result<Vec<Sampled>, ExecutorError> {
+        self.gate.pass();
+        let computes = |token| batch.rows.iter().any(|row| row.tokens.contains(&token));
+        match self.fault {
+            Some(Fault::PanicAt(token)) if computes(token) => panic!("a planted panic"),
+            Some(Fault::ErrorAt(token)) if computes(token) => {
+                return Err(ExecutorError("a planted error".to_owned()));
+            }
+            _ => {}
+        }
+        let mut sampled = self.fake.execute(batch)?;
+        let Some(script) = &self.script else {
+            return Ok(sampled);
+        };
+        for (result, row) in sampled.iter_mut().zip(&batch.rows) {
+            if let (Some(drawn), Some(spec)) = (&mut result.token, &row.sample) {
+                let i = (spec.n_generated as usize).min(script.len() - 1);
+                *drawn = scripted(script[i], spec.params.logprobs);
+            }
+        }
+        Ok(sampled)
+    }
+}
+
+/// The token with half of all probability; the others follow by id.
+fn scripted(token: u32, n_top: Option<u8>) -> SampledToken {
+    let entry = |token, rank: u8| TokenLogprob {
+        token,
+        logprob: -0.5 - f32::from(rank),
+    };
+    let logprobs = n_top.map(|n_top| TokenLogprobs {
+        chosen: entry(token, 0),
+        top: (0..n_top)
+            .map(|rank| entry((token + u32::from(rank)) % 512, rank))
+            .collect(),
+    });
+    SampledToken { token, logprobs }
+}

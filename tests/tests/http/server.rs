@@ -1,0 +1,289 @@
+//! A server in this process, and the few words of HTTP that the tests speak.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::response::Response;
+use scheduler::{Executor, Scheduler, SchedulerConfig};
+use serde_json::{Map, Value, json};
+use tests::fake::FakeConfig;
+use tower::ServiceExt;
+use understudy::app::{AppOptions, AppState, ServedModel, router};
+use understudy::auth::ApiKeys;
+use understudy::engine::Engine;
+use understudy::metrics::Metrics;
+use understudy::text::{ChatTemplate, Tokenizer};
+
+use crate::model::{Fault, Gate, ScriptedModel};
+
+pub const MODEL: &str = "org/mini:v1";
+pub const N_VOCAB: u32 = 512;
+/// `<|im_end|>` of the tokenizer used here.
+pub const EOS: u32 = 2;
+const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}\
+    <|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
+/// How a test wants its server.
+pub struct Options {
+    /// What the model says; `None`: whatever the fake draws.
+    pub says: Option<&'static str>,
+    pub fault: Option<&'static str>,
+    pub fault_is_error: bool,
+    pub keys: Vec<&'static str>,
+    pub max_queued: usize,
+    pub max_sequences: usize,
+    pub max_model_len: usize,
+    pub max_body_bytes: usize,
+    pub seed: Option<u64>,
+    pub has_template: bool,
+    pub tokenizer: &'static str,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            says: Some("Hello there"),
+            fault: None,
+            fault_is_error: false,
+            keys: Vec::new(),
+            max_queued: 100,
+            max_sequences: 8,
+            max_model_len: 256,
+            max_body_bytes: 1 << 20,
+            seed: None,
+            has_template: true,
+            tokenizer: "gpt2",
+        }
+    }
+}
+
+/// A running server.
+pub struct Server {
+    pub app: Router,
+    pub engine: Option<Engine>,
+    pub metrics: Arc<Metrics>,
+    pub gate: Gate,
+    pub tokenizer: Tokenizer,
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {}", self.text))
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    /// The data of all events of a stream, `[DONE]` included.
+    pub fn events(&self) -> Vec<String> {
+        let events = self.text.split("\n\n").filter(|event| !event.is_empty());
+        events
+            .map(|event| {
+                event
+                    .strip_prefix("data: ")
+                    .expect("data lines only")
+                    .to_owned()
+            })
+            .collect()
+    }
+
+    /// The chunks of a stream.
+    pub fn chunks(&self) -> Vec<Value> {
+        let events = self.events();
+        let (done, chunks) = events.split_last().expect("a stream has events");
+        assert_eq!(done, "[DONE]");
+        chunks
+            .iter()
+            .map(|event| serde_json::from_str(event).unwrap())
+            .collect()
+    }
+}
+
+fn tokenizer_dir(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fixtures/tokenizers")
+        .join(name)
+}
+
+impl Server {
+    pub fn start(options: Options) -> Self {
+        let tokenizer = Tokenizer::from_dir(&tokenizer_dir(options.tokenizer)).unwrap();
+        let script = options.says.map(|text| {
+            let mut tokens = tokenizer.encode(text, false).unwrap();
+            tokens.push(EOS);
+            tokens
+        });
+        let fault = options.fault.map(|text| {
+            let token = *tokenizer.encode(text, false).unwrap().last().unwrap();
+            if options.fault_is_error {
+                Fault::ErrorAt(token)
+            } else {
+                Fault::PanicAt(token)
+            }
+        });
+        let gate = Gate::default();
+        let config = FakeConfig {
+            block_size: 4,
+            n_blocks: 256,
+            n_vocab: N_VOCAB,
+        };
+        let model = ScriptedModel::new(config, script, gate.clone(), fault);
+        let metrics = Metrics::new();
+        let engine = engine(&options, config, Box::new(model), &metrics);
+        let app_options = AppOptions {
+            keys: ApiKeys::new(options.keys.iter().copied()),
+            max_body_bytes: options.max_body_bytes,
+            seed: options.seed,
+        };
+        let template = ChatTemplate::from_text("test", TEMPLATE, &Map::new(), SystemTime::now);
+        let served = ServedModel {
+            names: vec![MODEL.to_owned(), "alias".to_owned()],
+            tokenizer: tokenizer.clone(),
+            template: options.has_template.then(|| template.unwrap()),
+            eos_tokens: Arc::new([EOS]),
+            vocab_size: N_VOCAB as usize,
+            max_model_len: u32::try_from(options.max_model_len).unwrap(),
+            kv_root: 7,
+            fingerprint: "fp_test".to_owned(),
+            created: 1_700_000_000,
+        };
+        let state = AppState::new(served, engine.handle(), metrics.clone(), &app_options);
+        Self {
+            app: router(state, app_options.keys),
+            engine: Some(engine),
+            metrics,
+            gate,
+            tokenizer,
+        }
+    }
+
+    /// Sends a request and hands out the answer as it comes.
+    pub async fn send(&self, request: Request<Body>) -> Response {
+        self.app.clone().oneshot(request).await.unwrap()
+    }
+
+    pub async fn call(&self, request: Request<Body>) -> Answer {
+        let response = self.send(request).await;
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, usize::MAX).await.unwrap();
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            text: String::from_utf8(body.to_vec()).unwrap(),
+        }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.call(request(Method::GET, path, String::new())).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.call(request(Method::POST, path, body.to_string()))
+            .await
+    }
+
+    /// A chat of one user message, with `more` parameters.
+    pub async fn chat(&self, more: Value) -> Answer {
+        self.post("/v1/chat/completions", &chat_body(more)).await
+    }
+
+    /// A completion, with `more` parameters.
+    pub async fn complete(&self, more: Value) -> Answer {
+        self.post("/v1/completions", &merge(json!({"model": MODEL}), more))
+            .await
+    }
+
+    /// A metric's value, summed over its labels.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.metrics.render();
+        let lines = text.lines().filter(|line| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with([' ', '{']))
+        });
+        let values = lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap());
+        values.sum()
+    }
+
+    /// Waits until a metric has a value; the engine works at its own pace.
+    pub async fn wait_for(&self, name: &str, value: f64) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.metric(name) != value {
+            assert!(
+                Instant::now() < deadline,
+                "{name} is {}, not {value}",
+                self.metric(name)
+            );
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Nothing runs, waits or holds memory.
+    pub async fn wait_until_idle(&self) {
+        for name in [
+            "understudy_sequences_running",
+            "understudy_sequences_waiting",
+            "understudy_requests_queued",
+            "understudy_kv_blocks_in_use",
+        ] {
+            self.wait_for(name, 0.0).await;
+        }
+    }
+}
+
+fn engine(
+    options: &Options,
+    config: FakeConfig,
+    model: Box<dyn Executor + Send>,
+    metrics: &Arc<Metrics>,
+) -> Engine {
+    let scheduler = Scheduler::new(SchedulerConfig {
+        block_size: config.block_size,
+        n_blocks: config.n_blocks,
+        max_batched_tokens: 64,
+        max_sequences: options.max_sequences,
+        max_model_len: options.max_model_len,
+        prefix_cache: true,
+    });
+    Engine::start(
+        scheduler.unwrap(),
+        model,
+        options.max_queued,
+        metrics.clone(),
+    )
+    .unwrap()
+}
+
+pub fn request(method: Method, path: &str, body: String) -> Request<Body> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header("content-type", "application/json")
+        .body(Body::from(body))
+        .unwrap()
+}
+
+pub fn chat_body(more: Value) -> Value {
+    let messages = json!([{"role": "user", "content": "Hi"}]);
+    merge(json!({"model": MODEL, "messages": messages}), more)
+}
+
+/// `base` with the fields of `more`, which win.
+fn merge(mut base: Value, more: Value) -> Value {
+    for (name, value) in more.as_object().unwrap() {
+        base[name] = value.clone();
+    }
+    base
+}
