@@ -104,8 +104,16 @@ def test_penalties_bias_and_truncation_act(client):
 
     plain = ask()
     assert ask(logit_bias={"504": -100}) != plain
-    assert ask(frequency_penalty=2, presence_penalty=2) != plain
-    assert ask(extra_body={"repetition_penalty": 3.0}) != plain
+
+    def repeat(**more):
+        return client.completions.create(
+            model=MODEL, prompt="ha ha ha ha ha ha ha ha ha ha", temperature=0, max_tokens=12, **more
+        ).choices[0].text
+
+    assert repeat().count("ha") > 2
+    assert repeat(frequency_penalty=2).count("ha") < repeat().count("ha")
+    assert repeat(presence_penalty=2).count("ha") < repeat().count("ha")
+    assert repeat(extra_body={"repetition_penalty": 3.0}).count("ha") < repeat().count("ha")
 
     def sample(**more):
         return client.chat.completions.create(
