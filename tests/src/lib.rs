@@ -2,6 +2,7 @@
 //! and the simulation of the scheduler.
 
 pub mod drive;
+mod fairness;
 pub mod fake;
 mod fake_model;
 pub mod oracle;

@@ -9,6 +9,7 @@ use scheduler::{
     Batch, Event, Executor, Request, RequestId, Scheduler, SequenceId, Stats, SubmitError,
 };
 
+use crate::fairness::Fairness;
 use crate::fake::{FakeConfig, FakeExecutor};
 use crate::record::{Records, ensure};
 use crate::rng::Rng;
@@ -105,6 +106,7 @@ struct Simulation {
     scheduler: Scheduler,
     executor: FakeExecutor,
     records: Records,
+    fairness: Fairness,
     report: Report,
     step: u64,
     /// Steps in a row that told nobody anything.
@@ -126,6 +128,7 @@ impl Simulation {
             }),
             arrivals: arrivals.into(),
             records: Records::default(),
+            fairness: Fairness::new(config),
             report: Report::default(),
             step: 0,
             n_quiet: 0,
@@ -168,6 +171,8 @@ impl Simulation {
             return Ok(());
         };
         self.check_limits(&batch)?;
+        let n_preemptions = self.scheduler.stats().n_preemptions;
+        self.fairness.check_batch(&batch, n_preemptions)?;
         self.scheduler.check()?;
         if self.rng.chance(100) {
             self.submit_arrived()?;
@@ -260,6 +265,7 @@ impl Simulation {
     }
 
     fn apply(&mut self, event: Event) -> Result<(), String> {
+        self.fairness.apply(&event);
         if let Event::PromptScored { logprobs, .. } = &event {
             self.report.n_scores += logprobs.len() as u64;
         }

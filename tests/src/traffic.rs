@@ -51,7 +51,11 @@ pub(crate) fn draw(rng: &mut Rng) -> Traffic {
     let config = SchedulerConfig {
         block_size,
         n_blocks,
-        max_batched_tokens: rng.range(1, 64),
+        max_batched_tokens: if rng.chance(300) {
+            rng.range(1, 8)
+        } else {
+            rng.range(1, 64)
+        },
         max_sequences: rng.range(1, 12),
         max_model_len: max_model_len.clamp(4, 120),
         prefix_cache: rng.chance(750),
