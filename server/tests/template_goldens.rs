@@ -3,6 +3,8 @@
 //! Their texts are not part of this repository: `tests/fetch-templates.sh` downloads them once to
 //! `target/test-data/templates`; `UNDERSTUDY_TEMPLATES_DIR` names another folder.
 
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;

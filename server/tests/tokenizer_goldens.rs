@@ -1,5 +1,7 @@
 //! Tokenizers against the reference implementation: ids, texts and the text of every prefix.
 
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;

@@ -52,21 +52,26 @@ impl Hub {
     }
 }
 
-fn answer(mut stream: TcpStream, behaviour: &mut Behaviour) {
-    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-    let Some(Ok(request)) = lines.next() else {
-        return;
-    };
+/// The path and the headers of a request.
+fn read_request(stream: &TcpStream) -> Option<(String, HashMap<String, String>)> {
+    let mut lines = BufReader::new(stream).lines();
+    let request = lines.next()?.ok()?;
     let mut headers = HashMap::new();
     for line in lines
         .map_while(Result::ok)
         .take_while(|line| !line.is_empty())
     {
-        let (name, value) = line.split_once(": ").unwrap();
+        let (name, value) = line.split_once(": ")?;
         headers.insert(name.to_lowercase(), value.to_string());
     }
+    Some((request.split(' ').nth(1)?.to_string(), headers))
+}
+
+fn answer(mut stream: TcpStream, behaviour: &mut Behaviour) {
+    let Some((path, headers)) = read_request(&stream) else {
+        return;
+    };
     let header = |name: &str| headers.get(name).cloned().unwrap_or_default();
-    let path = request.split(' ').nth(1).unwrap().to_string();
     let range = header("range");
     behaviour
         .seen
