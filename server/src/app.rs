@@ -166,7 +166,15 @@ async fn observe(State(state): State<AppState>, request: Request, next: Next) ->
     let status = response.status().as_u16();
     let elapsed = started.elapsed();
     state.metrics.count_http_request(&route, status);
-    span.in_scope(|| tracing::info!(status, elapsed_ms = elapsed.as_millis(), "answered"));
+    span.in_scope(|| {
+        let elapsed_ms = elapsed.as_millis();
+        // Probes come every few seconds and say nothing.
+        if route == "/health" || route == "/metrics" {
+            tracing::debug!(status, elapsed_ms, "answered");
+        } else {
+            tracing::info!(status, elapsed_ms, "answered");
+        }
+    });
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.insert(HeaderName::from_static("x-request-id"), id);

@@ -1,6 +1,6 @@
 //! The `understudy` command.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -50,6 +50,7 @@ fn init_log(format: LogFormat) {
         .unwrap_or_else(|_| EnvFilter::new("warn,understudy=info"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr);
     match format {
         LogFormat::Text => log.init(),
