@@ -19,6 +19,8 @@ struct Behaviour {
     status: Option<(u16, String)>,
     /// Closes the first connection that downloads a file of more than this many bytes there.
     cut_after: Option<usize>,
+    /// Sends downloads to another host, as the hub does for large files.
+    redirect: Option<String>,
     /// Promised hash of every file instead of the right one.
     wrong_hash: bool,
     /// Path, range and authorization of every request.
@@ -103,12 +105,20 @@ fn answer(mut stream: TcpStream, behaviour: &mut Behaviour) {
             body.as_bytes(),
         );
     }
-    let name = path
-        .split_once("/resolve/")
-        .and_then(|(_, rest)| rest.split_once('/'));
-    let Some(content) = name.and_then(|(_, name)| behaviour.files.get(name)) else {
+    let below = path
+        .strip_prefix("/cdn/")
+        .or_else(|| Some(path.split_once("/resolve/")?.1.split_once('/')?.1));
+    let Some(content) = below.and_then(|name| behaviour.files.get(name)) else {
         return reply(404, "", 0, b"");
     };
+    if let (Some(host), Some(name), false) = (&behaviour.redirect, below, path.starts_with("/cdn/"))
+    {
+        let headers = format!(
+            "Location: {host}/cdn/{name}\r\nX-Linked-ETag: \"{}\"\r\nETag: \"other\"\r\nX-Repo-Commit: {COMMIT}\r\n",
+            hash(content)
+        );
+        return reply(302, &headers, 0, b"");
+    }
     let (start, end) = range
         .strip_prefix("bytes=")
         .unwrap()
@@ -303,6 +313,33 @@ fn content_that_is_not_what_was_promised_is_refused() {
     );
     hub.behaviour.lock().unwrap().wrong_hash = false;
     assert!(resolve_with(Some("hf:org/name:x.gguf"), &settings).is_ok());
+}
+
+#[test]
+fn large_files_come_from_another_host_whose_download_carries_no_token() {
+    let hub = hub(HashMap::from([("x.gguf".to_string(), vec![3; 1000])]));
+    let other = hub.endpoint.replace("127.0.0.1", "localhost");
+    hub.behaviour.lock().unwrap().redirect = Some(other);
+    let scratch = Scratch::new("redirect");
+    let mut settings = scratch.settings(&hub.endpoint);
+    settings.token = Some("secret".into());
+    let source = resolve_with(Some("hf:org/name:x.gguf"), &settings).unwrap();
+    assert_eq!(std::fs::read(source.path).unwrap(), vec![3; 1000]);
+    let downloads: Vec<_> = hub
+        .seen()
+        .into_iter()
+        .filter(|(path, ..)| path.starts_with("/cdn/"))
+        .collect();
+    assert!(
+        downloads.iter().any(|(_, range, _)| range == "bytes=0-"),
+        "{downloads:?}"
+    );
+    // hf-hub 0.5 asks that host for the size (`bytes=0-0`) with the token; the download itself
+    // goes through a redirect, which drops it.
+    let leaks = downloads
+        .iter()
+        .filter(|(_, range, token)| range == "bytes=0-" && !token.is_empty());
+    assert_eq!(leaks.count(), 0, "{downloads:?}");
 }
 
 #[test]
