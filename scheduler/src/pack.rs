@@ -21,14 +21,15 @@ pub(crate) struct Packing {
 
 impl Packing {
     /// How many of its `n_missing` tokens a sequence may compute in this step.
-    pub(crate) fn grant(&mut self, n_missing: usize, is_oldest: bool) -> usize {
+    ///
+    /// Never 0 for the oldest: every other that misses one token had a row in the step before,
+    /// next to the oldest's own, so together they fit the budget.
+    fn grant(&mut self, n_missing: usize) -> usize {
         if n_missing == 1 {
             self.n_single = self.n_single.saturating_sub(1);
             return self.n_left.min(1);
         }
-        // The oldest moves on even if the others could use up the budget token by token.
-        let at_least = usize::from(is_oldest).min(self.n_left);
-        n_missing.min(self.n_spare().max(at_least))
+        n_missing.min(self.n_spare())
     }
 
     /// Tokens that are not set aside.
@@ -73,11 +74,11 @@ impl Scheduler {
 
     fn pack_running(&mut self, packing: &mut Packing) {
         let ages: Vec<Age> = self.running.keys().copied().collect();
-        for (i, age) in ages.into_iter().enumerate() {
+        for age in ages {
             let Some(running) = self.running.get(&age) else {
                 break; // It was preempted in this step, and so were all the younger ones.
             };
-            let n_wanted = packing.grant(running.n_missing(), i == 0);
+            let n_wanted = packing.grant(running.n_missing());
             let n_tokens = self.find_room(age, n_wanted, packing);
             if n_tokens > 0 {
                 self.pack_row(age, n_tokens, packing);
