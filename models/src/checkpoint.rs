@@ -114,6 +114,14 @@ impl Checkpoint {
         }
     }
 
+    /// Gives the pages of weights read so far back to the system.
+    pub(crate) fn drop_pages(&self) {
+        match &self.container {
+            Container::HuggingFace { shards, .. } => shards.drop_pages(),
+            Container::Gguf(gguf) => gguf.drop_pages(),
+        }
+    }
+
     /// Names of all tensors, sorted.
     pub(crate) fn tensor_names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
         match &self.container {

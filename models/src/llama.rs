@@ -99,18 +99,24 @@ impl Model {
         let head = (!config.tied_embeddings)
             .then(|| weights.matrix(names.head, vocab, hidden))
             .transpose()?;
+        let embedding = weights.matrix(names.embedding, vocab, hidden)?;
+        let mut layers = Vec::with_capacity(config.n_layers);
+        for layer in 0..config.n_layers {
+            // What is packed is not needed as it was stored: the peak stays near the result.
+            checkpoint.drop_pages();
+            layers.push(Layer::load(&weights, &config, names, layer)?);
+        }
         let model = Self {
             rope_style: rope_style(is_gguf),
-            embedding: weights.matrix(names.embedding, vocab, hidden)?,
-            layers: (0..config.n_layers)
-                .map(|layer| Layer::load(&weights, &config, names, layer))
-                .collect::<Result<_, _>>()?,
+            embedding,
+            layers,
             final_norm: weights.vector(&format!("{}.weight", names.final_norm), hidden)?,
             head,
             device: device.clone(),
             config,
         };
         weights.finish()?;
+        checkpoint.drop_pages();
         Ok(model)
     }
 

@@ -116,6 +116,12 @@ impl Shards {
         &self.path
     }
 
+    pub(crate) fn drop_pages(&self) {
+        for (_, mapped) in &self.files {
+            mapped.drop_pages();
+        }
+    }
+
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }

@@ -1,4 +1,5 @@
 //! config.json: both spellings, and what is refused.
+#![expect(clippy::unwrap_used, reason = "what cannot fail may panic in a test")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Safetensors: sharded and single, whole and damaged.
+#![expect(clippy::unwrap_used, reason = "what cannot fail may panic in a test")]
 
 mod common;
 

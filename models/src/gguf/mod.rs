@@ -70,6 +70,10 @@ impl Gguf {
             .map(|(key, value)| (key.as_str(), value))
     }
 
+    pub(crate) fn drop_pages(&self) {
+        self.file.drop_pages();
+    }
+
     pub(crate) fn tensor_names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }

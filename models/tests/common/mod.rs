@@ -3,6 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
+use kernels::{CpuOptions, Device, KvType, Numerics};
+use models::{Checkpoint, Model, ModelRunner, RunnerOptions};
+use scheduler::{BatchRow, BlockId, PromptScoring, RequestId, SequenceId};
+
 /// A directory that is removed again.
 #[derive(Debug)]
 pub(crate) struct Scratch(PathBuf);
@@ -10,7 +14,7 @@ pub(crate) struct Scratch(PathBuf);
 impl Scratch {
     pub(crate) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("models-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
+        std::fs::create_dir_all(&path).expect("a directory for temporary files");
         Self(path)
     }
 
@@ -20,7 +24,7 @@ impl Scratch {
 
     pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         let path = self.0.join(name);
-        std::fs::write(&path, bytes).unwrap();
+        std::fs::write(&path, bytes).expect("room for a small file");
         path
     }
 }
@@ -43,6 +47,48 @@ pub(crate) fn refusal(path: &Path) -> String {
     match models::Checkpoint::open(path) {
         Ok(_) => panic!("{} must be refused", path.display()),
         Err(error) => error.to_string(),
+    }
+}
+
+/// Sizes of the runner below.
+pub(crate) const N_BLOCKS: usize = 32;
+pub(crate) const BLOCK_SIZE: usize = 4;
+pub(crate) const MAX_BATCHED_TOKENS: usize = 40;
+pub(crate) const MAX_MODEL_LEN: usize = 64;
+
+/// A checkpoint with room for a few short sequences, in f32.
+pub(crate) fn runner(path: &Path) -> ModelRunner {
+    let device = Device::cpu(CpuOptions::default());
+    let checkpoint = Checkpoint::open(path).expect("it opens");
+    let model = Model::load(&checkpoint, &device, Numerics::F32, None).expect("it loads");
+    let options = RunnerOptions {
+        n_blocks: N_BLOCKS,
+        block_size: BLOCK_SIZE,
+        kv_type: KvType::F32,
+        max_batched_tokens: MAX_BATCHED_TOKENS,
+        max_model_len: MAX_MODEL_LEN,
+    };
+    ModelRunner::new(model, options).expect("little memory is needed")
+}
+
+/// A row of the first tokens of sequence `request`, each scored against the next.
+pub(crate) fn scored_row(request: u64, tokens: &[u32], first_block: u32) -> BatchRow {
+    let n_blocks = tokens.len().div_ceil(BLOCK_SIZE) as u32;
+    BatchRow {
+        sequence: SequenceId {
+            request: RequestId(request),
+            index: 0,
+        },
+        tokens: tokens.to_vec(),
+        start: 0,
+        blocks: (first_block..first_block + n_blocks).map(BlockId).collect(),
+        adapter: None,
+        sample: None,
+        scoring: Some(PromptScoring {
+            first: 0,
+            targets: tokens[1..].to_vec(),
+            n_top: 5,
+        }),
     }
 }
 
@@ -75,7 +121,13 @@ impl GgufWriter {
     }
 
     /// `shape`: innermost first, as in the file.
-    pub(crate) fn tensor(&mut self, name: &str, shape: &[u64], ty: u32, bytes: Vec<u8>) -> &mut Self {
+    pub(crate) fn tensor(
+        &mut self,
+        name: &str,
+        shape: &[u64],
+        ty: u32,
+        bytes: Vec<u8>,
+    ) -> &mut Self {
         self.tensors
             .push((name.to_string(), shape.to_vec(), ty, bytes));
         self

@@ -85,16 +85,19 @@ pub(crate) fn case(value: &Value) -> Case {
     }
 }
 
-/// The largest distance of what was computed from an expected top ten. A token that is not
-/// among the best that were reported is infinitely far.
-pub(crate) fn distance(expected: &Top, found: &TokenLogprobs) -> f64 {
-    let mut largest = 0.0_f64;
-    for (&id, &logprob) in expected.ids.iter().zip(&expected.logprobs) {
-        let entry = found.top.iter().find(|entry| entry.token == id);
-        let difference = entry.map_or(f64::INFINITY, |entry| away(entry, logprob));
-        largest = largest.max(difference);
+impl Top {
+    /// How far each of the ten is from what was computed. A token that is not among the best
+    /// that were reported is infinitely far.
+    pub(crate) fn differences<'a>(
+        &'a self,
+        found: &'a TokenLogprobs,
+    ) -> impl Iterator<Item = f64> + 'a {
+        let expected = self.ids.iter().zip(&self.logprobs);
+        expected.map(|(id, logprob)| {
+            let entry = found.top.iter().find(|entry| entry.token == *id);
+            entry.map_or(f64::INFINITY, |entry| away(entry, *logprob))
+        })
     }
-    largest
 }
 
 pub(crate) fn away(found: &TokenLogprob, expected: f64) -> f64 {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use scheduler::{Request, SamplingParams};
 
-use crate::expected::{self, Case, away, distance};
+use crate::expected::{self, Case, away};
 use crate::serve::{Machine, Outcome, Served, Server, greedy};
 
 const TOLERANCE: f64 = 2e-4;
@@ -33,7 +33,7 @@ fn largest_distance(case: &Case, outcome: &Outcome, ambiguous: f64) -> f64 {
     after.push(first.expect("log-probabilities were asked for"));
     assert_eq!(after.len(), case.ids.len());
     for (top, found) in case.top.iter().zip(&after[case.pos0..]) {
-        largest = largest.max(distance(top, found));
+        largest = top.differences(found).fold(largest, f64::max);
     }
     let greedy = &case.greedy;
     for (step, token) in outcome.tokens.iter().enumerate() {
@@ -97,7 +97,6 @@ fn check(model: &str) {
         .collect();
     for (i, case) in cases.iter().enumerate() {
         let largest = largest_distance(case, &alone[2 * i], AMBIGUOUS);
-        println!("{model}, {} tokens: {largest:.2e}", case.ids.len());
         assert!(largest <= TOLERANCE, "{model}: {largest}");
         if !case.last_logits.is_empty() {
             let outcome = roomy.serve_alone(&greedy(&case.ids, 1, 255));
@@ -137,7 +136,6 @@ fn check_native(model: &str) {
     for case in cases(model) {
         let outcome = server.serve_alone(&greedy(&case.ids, N_GREEDY, 60));
         let largest = largest_distance(&case, &outcome, bound);
-        println!("{model} native, {} tokens: {largest:.2e}", case.ids.len());
         assert!(largest <= bound, "{model}: {largest} over {bound}");
     }
 }
