@@ -69,7 +69,16 @@ fn read_request(stream: &TcpStream) -> Option<(String, HashMap<String, String>)>
     Some((request.split(' ').nth(1)?.to_string(), headers))
 }
 
-fn answer(mut stream: TcpStream, behaviour: &mut Behaviour) {
+fn reply(mut stream: &TcpStream, status: u16, headers: &str, n_bytes: usize, body: &[u8]) {
+    let head = format!(
+        "HTTP/1.1 {status} X\r\nContent-Length: {n_bytes}\r\nConnection: close\r\n{headers}\r\n"
+    );
+    // The client may have gone, as after a cut.
+    drop(stream.write_all(head.as_bytes()));
+    drop(stream.write_all(body));
+}
+
+fn answer(stream: TcpStream, behaviour: &mut Behaviour) {
     let Some((path, headers)) = read_request(&stream) else {
         return;
     };
@@ -78,18 +87,10 @@ fn answer(mut stream: TcpStream, behaviour: &mut Behaviour) {
     behaviour
         .seen
         .push((path.clone(), range.clone(), header("authorization")));
-    let mut reply = |status: u16, headers: &str, n_bytes: usize, body: &[u8]| {
-        // The client may have gone, as after a cut.
-        drop(write!(
-            stream,
-            "HTTP/1.1 {status} X\r\nContent-Length: {n_bytes}\r\nConnection: close\r\n{headers}\r\n"
-        ));
-        drop(stream.write_all(body));
-    };
     if let Some((status, below)) = &behaviour.status
         && path.contains(below)
     {
-        return reply(*status, "", 0, b"");
+        return reply(&stream, *status, "", 0, b"");
     }
     if path.starts_with("/api/models/") && !path.contains("/other/") {
         let siblings: Vec<_> = behaviour
@@ -99,17 +100,23 @@ fn answer(mut stream: TcpStream, behaviour: &mut Behaviour) {
             .collect();
         let body = json!({"sha": COMMIT, "siblings": siblings}).to_string();
         return reply(
+            &stream,
             200,
             "Content-Type: application/json\r\n",
             body.len(),
             body.as_bytes(),
         );
     }
+    serve_file(&stream, &path, &range, behaviour);
+}
+
+/// A file or a part of it, or the way to it.
+fn serve_file(stream: &TcpStream, path: &str, range: &str, behaviour: &mut Behaviour) {
     let below = path
         .strip_prefix("/cdn/")
         .or_else(|| Some(path.split_once("/resolve/")?.1.split_once('/')?.1));
     let Some(content) = below.and_then(|name| behaviour.files.get(name)) else {
-        return reply(404, "", 0, b"");
+        return reply(stream, 404, "", 0, b"");
     };
     if let (Some(host), Some(name), false) = (&behaviour.redirect, below, path.starts_with("/cdn/"))
     {
@@ -117,7 +124,7 @@ fn answer(mut stream: TcpStream, behaviour: &mut Behaviour) {
             "Location: {host}/cdn/{name}\r\nX-Linked-ETag: \"{}\"\r\nETag: \"other\"\r\nX-Repo-Commit: {COMMIT}\r\n",
             hash(content)
         );
-        return reply(302, &headers, 0, b"");
+        return reply(stream, 302, &headers, 0, b"");
     }
     let (start, end) = range
         .strip_prefix("bytes=")
@@ -126,7 +133,7 @@ fn answer(mut stream: TcpStream, behaviour: &mut Behaviour) {
         .unwrap();
     let start: usize = start.parse().unwrap();
     if start >= content.len() {
-        return reply(416, "", 0, b"");
+        return reply(stream, 416, "", 0, b"");
     }
     let end = end.parse().map_or(content.len(), |end: usize| end + 1);
     let hash = if behaviour.wrong_hash {
@@ -145,7 +152,7 @@ fn answer(mut stream: TcpStream, behaviour: &mut Behaviour) {
         body = &body[..n];
         behaviour.cut_after = None;
     }
-    reply(206, &headers, n_bytes, body);
+    reply(stream, 206, &headers, n_bytes, body);
 }
 
 fn hash(content: &[u8]) -> String {
