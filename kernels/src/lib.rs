@@ -8,7 +8,7 @@
 //! Every output row is computed in an order fixed by its own shape, so a row's bits do not
 //! depend on how many other rows there are: batch invariance starts here.
 
-#![allow(
+#![expect(
     unsafe_code,
     reason = "vector instructions, mapped memory and threads' shared slices live here"
 )]

@@ -58,6 +58,7 @@ pub struct PagedAttention<'a> {
     pub q: &'a Buffer,
     pub kv: &'a KvCache,
     pub layer: usize,
+    /// In ascending order of their rows, which do not overlap.
     pub rows: &'a [AttentionRow<'a>],
     pub n_heads: usize,
     /// Multiplies `q . k` before the softmax.

@@ -10,7 +10,8 @@ use common::{DENSE, QUANTIZED, Rng, assert_same, devices};
 use kernels::{Buffer, Linear, Numerics, WeightType, dequantize};
 
 fn floats(base64: &serde_json::Value) -> Vec<f32> {
-    let bytes = STANDARD.decode(base64.as_str().unwrap()).unwrap();
+    let base64 = base64.as_str().expect("a string");
+    let bytes = STANDARD.decode(base64).expect("base64");
     let (floats, rest) = bytes.as_chunks();
     assert!(rest.is_empty());
     floats.iter().map(|&x| f32::from_le_bytes(x)).collect()

@@ -30,12 +30,33 @@ pub(crate) fn step(ty: WeightType) -> (usize, usize) {
 
 /// Packs up to 16 rows of `n_in` values into one zeroed tile.
 pub(crate) fn pack(ty: WeightType, rows: &[u8], n_in: usize, tile: &mut [u8]) {
-    let width = ty.block_bytes();
-    let (step, step_bytes) = step(ty);
-    for (column, row) in rows.chunks_exact(n_in * width).enumerate() {
-        for (k, value) in row.chunks_exact(width).enumerate() {
-            let at = k / step * step_bytes + (column * step + k % step) * width;
-            tile[at..at + width].copy_from_slice(value);
+    match ty {
+        WeightType::F16 => pack_units::<2>(rows, n_in * 2, tile),
+        WeightType::BF16 => pack_units::<4>(rows, n_in * 2, tile),
+        WeightType::F32 => pack_units::<4>(rows, n_in * 4, tile),
+        _ => unreachable!("{ty:?} is not dense"),
+    }
+}
+
+/// Deals out units of `N` bytes (what one column has in one step): unit `i` of column `c` goes
+/// to place `i * 16 + c`. Some units of all columns at a time, so that lines are filled while
+/// they are near.
+fn pack_units<const N: usize>(rows: &[u8], row_bytes: usize, tile: &mut [u8]) {
+    const NEAR: usize = 128;
+    let (places, _) = tile.as_chunks_mut::<N>();
+    for (part, places) in places.chunks_mut(NEAR * TILE).enumerate() {
+        for (column, row) in rows.chunks_exact(row_bytes).enumerate() {
+            let (units, rest) = row.as_chunks::<N>();
+            let units = &units[(part * NEAR).min(units.len())..];
+            let steps = places.chunks_exact_mut(TILE);
+            let n_steps = steps.len();
+            for (step, unit) in steps.zip(units) {
+                step[column] = *unit;
+            }
+            if units.len() < n_steps {
+                // Half a pair of bf16 at the end of an odd row.
+                places[units.len() * TILE + column][..rest.len()].copy_from_slice(rest);
+            }
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::{LinearCall, Numerics, WeightType};
 
 /// Chunks that a region is cut into for each thread, so that a slow thread can be relieved.
 const CHUNKS_PER_THREAD: usize = 8;
-/// Tiles of a chunk are a multiple of this: the most that a block takes.
+/// Tiles of a chunk are a multiple of this, the most that a block takes.
 const CHUNK_TILES: usize = 4;
 
 /// Scratch of linear layers, kept between steps.
@@ -152,26 +152,37 @@ struct Walk<'a, B: Blocks> {
 }
 
 impl<B: Blocks> Kernel for Walk<'_, B> {
-    /// Tiles outside, rows inside: weights stay near while rows pass. One row takes four tiles
-    /// at once, which are four streams of memory.
+    /// Tiles outside, rows inside: weights stay near while rows pass. What rows are left of
+    /// blocks of four takes four tiles at once: four streams of memory, and enough sums under
+    /// way to hide the latency of each.
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let n_rows = self.chunk.n_rows;
-        let mut tile = self.chunk.first_tile;
-        while tile < self.chunk.end_tile {
-            let n_tiles = self.chunk.end_tile - tile;
-            if n_rows == 1 && n_tiles >= 4 {
-                self.rows::<S, 4, 1>(s, tile, 0);
-                tile += 4;
-            } else if S::WIDE && n_rows > 1 && n_tiles >= 2 {
-                let next = self.rows::<S, 2, 4>(s, tile, 0);
-                self.rows::<S, 2, 1>(s, tile, next);
-                tile += 2;
+        let Chunk {
+            n_rows,
+            first_tile: mut tile,
+            end_tile,
+            ..
+        } = *self.chunk;
+        while tile + CHUNK_TILES <= end_tile {
+            if S::WIDE {
+                self.rows::<S, 2, 4>(s, tile, 0);
+                self.rows::<S, 2, 4>(s, tile + 2, 0);
             } else {
-                let next = self.rows::<S, 1, 4>(s, tile, 0);
-                self.rows::<S, 1, 1>(s, tile, next);
-                tile += 1;
+                for t in 0..CHUNK_TILES {
+                    self.rows::<S, 1, 4>(s, tile + t, 0);
+                }
             }
+            let next = n_rows / 4 * 4;
+            match n_rows - next {
+                3 if S::WIDE => self.rows::<S, CHUNK_TILES, 3>(s, tile, next),
+                2 if S::WIDE => self.rows::<S, CHUNK_TILES, 2>(s, tile, next),
+                _ => self.rows::<S, CHUNK_TILES, 1>(s, tile, next),
+            };
+            tile += CHUNK_TILES;
+        }
+        for tile in tile..end_tile {
+            let next = self.rows::<S, 1, 4>(s, tile, 0);
+            self.rows::<S, 1, 1>(s, tile, next);
         }
     }
 }
