@@ -47,7 +47,10 @@ fn machine(config: SchedulerConfig) -> (Scheduler, Counting) {
         n_tokens: 0,
         batches: Vec::new(),
     };
-    (Scheduler::new(config).unwrap(), executor)
+    (
+        Scheduler::new(config).expect("a possible machine"),
+        executor,
+    )
 }
 
 /// `n_prompt` tokens that begin as those of every other request with the same `stem`.
