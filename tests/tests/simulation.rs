@@ -105,7 +105,7 @@ fn alone(request: &Request, index: u32) -> Vec<TokenId> {
 }
 
 #[test]
-fn two_thousand_seeds() {
+fn simulation_of_two_thousand_seeds() {
     let mut total = Report::default();
     for seed in 0..2_000 {
         match simulation::run(seed) {
@@ -124,7 +124,7 @@ fn two_thousand_seeds() {
 }
 
 #[test]
-fn a_seed_is_a_simulation() {
+fn simulation_is_replayed_by_its_seed() {
     assert_eq!(simulation::run(7), simulation::run(7));
     assert_ne!(simulation::run(7), simulation::run(8));
 }
