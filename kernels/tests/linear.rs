@@ -227,3 +227,26 @@ fn weights_of_wrong_sizes_are_errors() {
         }
     ));
 }
+
+#[test]
+fn many_rows_and_many_callers_change_nothing() {
+    // Enough groups that quantizing activations is shared between threads too.
+    let (n_out, n_in, n_rows) = (100, 512, 70);
+    let mut rng = Rng(6);
+    let source = rng.weights(WeightType::Q4_1, n_out, n_in);
+    let x = rng.values(n_rows * n_in);
+    for device in devices() {
+        let weight = Linear::pack(&device, &source, Numerics::Native).unwrap();
+        let all = run(&device, &weight, &x, None);
+        let row = |row: usize| {
+            let alone = run(&device, &weight, &x[row * n_in..][..n_in], None);
+            assert_same(&alone, &all[row * n_out..][..n_out], "a row alone");
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..n_rows).for_each(row));
+            scope.spawn(|| (0..n_rows).rev().for_each(row));
+            let again = run(&device, &weight, &x, None);
+            assert_same(&again, &all, "beside other callers");
+        });
+    }
+}

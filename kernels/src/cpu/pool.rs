@@ -120,7 +120,7 @@ impl Pool {
             (0..n_chunks).for_each(|chunk| work(chunk, 0));
             return;
         }
-        let _turn = lock(&self.region);
+        let turn = lock(&self.region);
         let shared = &*self.shared;
         // SAFETY: only erases the lifetime; the region ends before this borrow does.
         let work = unsafe { std::mem::transmute::<&Work<'_>, &'static Work<'static>>(work) };
@@ -137,7 +137,7 @@ impl Pool {
         shared.close();
         let panic = lock(&shared.panic).take();
         if let Some(payload) = panic {
-            drop(_turn);
+            drop(turn);
             resume_unwind(payload);
         }
     }
