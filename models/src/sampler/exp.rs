@@ -10,9 +10,13 @@ pub(super) const CHUNK: usize = 256;
 /// a relative error below 3e-7. Plain arithmetic, so that loops of it become vector code.
 #[inline]
 pub(super) fn exp(logit: f32, greatest: f32, scale: f32) -> f32 {
-    let power = ((logit - greatest) * scale * std::f32::consts::LOG2_E).max(-126.0);
-    let whole = (power + 0.5).floor();
-    let part = (power - whole) * std::f32::consts::LN_2;
+    /// Adding it leaves the nearest integer in the low bits of the sum.
+    const ROUND: f32 = 12_582_912.0;
+    let power = (logit - greatest) * scale * std::f32::consts::LOG2_E;
+    // Anything smaller is as good as this. Written so that no number but a number passes.
+    let power = if power > -126.0 { power } else { -126.0 };
+    let shifted = power + ROUND;
+    let part = (power - (shifted - ROUND)) * std::f32::consts::LN_2;
     let series = 1.0 / 720.0;
     let series = series * part + 1.0 / 120.0;
     let series = series * part + 1.0 / 24.0;
@@ -20,8 +24,9 @@ pub(super) fn exp(logit: f32, greatest: f32, scale: f32) -> f32 {
     let series = series * part + 0.5;
     let series = series * part + 1.0;
     let series = series * part + 1.0;
-    // The exponent's bits of a power of two; `whole` is within -126..=0 as `logit <= greatest`.
-    let two_to_whole = f32::from_bits(((whole as i32 + 127) as u32) << 23);
+    // The exponent's bits of a power of two; the whole power is within -126..=0.
+    let whole = shifted.to_bits().wrapping_sub(ROUND.to_bits());
+    let two_to_whole = f32::from_bits(whole.wrapping_add(127) << 23);
     let value = series * two_to_whole;
     if logit == f32::NEG_INFINITY {
         0.0

@@ -4,6 +4,7 @@ use scheduler::{TokenId, TokenLogprob, TokenLogprobs};
 
 use super::exp::{CHUNK, sum};
 use super::filter::by_rank;
+use super::scan;
 
 /// Natural-log probabilities of `chosen` and of the `n_top` best. `scratch` is overwritten.
 pub(super) fn of(
@@ -12,7 +13,7 @@ pub(super) fn of(
     n_top: u8,
     scratch: &mut Vec<(f32, u32)>,
 ) -> TokenLogprobs {
-    let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let greatest = scan::greatest(logits);
     let total: f64 = logits
         .chunks(CHUNK)
         .map(|chunk| sum(chunk, greatest, 1.0))

@@ -13,6 +13,7 @@ mod filter;
 mod logprobs;
 mod penalties;
 mod random;
+mod scan;
 
 use scheduler::{ExecutorError, SampleSpec, SampledToken, SamplingParams, TokenId, TokenLogprobs};
 
@@ -96,27 +97,24 @@ fn draw(
 
 /// The id of the greatest logit, the lowest on a tie.
 fn greatest(logits: &[f32]) -> Result<TokenId, ExecutorError> {
-    let mut best = 0;
-    for (id, &logit) in logits.iter().enumerate() {
-        if logit > logits[best] {
-            best = id;
-        }
+    let greatest = scan::greatest(logits);
+    let first = logits.iter().position(|&logit| logit == greatest);
+    match first {
+        Some(id) if greatest > f32::NEG_INFINITY => Ok(id as TokenId),
+        _ => Err(ExecutorError("no token is left to draw".to_string())),
     }
-    if logits[best] == f32::NEG_INFINITY {
-        return Err(ExecutorError("no token is left to draw".to_string()));
-    }
-    Ok(best as TokenId)
 }
 
 fn check_numbers(logits: &[f32]) -> Result<(), ExecutorError> {
-    let is_bad = |x: &f32| x.is_nan() || *x == f32::INFINITY;
-    match logits.iter().position(is_bad) {
-        None => Ok(()),
-        Some(id) => Err(ExecutorError(format!(
-            "the logit of token {id} is {}",
-            logits[id]
-        ))),
+    if scan::are_usable(logits) {
+        return Ok(());
     }
+    let is_bad = |x: &f32| x.is_nan() || *x == f32::INFINITY;
+    let id = logits.iter().position(is_bad).unwrap_or(0);
+    Err(ExecutorError(format!(
+        "the logit of token {id} is {}",
+        logits[id]
+    )))
 }
 
 #[cfg(test)]

@@ -173,6 +173,38 @@ fn filters_keep_exactly_the_right_tokens() {
 }
 
 #[test]
+fn shortcuts_keep_what_a_full_sort_keeps() {
+    let mut candidates = super::filter::Candidates::default();
+    // From nearly flat to nearly certain, with many ties, over more than one piece and chunk.
+    for (n, spread) in [(70, 3.0), (1500, 0.5), (5000, 12.0), (5000, 60.0)] {
+        let logits: Vec<f32> = noise(n, spread)
+            .iter()
+            .map(|x| (x * 8.0).round() / 8.0 + 0.0)
+            .collect();
+        let best = super::greatest(&logits).unwrap();
+        for top_k in [0, 1, 5, 50, 700] {
+            for top_p in [0.1, 0.5, 0.93, 0.9999, 1.0] {
+                for (min_p, temperature) in [(0.0, 1.0), (0.07, 0.7), (0.0, 3.0), (0.3, 1.5)] {
+                    let params = SamplingParams {
+                        temperature,
+                        top_k,
+                        top_p,
+                        min_p,
+                        ..SamplingParams::default()
+                    };
+                    if matches!(top_k, 0 | 700) && top_p == 1.0 && min_p == 0.0 {
+                        continue;
+                    }
+                    candidates.draw(&logits, best, &params, 0.5);
+                    let expected: Vec<u32> = expected(&logits, &params).into_keys().collect();
+                    assert_eq!(candidates.kept_ids(), expected, "{n}, {spread}: {params:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn greedy_takes_the_lowest_id_on_a_tie() {
     let greedy = spec(SamplingParams {
         temperature: 0.0,
