@@ -18,7 +18,7 @@ fn demo_model() -> PathBuf {
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))
         .expect("HOME or XDG_CACHE_HOME is set");
-    let path = cache.join("understudy").join(FILE);
+    let path = cache.join("understudy/models").join(FILE);
     assert!(
         path.is_file(),
         "{} is missing. Fetch it by starting the server once without arguments (`cargo run \
