@@ -9,10 +9,12 @@ use anyhow::{Context, Result, ensure};
 /// Where tools and data that tests need are installed: inside the clone, never beside it.
 const VENV: &str = "target/venv";
 
+type Step = (&'static str, fn(&Path) -> Result<()>);
+
 /// Runs all checks in order and stops at the first that fails.
 pub(crate) fn run() -> Result<()> {
     let root = root();
-    let steps: [(&str, fn(&Path) -> Result<()>); 6] = [
+    let steps: [Step; 6] = [
         ("format", format),
         ("install tools", install_tools),
         ("dependencies", deny),
