@@ -3,29 +3,29 @@
 use std::path::PathBuf;
 
 use serde_json::Value;
+use understudy::source::{self, SourceSettings};
 
 use crate::expected::{self, Greedy, Top, away};
 use crate::serve::{Machine, Server, greedy};
 
-const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
-
-/// The demo model's file, where the server caches it.
+/// The demo model's file, from the caches of the server: tests fetch nothing.
 fn demo_model() -> PathBuf {
     if let Some(path) = std::env::var_os("UNDERSTUDY_TEST_DEMO_GGUF") {
         return PathBuf::from(path);
     }
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))
-        .expect("HOME or XDG_CACHE_HOME is set");
-    let path = cache.join("understudy/models").join(FILE);
-    assert!(
-        path.is_file(),
-        "{} is missing. Fetch it by starting the server once without arguments (`cargo run \
-         --release --bin understudy`), or set UNDERSTUDY_TEST_DEMO_GGUF to a copy of it",
-        path.display()
-    );
-    path
+    let settings = SourceSettings {
+        offline: true,
+        python: "no-python".into(),
+        ..SourceSettings::from_env().expect("a place for caches")
+    };
+    match source::resolve_with(None, &settings) {
+        Ok(found) => found.path,
+        Err(error) => panic!(
+            "The demo model is not in the cache. Fetch it by starting the server once without \
+             arguments (`cargo run --release --bin understudy`), or set \
+             UNDERSTUDY_TEST_DEMO_GGUF to a copy of it. {error}"
+        ),
+    }
 }
 
 struct Case {
