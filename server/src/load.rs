@@ -1,5 +1,6 @@
 //! From a model's name to everything that serves it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use kernels::{CpuOptions, Device};
@@ -57,6 +58,9 @@ pub fn load(settings: &Settings, source: &ModelSource) -> Result<Loaded, StartEr
     // Small files first: their errors should not wait for the weights.
     let tokenizer = Tokenizer::load(&checkpoint)?;
     let template = ChatTemplate::load(&checkpoint)?;
+    if let Some(template) = &template {
+        try_template(&checkpoint, template)?;
+    }
     let config = checkpoint.config().clone();
     let device = Device::cpu(CpuOptions {
         n_threads: settings.n_threads,
@@ -112,6 +116,37 @@ pub fn load(settings: &Settings, source: &ModelSource) -> Result<Loaded, StartEr
         plan,
         description,
     })
+}
+
+/// Renders the simplest conversation there is. A template that cannot do that would fail every
+/// request, and it is better to know now.
+fn try_template(checkpoint: &Checkpoint, template: &ChatTemplate) -> Result<(), TemplateError> {
+    let messages = serde_json::json!([{"role": "user", "content": "Hello."}]);
+    let rendered = template.render(&messages, None, true, &serde_json::Map::new());
+    match rendered {
+        Ok(_) => Ok(()),
+        Err(TemplateError::Raised(message)) => Err(TemplateError::Failed {
+            file: template_file(checkpoint).display().to_string(),
+            message: format!("it refuses a conversation of one user message: {message}"),
+        }),
+        Err(failed) => Err(failed),
+    }
+}
+
+/// Where a checkpoint's template is from.
+fn template_file(checkpoint: &Checkpoint) -> PathBuf {
+    match (checkpoint.dir(), checkpoint.gguf()) {
+        (Some(dir), _) => {
+            let own = dir.join("chat_template.jinja");
+            if own.exists() {
+                own
+            } else {
+                dir.join("tokenizer_config.json")
+            }
+        }
+        (None, Some(gguf)) => gguf.path().to_path_buf(),
+        (None, None) => PathBuf::new(),
+    }
 }
 
 fn names(settings: &Settings, source: &ModelSource) -> Vec<String> {

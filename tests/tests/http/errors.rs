@@ -24,6 +24,7 @@ fn check(answer: &Answer, status: u16, param: Option<&str>, code: Option<&str>, 
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 async fn parameters_of_chat() {
     let server = Server::start(Options::default());
     let cases: &[(Value, &str, &str, &str)] = &[
@@ -255,6 +256,7 @@ async fn parameters_of_chat() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 async fn parameters_of_completions() {
     let server = Server::start(Options::default());
     let cases: &[(Value, &str, &str, &str)] = &[

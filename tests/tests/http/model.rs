@@ -8,7 +8,7 @@ use scheduler::{
 use tests::fake::{FakeConfig, FakeExecutor};
 
 /// Executes as strictly as the fake does, and then draws from a script.
-pub struct ScriptedModel {
+pub(crate) struct ScriptedModel {
     fake: FakeExecutor,
     /// Tokens of every answer, in order; after the last, the last again. Without a script the
     /// fake's own draws stand.
@@ -19,23 +19,23 @@ pub struct ScriptedModel {
 
 /// What happens to a batch that computes a certain token.
 #[derive(Clone, Copy, Debug)]
-pub enum Fault {
+pub(crate) enum Fault {
     PanicAt(u32),
     ErrorAt(u32),
 }
 
 /// Holds every step back until opened.
 #[derive(Clone, Default)]
-pub struct Gate {
+pub(crate) struct Gate {
     is_closed: Arc<(Mutex<bool>, Condvar)>,
 }
 
 impl Gate {
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         *self.is_closed.0.lock().unwrap() = true;
     }
 
-    pub fn open(&self) {
+    pub(crate) fn open(&self) {
         *self.is_closed.0.lock().unwrap() = false;
         self.is_closed.1.notify_all();
     }
@@ -52,7 +52,7 @@ impl Gate {
 }
 
 impl ScriptedModel {
-    pub fn new(
+    pub(crate) fn new(
         config: FakeConfig,
         script: Option<Vec<u32>>,
         gate: Gate,

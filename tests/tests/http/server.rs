@@ -20,27 +20,27 @@ use understudy::text::{ChatTemplate, Tokenizer};
 
 use crate::model::{Fault, Gate, ScriptedModel};
 
-pub const MODEL: &str = "org/mini:v1";
-pub const N_VOCAB: u32 = 512;
+pub(crate) const MODEL: &str = "org/mini:v1";
+pub(crate) const N_VOCAB: u32 = 512;
 /// `<|im_end|>` of the tokenizer used here.
-pub const EOS: u32 = 2;
+pub(crate) const EOS: u32 = 2;
 const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}\
     <|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 /// How a test wants its server.
-pub struct Options {
+pub(crate) struct Options {
     /// What the model says; `None`: whatever the fake draws.
-    pub says: Option<&'static str>,
-    pub fault: Option<&'static str>,
-    pub fault_is_error: bool,
-    pub keys: Vec<&'static str>,
-    pub max_queued: usize,
-    pub max_sequences: usize,
-    pub max_model_len: usize,
-    pub max_body_bytes: usize,
-    pub seed: Option<u64>,
-    pub has_template: bool,
-    pub tokenizer: &'static str,
+    pub(crate) says: Option<&'static str>,
+    pub(crate) fault: Option<&'static str>,
+    pub(crate) fault_is_error: bool,
+    pub(crate) keys: Vec<&'static str>,
+    pub(crate) max_queued: usize,
+    pub(crate) max_sequences: usize,
+    pub(crate) max_model_len: usize,
+    pub(crate) max_body_bytes: usize,
+    pub(crate) seed: Option<u64>,
+    pub(crate) has_template: bool,
+    pub(crate) tokenizer: &'static str,
 }
 
 impl Default for Options {
@@ -62,33 +62,33 @@ impl Default for Options {
 }
 
 /// A running server.
-pub struct Server {
-    pub app: Router,
-    pub engine: Option<Engine>,
-    pub metrics: Arc<Metrics>,
-    pub gate: Gate,
-    pub tokenizer: Tokenizer,
+pub(crate) struct Server {
+    pub(crate) app: Router,
+    pub(crate) engine: Option<Engine>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) gate: Gate,
+    pub(crate) tokenizer: Tokenizer,
 }
 
 /// An answer, read whole.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub text: String,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {}", self.text))
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
     /// The data of all events of a stream, `[DONE]` included.
-    pub fn events(&self) -> Vec<String> {
+    pub(crate) fn events(&self) -> Vec<String> {
         let events = self.text.split("\n\n").filter(|event| !event.is_empty());
         events
             .map(|event| {
@@ -101,7 +101,7 @@ impl Answer {
     }
 
     /// The chunks of a stream.
-    pub fn chunks(&self) -> Vec<Value> {
+    pub(crate) fn chunks(&self) -> Vec<Value> {
         let events = self.events();
         let (done, chunks) = events.split_last().expect("a stream has events");
         assert_eq!(done, "[DONE]");
@@ -119,7 +119,7 @@ fn tokenizer_dir(name: &str) -> PathBuf {
 }
 
 impl Server {
-    pub fn start(options: Options) -> Self {
+    pub(crate) fn start(options: Options) -> Self {
         let tokenizer = Tokenizer::from_dir(&tokenizer_dir(options.tokenizer)).unwrap();
         let script = options.says.map(|text| {
             let mut tokens = tokenizer.encode(text, false).unwrap();
@@ -171,11 +171,11 @@ impl Server {
     }
 
     /// Sends a request and hands out the answer as it comes.
-    pub async fn send(&self, request: Request<Body>) -> Response {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Response {
         self.app.clone().oneshot(request).await.unwrap()
     }
 
-    pub async fn call(&self, request: Request<Body>) -> Answer {
+    pub(crate) async fn call(&self, request: Request<Body>) -> Answer {
         let response = self.send(request).await;
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, usize::MAX).await.unwrap();
@@ -186,28 +186,28 @@ impl Server {
         }
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.call(request(Method::GET, path, String::new())).await
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
         self.call(request(Method::POST, path, body.to_string()))
             .await
     }
 
     /// A chat of one user message, with `more` parameters.
-    pub async fn chat(&self, more: Value) -> Answer {
+    pub(crate) async fn chat(&self, more: Value) -> Answer {
         self.post("/v1/chat/completions", &chat_body(more)).await
     }
 
     /// A completion, with `more` parameters.
-    pub async fn complete(&self, more: Value) -> Answer {
+    pub(crate) async fn complete(&self, more: Value) -> Answer {
         self.post("/v1/completions", &merge(json!({"model": MODEL}), more))
             .await
     }
 
     /// A metric's value, summed over its labels.
-    pub fn metric(&self, name: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str) -> f64 {
         let text = self.metrics.render();
         let lines = text.lines().filter(|line| {
             line.strip_prefix(name)
@@ -218,7 +218,7 @@ impl Server {
     }
 
     /// Waits until a metric has a value; the engine works at its own pace.
-    pub async fn wait_for(&self, name: &str, value: f64) {
+    pub(crate) async fn wait_for(&self, name: &str, value: f64) {
         let deadline = Instant::now() + Duration::from_secs(10);
         while self.metric(name) != value {
             assert!(
@@ -231,7 +231,7 @@ impl Server {
     }
 
     /// Nothing runs, waits or holds memory.
-    pub async fn wait_until_idle(&self) {
+    pub(crate) async fn wait_until_idle(&self) {
         for name in [
             "understudy_sequences_running",
             "understudy_sequences_waiting",
@@ -266,7 +266,7 @@ fn engine(
     .unwrap()
 }
 
-pub fn request(method: Method, path: &str, body: String) -> Request<Body> {
+pub(crate) fn request(method: Method, path: &str, body: String) -> Request<Body> {
     Request::builder()
         .method(method)
         .uri(path)
@@ -275,7 +275,7 @@ pub fn request(method: Method, path: &str, body: String) -> Request<Body> {
         .unwrap()
 }
 
-pub fn chat_body(more: Value) -> Value {
+pub(crate) fn chat_body(more: Value) -> Value {
     let messages = json!([{"role": "user", "content": "Hi"}]);
     merge(json!({"model": MODEL, "messages": messages}), more)
 }
