@@ -1,6 +1,11 @@
 //! The rules of the house, held by a test: who may know whom, where `unsafe` may live, how long
 //! a file may grow, and that documents point at things that exist.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
