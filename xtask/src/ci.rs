@@ -101,7 +101,7 @@ fn lints(root: &Path) -> Result<()> {
 fn tests(root: &Path) -> Result<()> {
     cargo(root, &["build", "--release", "--bin", "understudy"])?;
     sh(root, root.join("target/release/understudy"), &["fetch"])?;
-    sh(root, "sh", &["tests/fetch-templates.sh"])?;
+    sh(root, "bash", &["tests/fetch-templates.sh"])?;
     cargo(root, &["test", "--release", "--workspace"])
 }
 
