@@ -63,6 +63,10 @@ pub struct SampleSpec {
     pub n_prompt: u32,
     /// Tokens that must not be drawn yet (end tokens before `min_new_tokens`).
     pub banned: Arc<[TokenId]>,
+    /// The only tokens that may be drawn: bit `id % 32` of word `id / 32`; ids beyond the last
+    /// word may not. `None`: all may. The scheduler leaves it open; whoever runs the engine fills
+    /// it in for answers that must match a grammar.
+    pub allowed: Option<Arc<[u32]>>,
 }
 
 /// Log-probabilities of given tokens: entry `i` asks how probable `targets[i]` was after the
@@ -80,10 +84,13 @@ pub struct PromptScoring {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampled {
     pub sequence: SequenceId,
-    /// Present exactly when the row had a [`SampleSpec`].
+    /// Present exactly when the row had a [`SampleSpec`] and has not failed.
     pub token: Option<SampledToken>,
-    /// One entry for each target of the row's [`PromptScoring`].
+    /// One entry for each target of the row's [`PromptScoring`], unless it has failed.
     pub scored: Vec<TokenLogprobs>,
+    /// Why this row alone could not be computed (say, its logits are not numbers). It then has
+    /// neither token nor scores; its sequence ends, and no other is touched.
+    pub failed: Option<String>,
 }
 
 /// A drawn token, with log-probabilities if they were asked for.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::live::LiveRequest;
 use crate::prefix::{NodeId, Parent};
-use crate::sequence::{Age, Running};
-use crate::{BlockId, Scheduler, TokenId};
+use crate::sequence::{Age, Running, Waiting};
+use crate::{BlockId, Priority, Scheduler, TokenId};
 
 macro_rules! ensure {
     ($condition:expr, $($message:tt)+) => {
@@ -31,6 +31,7 @@ impl Scheduler {
             self.check_request(live)
                 .map_err(|broken| format!("{}: {broken}", live.request.id))?;
         }
+        self.check_queue()?;
         self.check_counts()
     }
 
@@ -176,7 +177,7 @@ impl Scheduler {
     /// The registered blocks of a table hold the sequence's own tokens.
     fn check_chain(&self, live: &LiveRequest, running: &Running) -> Result<(), String> {
         let table = &running.table;
-        let mut tip = live.root(self.config.prefix_cache);
+        let mut tip = live.root();
         let chunks = running.sequence.tokens.chunks_exact(self.store.block_size);
         for (block, chunk) in table.blocks[..table.n_registered].iter().zip(chunks) {
             match self.store.index.find(tip, chunk) {
@@ -228,12 +229,51 @@ impl Scheduler {
         Ok(())
     }
 
+    /// The flows list every waiting sequence where it belongs, and the elder is alive.
+    fn check_queue(&self) -> Result<(), String> {
+        let mut n_listed = 0;
+        for (priority, flows) in Priority::ALL.into_iter().zip(&self.flows) {
+            let listed = flows.check()?;
+            n_listed += listed.len();
+            for (age, flow) in listed {
+                let sequence = self.waiting.get(&age).map(|waiting| &waiting.sequence);
+                let here = sequence.is_some_and(|s| s.flow == flow && s.priority == priority);
+                ensure!(here, "{flow} lists a sequence that does not wait there");
+            }
+        }
+        ensure!(
+            n_listed == self.waiting.len(),
+            "flows list {n_listed} sequences, {} wait",
+            self.waiting.len()
+        );
+        if let Some(elder) = self.elder.age {
+            let lives = self.waiting.contains_key(&elder) || self.running.contains_key(&elder);
+            ensure!(lives, "the elder has ended and keeps its seat");
+        }
+        let n_held: usize = self.requests.values().map(|live| live.held.len()).sum();
+        ensure!(
+            n_held == self.n_held,
+            "{n_held} choices are held, {} counted",
+            self.n_held
+        );
+        let held = |live: &LiveRequest| live.held.len() * live.request.prompt.len();
+        let waiting = |waiting: &Waiting| waiting.sequence.tokens.len();
+        let n_tokens = self.requests.values().map(held).sum::<usize>()
+            + self.waiting.values().map(waiting).sum::<usize>();
+        ensure!(
+            n_tokens == self.n_tokens_queued,
+            "{n_tokens} tokens wait, {} counted",
+            self.n_tokens_queued
+        );
+        Ok(())
+    }
+
     fn check_counts(&self) -> Result<(), String> {
         ensure!(
-            self.running.len() <= self.config.max_sequences,
+            self.running.len() <= self.config.max_rows(),
             "{} sequences run, at most {} may",
             self.running.len(),
-            self.config.max_sequences
+            self.config.max_rows()
         );
         let n_live: usize = self
             .requests

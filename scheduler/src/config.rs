@@ -9,13 +9,20 @@ pub struct SchedulerConfig {
     pub n_blocks: usize,
     /// Most tokens in one batch, over all rows.
     pub max_batched_tokens: usize,
-    /// Most sequences that run at a time, which is also the most rows in one batch.
+    /// Most sequences that run at a time, which is also the most rows in one batch. More than
+    /// `max_batched_tokens` never run, so that each has a token in every batch.
     pub max_sequences: usize,
     /// Most tokens in one sequence, prompt and output together.
     pub max_model_len: usize,
     /// Whether requests reuse each other's blocks. When false, only the choices of one request
     /// share (the full blocks of) their common prompt.
     pub prefix_cache: bool,
+    /// Whether flows of one class share the machine alike. When false, each class is served
+    /// first come, first served.
+    pub fairness: bool,
+    /// Steps after which the oldest sequence is served whatever its class and flow; also the
+    /// least number of steps between two such. See [`Self::AGE_BOUND_STEPS`].
+    pub age_bound_steps: usize,
 }
 
 /// A configuration that no scheduler can work with.
@@ -32,6 +39,15 @@ pub enum ConfigError {
 }
 
 impl SchedulerConfig {
+    /// An age bound for general use: well beyond the steps of one answer, so that turns are
+    /// rarely decided by it.
+    pub const AGE_BOUND_STEPS: usize = 2_048;
+
+    /// Most sequences that run at a time: each of them has a token in every batch.
+    pub(crate) fn max_rows(&self) -> usize {
+        self.max_sequences.min(self.max_batched_tokens)
+    }
+
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         // Positions and block ids travel as u32; one value is kept free to mean "none".
         const MAX: usize = u32::MAX as usize - 1;
@@ -41,6 +57,7 @@ impl SchedulerConfig {
             ("max_batched_tokens", self.max_batched_tokens),
             ("max_sequences", self.max_sequences),
             ("max_model_len", self.max_model_len),
+            ("age_bound_steps", self.age_bound_steps),
         ];
         for (name, value) in sizes {
             if value == 0 {
@@ -71,6 +88,8 @@ mod tests {
             max_sequences: 2,
             max_model_len: 64,
             prefix_cache: true,
+            fairness: true,
+            age_bound_steps: 1,
         };
         assert_eq!(good.validate(), Ok(()));
         let bad = SchedulerConfig {

@@ -25,35 +25,53 @@ impl Scheduler {
     pub fn cancel_sequence(&mut self, id: SequenceId) -> Option<Event> {
         let live = self.requests.get_mut(&id.request)?;
         let age = live.age(id.index);
-        if live.held.remove(&id.index) || self.waiting.remove(&age).is_some() {
-            return Some(self.finish(id, FinishReason::Cancelled));
+        if live.held.remove(&id.index) {
+            self.n_held -= 1;
+            self.n_tokens_queued -= live.request.prompt.len();
+            return Some(self.finish(id, FinishReason::Cancelled, None));
+        }
+        if self.dequeue(age).is_some() {
+            return Some(self.finish(id, FinishReason::Cancelled, None));
         }
         let running = self.running.get_mut(&age)?;
         if running.n_in_flight > 0 {
             running.cancelled = true;
             return None;
         }
-        Some(self.finish_running(age, FinishReason::Cancelled))
+        Some(self.finish_running(age, FinishReason::Cancelled, None))
     }
 
     /// Ends a running sequence and frees its blocks.
-    pub(crate) fn finish_running(&mut self, age: Age, reason: FinishReason) -> Event {
+    pub(crate) fn finish_running(
+        &mut self,
+        age: Age,
+        reason: FinishReason,
+        failure: Option<String>,
+    ) -> Event {
         let running = self
             .running
             .remove(&age)
             .expect("only a running sequence ends so");
         self.store.release(running.table);
-        self.finish(running.sequence.id, reason)
+        self.finish(running.sequence.id, reason, failure)
     }
 
     /// Strikes a sequence, which owns nothing any more, off its request.
-    fn finish(&mut self, sequence: SequenceId, reason: FinishReason) -> Event {
+    fn finish(
+        &mut self,
+        sequence: SequenceId,
+        reason: FinishReason,
+        failure: Option<String>,
+    ) -> Event {
         let live = self
             .requests
             .get_mut(&sequence.request)
             .expect("a live sequence has a request");
         let n_cached_tokens = live.n_cached.unwrap_or(0) as u32;
         live.n_unfinished -= 1;
+        if self.elder.age == Some(live.age(sequence.index)) {
+            self.elder.age = None;
+        }
         if live.n_unfinished == 0 {
             self.requests.remove(&sequence.request);
         } else if sequence.index == live.leader && !live.prompt_computed {
@@ -63,12 +81,16 @@ impl Scheduler {
                 .pop_first()
                 .expect("the others wait for the leader");
             live.leader = next;
-            self.waiting.insert(live.age(next), live.open(next));
+            let (age, waiting) = (live.age(next), live.open(next));
+            self.n_held -= 1;
+            self.n_tokens_queued -= waiting.sequence.tokens.len();
+            self.enqueue(age, waiting);
         }
         Event::Finished {
             sequence,
             reason,
             n_cached_tokens,
+            failure,
         }
     }
 }

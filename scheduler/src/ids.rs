@@ -16,6 +16,10 @@ pub struct SequenceId {
     pub index: u32,
 }
 
+/// Whose work a request is, for fairness: a tenant, or a tenant and an adapter. Opaque here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowId(pub u64);
+
 /// A loaded adapter, as the executor knows it. Two generations of one name are two ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AdapterId(pub u32);
@@ -33,6 +37,12 @@ impl fmt::Display for RequestId {
 impl fmt::Display for SequenceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.request, self.index)
+    }
+}
+
+impl fmt::Display for FlowId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "f{}", self.0)
     }
 }
 

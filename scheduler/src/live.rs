@@ -4,12 +4,18 @@ use std::collections::BTreeSet;
 
 use crate::prefix::Parent;
 use crate::sequence::{Age, Sequence, Waiting};
-use crate::{Request, SequenceId};
+use crate::store::Hit;
+use crate::{FlowId, Request, SchedulerConfig, SequenceId};
 
 #[derive(Debug)]
 pub(crate) struct LiveRequest {
     pub(crate) request: Request,
     pub(crate) arrival: u64,
+    pub(crate) arrival_step: u64,
+    /// Whose service its sequences are charged to.
+    pub(crate) flow: FlowId,
+    /// Whether requests share blocks at all.
+    prefix_cache: bool,
     /// Tokens at which its sequences end.
     pub(crate) max_tokens: usize,
     /// The choice that computes (and scores) the prompt.
@@ -25,9 +31,23 @@ pub(crate) struct LiveRequest {
 }
 
 impl LiveRequest {
-    pub(crate) fn new(request: Request, arrival: u64, max_tokens: usize) -> Self {
+    pub(crate) fn new(
+        request: Request,
+        config: &SchedulerConfig,
+        (arrival, arrival_step): (u64, u64),
+        max_tokens: usize,
+    ) -> Self {
+        // First come, first served is the order within one flow.
+        let flow = if config.fairness {
+            request.flow
+        } else {
+            FlowId::default()
+        };
         Self {
             arrival,
+            arrival_step,
+            flow,
+            prefix_cache: config.prefix_cache,
             max_tokens,
             leader: 0,
             held: (1..request.n).collect(),
@@ -56,10 +76,13 @@ impl LiveRequest {
             tokens: self.request.prompt.to_vec(),
             n_prompt: self.request.prompt.len(),
             max_tokens: self.max_tokens,
+            flow: self.flow,
+            priority: self.request.priority,
         };
         Waiting {
             sequence,
             n_lost: 0,
+            seen: Hit::none(self.root()),
         }
     }
 
@@ -82,14 +105,14 @@ impl LiveRequest {
     }
 
     /// Whether full blocks are registered: for everybody, or for the choices of this request.
-    pub(crate) fn registers(&self, prefix_cache: bool) -> bool {
-        prefix_cache || self.request.n > 1
+    pub(crate) fn registers(&self) -> bool {
+        self.prefix_cache || self.request.n > 1
     }
 
-    pub(crate) fn root(&self, prefix_cache: bool) -> Parent {
+    pub(crate) fn root(&self) -> Parent {
         Parent::Root {
             kv_root: self.request.kv_root,
-            scope: (!prefix_cache).then_some(self.request.id),
+            scope: (!self.prefix_cache).then_some(self.request.id),
         }
     }
 }

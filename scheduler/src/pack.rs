@@ -1,53 +1,34 @@
-//! `begin_step`: the rows of running sequences, and who gives way when blocks run out.
+//! `begin_step`: in which order sequences get their share of a batch.
 
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+
+use crate::plan::Packing;
+use crate::priority::{Rank, Tier};
 use crate::row::RowParts;
 use crate::scheduler::FlightRow;
 use crate::sequence::Age;
-use crate::{Batch, BatchRow, Scheduler};
+use crate::{Batch, BatchRow, FlowId, Priority, Scheduler};
 
-/// A batch being packed.
+/// Running sequences of one class that miss more than one token, by flow.
 #[derive(Debug, Default)]
-pub(crate) struct Packing {
-    /// Tokens that may still be added.
-    n_left: usize,
-    /// Running sequences not packed yet that miss one token only, each of which has one token
-    /// of `n_left` set aside.
-    n_single: usize,
-    rows: Vec<(BatchRow, FlightRow)>,
-    /// Set when a sequence has lost its blocks: nobody is admitted in such a step, so that it
-    /// does not come back to lose them again.
-    preempted: bool,
-}
-
-impl Packing {
-    /// How many of its `n_missing` tokens a sequence may compute in this step.
-    ///
-    /// Never 0 for the oldest: every other that misses one token had a row in the step before,
-    /// next to the oldest's own, so together they fit the budget.
-    fn grant(&mut self, n_missing: usize) -> usize {
-        if n_missing == 1 {
-            self.n_single = self.n_single.saturating_sub(1);
-            return self.n_left.min(1);
-        }
-        n_missing.min(self.n_spare())
-    }
-
-    /// Tokens that are not set aside.
-    pub(crate) fn n_spare(&self) -> usize {
-        self.n_left.saturating_sub(self.n_single)
-    }
-
-    pub(crate) fn push(&mut self, row: BatchRow, flight: FlightRow) {
-        self.n_left -= row.tokens.len();
-        self.rows.push((row, flight));
-    }
+struct Chunks {
+    by_flow: BTreeMap<FlowId, VecDeque<Age>>,
+    /// The flows, least served first, as of when they were pushed. Service only grows while
+    /// they compete, so an entry that is out of date comes up too early and is pushed again.
+    turns: BinaryHeap<Reverse<(u64, FlowId)>>,
 }
 
 impl Scheduler {
-    /// What to execute next; `None` when there is nothing to do. Whenever there is work, the
-    /// oldest running sequence is in the batch.
+    /// What to execute next; `None` when there is nothing to do. Whenever there is work, there
+    /// is a row.
     ///
-    /// Rows that compute one token come first, then chunks of prompts, both oldest first.
+    /// The tokens of a batch go, in this order, to the elder (see `elder.rs`); to running
+    /// sequences that miss one token; to chunks of prompts, of running and of newly admitted
+    /// sequences, by class and then to the flow that was served least. Batch work comes after
+    /// all of these, in the same order.
+    ///
+    /// In the batch, rows that compute one token come first, then chunks, both oldest first.
     ///
     /// # Panics
     /// If the step before has not been ended.
@@ -56,89 +37,200 @@ impl Scheduler {
         if self.is_idle() {
             return None;
         }
-        let mut packing = Packing {
-            n_left: self.config.max_batched_tokens,
-            n_single: self.running.values().filter(|r| r.n_missing() == 1).count(),
-            ..Packing::default()
-        };
-        self.pack_running(&mut packing);
-        if !packing.preempted {
-            self.admit_waiting(&mut packing);
+        self.step += 1;
+        self.choose_elder();
+        let mut packing = self.open_packing();
+        self.pack_elder(&mut packing);
+        self.pack_singles(Tier::Regular, &mut packing);
+        for priority in [Priority::High, Priority::Normal, Priority::Low] {
+            self.pack_chunks(priority, Tier::Regular, &mut packing);
         }
-        assert!(!packing.rows.is_empty(), "there is work but no row");
-        packing.rows.sort_by_key(|(row, _)| row.tokens.len() > 1);
-        let (rows, flight) = packing.rows.into_iter().unzip();
-        self.flight = Some(flight);
-        Some(Batch { rows })
+        self.pack_singles(Tier::Batch, &mut packing);
+        self.pack_chunks(Priority::Batch, Tier::Batch, &mut packing);
+        self.note_all_served(&packing);
+        Some(self.seal(packing))
     }
 
-    fn pack_running(&mut self, packing: &mut Packing) {
-        let ages: Vec<Age> = self.running.keys().copied().collect();
-        for age in ages {
-            let Some(running) = self.running.get(&age) else {
-                break; // It was preempted in this step, and so were all the younger ones.
-            };
-            let n_wanted = packing.grant(running.n_missing());
-            let n_tokens = self.find_room(age, n_wanted, packing);
-            if n_tokens > 0 {
-                self.pack_row(age, n_tokens, packing);
-            }
+    fn open_packing(&self) -> Packing {
+        let mut packing = Packing::new(self.config.max_batched_tokens);
+        for (&age, running) in &self.running {
+            let tier = self.rank(age, &running.sequence).tier();
+            packing.add_owed(tier, self.n_blocks_owed(running));
         }
+        packing
     }
 
-    /// How many of the next `n_wanted` tokens of a running sequence have room. When not even
-    /// one has, the youngest running sequence gives up its blocks, until there is room or the
-    /// youngest was the sequence itself.
-    fn find_room(&mut self, age: Age, n_wanted: usize, packing: &mut Packing) -> usize {
-        if n_wanted == 0 {
-            return 0;
-        }
-        while let Some(running) = self.running.get(&age) {
-            let n_blocks = running.table.blocks.len() + self.store.pool.n_free();
-            let n_room = n_blocks * self.store.block_size - running.n_computed;
-            if n_room > 0 {
-                return n_wanted.min(n_room);
-            }
-            self.preempt_youngest(age, packing);
-        }
-        0
-    }
-
-    fn preempt_youngest(&mut self, on_behalf_of: Age, packing: &mut Packing) {
-        let Some((youngest, running)) = self.running.pop_last() else {
+    /// The elder's share: all but a token for each that misses one.
+    fn pack_elder(&mut self, packing: &mut Packing) {
+        let Some(elder) = self.elder.age else {
             return;
         };
-        if youngest != on_behalf_of && running.n_missing() == 1 {
-            packing.n_single = packing.n_single.saturating_sub(1);
+        // At most `max_rows` run, the elder among them, so at least one token is left for it.
+        let n_most = packing.n_left - self.n_singles().min(packing.n_left - 1);
+        if let Some(running) = self.running.get(&elder) {
+            let n_wanted = running.n_missing().min(n_most);
+            self.plan_with_room(elder, n_wanted, packing);
+        } else {
+            let seated = self.admit(elder, n_most, packing);
+            assert!(seated, "a sequence fits that everybody gives way to");
         }
-        let (waiting, table) = running.preempt();
-        self.store.release(table);
-        self.waiting.insert(youngest, waiting);
-        self.counters.n_preemptions += 1;
-        packing.preempted = true;
     }
 
-    /// Adds the row of the next `n_tokens` tokens of a running sequence, for which there is room.
-    pub(crate) fn pack_row(&mut self, age: Age, n_tokens: usize, packing: &mut Packing) {
-        let running = self
+    /// Regular running sequences, but for the elder, that miss one token.
+    fn n_singles(&self) -> usize {
+        self.ranks(Tier::Regular)
+            .filter(|rank| !rank.is_elder() && self.running[&rank.age].n_missing() == 1)
+            .count()
+    }
+
+    fn ranks(&self, tier: Tier) -> impl Iterator<Item = Rank> {
+        let ranks = self
             .running
-            .get_mut(&age)
-            .expect("only running sequences are packed");
-        let live = &self.requests[&running.sequence.id.request];
-        let end = running.n_computed + n_tokens;
-        self.store.grow(&mut running.table, end);
-        running.n_in_flight = n_tokens;
-        let parts = RowParts {
-            live,
-            running,
-            no_tokens: &self.no_tokens,
-        };
-        let row = parts.row();
-        let flight = FlightRow {
-            age,
-            samples: row.sample.is_some(),
-            n_scored: row.scoring.as_ref().map_or(0, |s| s.targets.len()),
-        };
-        packing.push(row, flight);
+            .iter()
+            .map(|(&age, r)| self.rank(age, &r.sequence));
+        ranks.filter(move |rank| rank.tier() == tier)
+    }
+
+    /// Rows of those that miss one token, first in rank first.
+    fn pack_singles(&mut self, tier: Tier, packing: &mut Packing) {
+        let mut singles: Vec<Rank> = self
+            .ranks(tier)
+            .filter(|rank| self.running[&rank.age].n_missing() == 1)
+            .filter(|rank| !packing.tokens.contains_key(&rank.age))
+            .collect();
+        singles.sort_unstable();
+        for rank in singles {
+            // It may have been preempted by one before it.
+            if packing.n_left > 0 && self.running.contains_key(&rank.age) {
+                self.plan_with_room(rank.age, 1, packing);
+            }
+        }
+    }
+
+    /// Chunks of running and of waiting sequences of a class: the flow that was served least
+    /// has its turn, until the tokens are used up. The waiting one whose turn it is and that
+    /// does not fit holds up those behind it, or small ones would pass by a large one for ever.
+    fn pack_chunks(&mut self, priority: Priority, tier: Tier, packing: &mut Packing) {
+        let mut chunks = self.chunks(priority, packing);
+        while packing.n_left > 0 {
+            let running = self.next_chunk(priority, &mut chunks, packing);
+            let waiting = self.next_waiting(priority).filter(|_| packing.admits(tier));
+            let admits = match (running, waiting) {
+                (None, None) => break,
+                (Some((served, _)), Some((service, _))) => service < served,
+                (_, waiting) => waiting.is_some(),
+            };
+            if let (true, Some((service, age))) = (admits, waiting) {
+                self.flows[priority as usize].note_turn(service);
+                if !self.admit(age, packing.n_left, packing) {
+                    packing.close(tier);
+                }
+            } else if let Some((service, age)) = running {
+                self.flows[priority as usize].note_turn(service);
+                chunks.remove_first(self.running[&age].sequence.flow);
+                let n_wanted = self.running[&age].n_missing().min(packing.n_left);
+                self.plan_with_room(age, n_wanted, packing);
+            }
+        }
+    }
+
+    fn chunks(&self, priority: Priority, packing: &Packing) -> Chunks {
+        let mut chunks = Chunks::default();
+        for (&age, running) in &self.running {
+            let planned = packing.tokens.contains_key(&age);
+            if running.sequence.priority == priority && running.n_missing() > 1 && !planned {
+                let flow = running.sequence.flow;
+                chunks.by_flow.entry(flow).or_default().push_back(age);
+            }
+        }
+        let flows = chunks.by_flow.keys();
+        chunks.turns = flows
+            .map(|&flow| Reverse((self.service(priority, flow), flow)))
+            .collect();
+        chunks
+    }
+
+    /// The running sequence whose flow was served least, and that service.
+    fn next_chunk(
+        &self,
+        priority: Priority,
+        chunks: &mut Chunks,
+        packing: &Packing,
+    ) -> Option<(u64, Age)> {
+        while let Some(mut turn) = chunks.turns.peek_mut() {
+            let Reverse((pushed, flow)) = *turn;
+            let ages = chunks.by_flow.entry(flow).or_default();
+            // Some may have been preempted since.
+            while ages
+                .front()
+                .is_some_and(|age| !self.running.contains_key(age))
+            {
+                ages.pop_front();
+            }
+            let Some(&age) = ages.front() else {
+                std::collections::binary_heap::PeekMut::pop(turn);
+                continue;
+            };
+            debug_assert!(!packing.tokens.contains_key(&age), "planned twice");
+            let service = self.service(priority, flow);
+            if service <= pushed {
+                return Some((service, age));
+            }
+            *turn = Reverse((service, flow));
+        }
+        None
+    }
+
+    /// Classes in which nobody waits and everybody computes all that is missing.
+    fn note_all_served(&mut self, packing: &Packing) {
+        let mut is_served = [true; Priority::ALL.len()];
+        for (age, running) in &self.running {
+            if packing.tokens.get(age) != Some(&running.n_missing()) {
+                is_served[running.sequence.priority as usize] = false;
+            }
+        }
+        for (flows, is_served) in self.flows.iter_mut().zip(is_served) {
+            if is_served {
+                flows.note_all_served();
+            }
+        }
+    }
+
+    /// Makes rows of the plan.
+    fn seal(&mut self, packing: Packing) -> Batch {
+        assert!(!packing.tokens.is_empty(), "there is work but no row");
+        let mut rows: Vec<(BatchRow, FlightRow)> = Vec::with_capacity(packing.tokens.len());
+        for (age, n_tokens) in packing.tokens {
+            let running = self
+                .running
+                .get_mut(&age)
+                .expect("only running sequences are planned");
+            running.n_in_flight = n_tokens;
+            let parts = RowParts {
+                live: &self.requests[&running.sequence.id.request],
+                running,
+                no_tokens: &self.no_tokens,
+            };
+            let row = parts.row();
+            let flight = FlightRow {
+                age,
+                samples: row.sample.is_some(),
+                n_scored: row.scoring.as_ref().map_or(0, |s| s.targets.len()),
+            };
+            rows.push((row, flight));
+        }
+        rows.sort_by_key(|(row, _)| row.tokens.len() > 1);
+        let (rows, flight) = rows.into_iter().unzip();
+        self.flight = Some(flight);
+        Batch { rows }
+    }
+}
+
+impl Chunks {
+    /// The first of a flow has had its turn in this step.
+    fn remove_first(&mut self, flow: FlowId) {
+        if let Some(ages) = self.by_flow.get_mut(&flow) {
+            ages.pop_front();
+        }
     }
 }

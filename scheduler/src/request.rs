@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    AdapterId, RequestId, SampledToken, SamplingParams, SequenceId, TokenId, TokenLogprobs,
+    AdapterId, FlowId, Priority, RequestId, SampledToken, SamplingParams, SequenceId, TokenId,
+    TokenLogprobs,
 };
 
 /// One request: a prompt and `n` sequences that continue it.
@@ -27,6 +28,9 @@ pub struct Request {
     pub sampling: Arc<SamplingParams>,
     /// `Some(k)`: report log-probabilities of the prompt's tokens, with the `k` best at each.
     pub prompt_logprobs: Option<u8>,
+    /// Whose work this is. Flows of one class share the machine alike.
+    pub flow: FlowId,
+    pub priority: Priority,
 }
 
 /// Something that happened to a request in a step.
@@ -50,6 +54,8 @@ pub enum Event {
         /// Prompt tokens of the request that the prefix cache held when it was first run, the
         /// same for all its sequences. What choices share among themselves does not count.
         n_cached_tokens: u32,
+        /// What the executor said of the row, when it failed alone.
+        failure: Option<String>,
     },
 }
 
@@ -62,6 +68,6 @@ pub enum FinishReason {
     Length,
     /// It was cancelled.
     Cancelled,
-    /// The step that it was part of failed.
+    /// The step that it was part of failed, or its own row in it.
     Failed,
 }

@@ -52,6 +52,7 @@ impl RowParts<'_> {
             } else {
                 request.stop_tokens.clone()
             },
+            allowed: None,
         }
     }
 

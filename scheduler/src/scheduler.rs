@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::elder::ElderSeat;
+use crate::flow::FlowTable;
 use crate::live::LiveRequest;
-use crate::sequence::{Age, Running, Waiting, max_positions};
+use crate::sequence::{Age, Running, Sequence, Waiting, max_positions};
 use crate::stats::Counters;
 use crate::store::BlockStore;
-use crate::{ConfigError, Request, RequestId, SchedulerConfig, Stats, TokenId};
+use crate::{ConfigError, Priority, Request, RequestId, SchedulerConfig, SequenceId, Stats, TokenId};
 
 /// Decides what runs in each step, and in which blocks.
 ///
@@ -24,6 +26,15 @@ pub struct Scheduler {
     /// [`LiveRequest::held`] instead.
     pub(crate) waiting: BTreeMap<Age, Waiting>,
     pub(crate) running: BTreeMap<Age, Running>,
+    /// Whose turn it is to be admitted, by class.
+    pub(crate) flows: [FlowTable; Priority::ALL.len()],
+    pub(crate) elder: ElderSeat,
+    /// Steps begun so far: the only time that is known here.
+    pub(crate) step: u64,
+    /// Choices that are held, over all requests.
+    pub(crate) n_held: usize,
+    /// Tokens of waiting sequences, and of held choices.
+    pub(crate) n_tokens_queued: usize,
     /// The rows of the batch that is being executed, in its order.
     pub(crate) flight: Option<Vec<FlightRow>>,
     pub(crate) counters: Counters,
@@ -37,6 +48,16 @@ pub(crate) struct FlightRow {
     pub(crate) age: Age,
     pub(crate) samples: bool,
     pub(crate) n_scored: usize,
+}
+
+/// Where an unfinished sequence stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SequenceState {
+    /// It waits for another choice of its request to compute the prompt.
+    Held,
+    /// It holds no blocks: it has not been admitted yet, or was preempted.
+    Waiting,
+    Running,
 }
 
 /// A request that cannot be served, whatever else happens.
@@ -79,6 +100,11 @@ impl Scheduler {
             requests: BTreeMap::new(),
             waiting: BTreeMap::new(),
             running: BTreeMap::new(),
+            flows: Default::default(),
+            elder: ElderSeat::default(),
+            step: 0,
+            n_held: 0,
+            n_tokens_queued: 0,
             flight: None,
             counters: Counters::default(),
             no_tokens: Arc::from([]),
@@ -90,9 +116,12 @@ impl Scheduler {
     /// at the maximum length, whichever is less.
     pub fn submit(&mut self, request: Request) -> Result<(), SubmitError> {
         let max_tokens = self.max_tokens(&request)?;
-        let live = LiveRequest::new(request, self.next_arrival, max_tokens);
+        let arrival = (self.next_arrival, self.step);
+        let live = LiveRequest::new(request, &self.config, arrival, max_tokens);
         self.next_arrival += 1;
-        self.waiting.insert(live.age(0), live.open(0));
+        self.n_held += live.held.len();
+        self.n_tokens_queued += live.held.len() * live.request.prompt.len();
+        self.enqueue(live.age(0), live.open(0));
         self.requests.insert(live.request.id, live);
         Ok(())
     }
@@ -102,14 +131,29 @@ impl Scheduler {
         self.waiting.is_empty() && self.running.is_empty()
     }
 
-    /// Current state and totals since the start.
+    /// What an unfinished sequence is doing.
+    pub fn state(&self, id: SequenceId) -> Option<SequenceState> {
+        let live = self.requests.get(&id.request)?;
+        let age = live.age(id.index);
+        if live.held.contains(&id.index) {
+            Some(SequenceState::Held)
+        } else if self.waiting.contains_key(&age) {
+            Some(SequenceState::Waiting)
+        } else {
+            self.running.contains_key(&age).then_some(SequenceState::Running)
+        }
+    }
+
+    /// Current state and totals since the start. Takes time in proportion to the running
+    /// sequences, not to the waiting ones.
     pub fn stats(&self) -> Stats {
-        let n_held: usize = self.requests.values().map(|live| live.held.len()).sum();
         let counters = &self.counters;
         let n_free = self.store.pool.n_free();
         Stats {
-            n_waiting: self.waiting.len() + n_held,
+            n_waiting: self.waiting.len() + self.n_held,
             n_running: self.running.len(),
+            n_tokens_waiting: self.n_tokens_queued,
+            n_tokens_running: self.running.values().map(|r| r.sequence.tokens.len()).sum(),
             n_blocks: self.store.pool.n_blocks(),
             n_blocks_in_use: self.store.pool.n_blocks() - n_free,
             n_blocks_free: n_free - self.store.n_cached,
@@ -120,7 +164,17 @@ impl Scheduler {
             n_prefix_hit_tokens: counters.n_prefix_hit_tokens,
             n_steps: counters.n_steps,
             n_failed_steps: counters.n_failed_steps,
+            n_failed_rows: counters.n_failed_rows,
+            n_overdue: counters.n_overdue,
             n_tokens_computed: counters.n_tokens_computed,
+        }
+    }
+
+    /// The unfinished sequence of an age, which is not held.
+    pub(crate) fn sequence_at(&self, age: Age) -> &Sequence {
+        match self.running.get(&age) {
+            Some(running) => &running.sequence,
+            None => &self.waiting[&age].sequence,
         }
     }
 

@@ -1,7 +1,8 @@
 //! One stream of tokens and the two states it can be in: only [`Running`] owns blocks.
 
-use crate::store::BlockTable;
-use crate::{SequenceId, TokenId};
+use crate::prefix::Parent;
+use crate::store::{BlockTable, Hit};
+use crate::{FlowId, Priority, SequenceId, TokenId};
 
 /// A sequence's place in the order of service: by arrival of its request, then by choice. The
 /// least is the oldest.
@@ -19,6 +20,9 @@ pub(crate) struct Sequence {
     pub(crate) n_prompt: usize,
     /// The sequence ends when it has this many tokens.
     pub(crate) max_tokens: usize,
+    /// Whose service it is charged to.
+    pub(crate) flow: FlowId,
+    pub(crate) priority: Priority,
 }
 
 impl Sequence {
@@ -43,6 +47,9 @@ pub(crate) struct Waiting {
     pub(crate) sequence: Sequence,
     /// Positions that were computed when it was preempted.
     pub(crate) n_lost: usize,
+    /// What the prefix index held of it when it was last looked up, from which the next look-up
+    /// goes on.
+    pub(crate) seen: Hit,
 }
 
 /// A sequence that holds the blocks of its computed positions.
@@ -67,11 +74,20 @@ impl Running {
         self.sequence.tokens.len() - self.n_computed
     }
 
+    /// What computing the next `n_tokens` tokens costs its flow: one for each, and one more for
+    /// a token that is drawn. Tokens from the prefix cache cost nothing, and tokens that are
+    /// computed again after preemption cost again: the machine's time is what is shared.
+    pub(crate) fn cost(&self, n_tokens: usize) -> u64 {
+        let draws = self.sequence.tokens.len() < self.sequence.max_tokens;
+        n_tokens as u64 + u64::from(draws && n_tokens == self.n_missing())
+    }
+
     /// Gives up the blocks and keeps the tokens.
-    pub(crate) fn preempt(self) -> (Waiting, BlockTable) {
+    pub(crate) fn preempt(self, root: Parent) -> (Waiting, BlockTable) {
         let waiting = Waiting {
             sequence: self.sequence,
             n_lost: self.n_computed,
+            seen: Hit::none(root),
         };
         (waiting, self.table)
     }

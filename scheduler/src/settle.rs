@@ -6,7 +6,8 @@ use crate::{Event, FinishReason, Sampled, SampledToken, Scheduler, SequenceId, T
 
 impl Scheduler {
     /// Takes the results of the batch in flight, one a row and in its order, and tells what
-    /// happened. The events of a sequence are in order and end with `Finished`.
+    /// happened. The events of a sequence are in order and end with `Finished`. A row that failed
+    /// alone ends its sequence, and none of the blocks it was to write is ever shared.
     ///
     /// # Panics
     /// If no step is in flight, or if the results do not answer its rows. Nothing has changed
@@ -39,7 +40,7 @@ impl Scheduler {
                 } else {
                     FinishReason::Failed
                 };
-                self.finish_running(row.age, reason)
+                self.finish_running(row.age, reason, None)
             })
             .collect()
     }
@@ -53,14 +54,29 @@ impl Scheduler {
                 samples, n_scored, ..
             } = *row;
             assert_eq!(sampled.sequence, id, "results come in the order of rows");
-            assert_eq!(sampled.token.is_some(), samples, "token of {id}");
-            assert_eq!(sampled.scored.len(), n_scored, "scores of {id}");
+            let answers = if sampled.failed.is_some() {
+                (false, 0)
+            } else {
+                (samples, n_scored)
+            };
+            let given = (sampled.token.is_some(), sampled.scored.len());
+            assert_eq!(given, answers, "token and scores of {id}");
         }
     }
 
     fn settle(&mut self, age: Age, sampled: Sampled, events: &mut Vec<Event>) {
         let running = self.running.get_mut(&age).expect("rows in flight run on");
         let id = running.sequence.id;
+        if let Some(failure) = sampled.failed {
+            // What it has computed is not trusted: nothing more is registered for others.
+            self.counters.n_failed_rows += 1;
+            events.push(if running.cancelled {
+                self.finish_running(age, FinishReason::Cancelled, None)
+            } else {
+                self.finish_running(age, FinishReason::Failed, Some(failure))
+            });
+            return;
+        }
         self.counters.n_tokens_computed += running.n_in_flight as u64;
         running.n_computed += running.n_in_flight;
         running.n_in_flight = 0;
@@ -75,14 +91,14 @@ impl Scheduler {
             self.release_held(id);
         }
         if cancelled {
-            events.push(self.finish_running(age, FinishReason::Cancelled));
+            events.push(self.finish_running(age, FinishReason::Cancelled, None));
             return;
         }
         if let Some(token) = sampled.token {
             self.append(age, token, events);
         }
         if let Some(reason) = self.finish_reason(age) {
-            events.push(self.finish_running(age, reason));
+            events.push(self.finish_running(age, reason, None));
         }
     }
 
@@ -111,8 +127,15 @@ impl Scheduler {
             .get_mut(&id.request)
             .expect("a live sequence has a request");
         live.prompt_computed = true;
-        for index in std::mem::take(&mut live.held) {
-            self.waiting.insert(live.age(index), live.open(index));
+        let held = std::mem::take(&mut live.held);
+        let opened: Vec<_> = held
+            .into_iter()
+            .map(|index| (live.age(index), live.open(index)))
+            .collect();
+        for (age, waiting) in opened {
+            self.n_held -= 1;
+            self.n_tokens_queued -= waiting.sequence.tokens.len();
+            self.enqueue(age, waiting);
         }
     }
 

@@ -15,7 +15,11 @@ pub struct Stats {
     pub n_blocks_free: usize,
     /// Blocks that nobody holds and that later requests may hit. They count as available.
     pub n_blocks_cached: usize,
-    /// Times that a sequence lost its blocks to an older one.
+    /// Tokens of waiting sequences: what is to be computed for them, but for prefix hits.
+    pub n_tokens_waiting: usize,
+    /// Tokens of running sequences, computed or not.
+    pub n_tokens_running: usize,
+    /// Times that a sequence lost its blocks to one that goes before it.
     pub n_preemptions: u64,
     /// Positions that had to be computed again after preemption.
     pub n_tokens_lost: u64,
@@ -27,6 +31,10 @@ pub struct Stats {
     pub n_steps: u64,
     /// Steps that failed.
     pub n_failed_steps: u64,
+    /// Rows that failed alone, in steps that ended well.
+    pub n_failed_rows: u64,
+    /// Times that the age bound decided who is served.
+    pub n_overdue: u64,
     /// Tokens computed by steps that ended well.
     pub n_tokens_computed: u64,
 }
@@ -40,5 +48,7 @@ pub(crate) struct Counters {
     pub(crate) n_prefix_hit_tokens: u64,
     pub(crate) n_steps: u64,
     pub(crate) n_failed_steps: u64,
+    pub(crate) n_failed_rows: u64,
+    pub(crate) n_overdue: u64,
     pub(crate) n_tokens_computed: u64,
 }

@@ -21,9 +21,19 @@ pub(crate) struct BlockTable {
 #[derive(Debug)]
 pub(crate) struct Hit {
     pub(crate) blocks: Vec<BlockId>,
+    /// What the last of `blocks` is known as; the root if there are none.
     pub(crate) tip: Parent,
-    /// How many of `blocks` are free now and will not be any more.
-    pub(crate) n_free: usize,
+    root: Parent,
+}
+
+impl Hit {
+    pub(crate) fn none(root: Parent) -> Self {
+        Self {
+            blocks: Vec::new(),
+            tip: root,
+            root,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -50,24 +60,41 @@ impl BlockStore {
         n_positions.div_ceil(self.block_size)
     }
 
-    /// The longest run of registered blocks that holds a beginning of `tokens` and at most
-    /// `max_positions` of them.
-    pub(crate) fn look_up(&self, root: Parent, tokens: &[TokenId], max_positions: usize) -> Hit {
-        let mut hit = Hit {
-            blocks: Vec::new(),
-            tip: root,
-            n_free: 0,
-        };
-        let usable = &tokens[..max_positions.min(tokens.len())];
-        for chunk in usable.chunks_exact(self.block_size) {
+    /// Makes of an earlier hit of the same `tokens` the longest run of registered blocks that
+    /// holds a beginning of them and at most `max_positions`.
+    ///
+    /// Nothing that is still there is compared again: a node's id is never reused, and a block
+    /// is forgotten before the one that it continues, so a hit whose last block is still known
+    /// by the same id is valid as a whole.
+    pub(crate) fn look_up(&self, hit: &mut Hit, tokens: &[TokenId], max_positions: usize) {
+        let n_most = max_positions.min(tokens.len()) / self.block_size;
+        while let Some(&last) = hit.blocks.last() {
+            let node = self.index.node(last);
+            let known = node.is_some_and(|node| Parent::Node(node.id) == hit.tip);
+            if known && hit.blocks.len() <= n_most {
+                break;
+            }
+            hit.blocks.pop();
+            // The tip before is the parent, if this block still tells; else look it all up.
+            match node {
+                Some(node) if known => hit.tip = node.parent,
+                _ => *hit = Hit::none(hit.root),
+            }
+        }
+        let chunks = tokens.chunks_exact(self.block_size).take(n_most);
+        for chunk in chunks.skip(hit.blocks.len()) {
             let Some((id, block)) = self.index.find(hit.tip, chunk) else {
                 break;
             };
             hit.blocks.push(block);
             hit.tip = Parent::Node(id);
-            hit.n_free += usize::from(self.pool.is_free(block));
         }
-        hit
+    }
+
+    /// How many blocks of a hit are free now, and will not be when it is opened.
+    pub(crate) fn n_free(&self, hit: &Hit) -> usize {
+        let free = hit.blocks.iter().filter(|block| self.pool.is_free(**block));
+        free.count()
     }
 
     /// A table that begins with the blocks of a hit.
@@ -143,8 +170,14 @@ mod tests {
         scope: None,
     };
 
+    fn look_up(store: &BlockStore, tokens: &[TokenId], max_positions: usize) -> Hit {
+        let mut hit = Hit::none(ROOT);
+        store.look_up(&mut hit, tokens, max_positions);
+        hit
+    }
+
     fn compute(store: &mut BlockStore, tokens: &[TokenId]) -> BlockTable {
-        let hit = store.look_up(ROOT, tokens, tokens.len() - 1);
+        let hit = look_up(store, tokens, tokens.len() - 1);
         let mut table = store.open(hit, true);
         store.grow(&mut table, tokens.len());
         store.register(&mut table, tokens);
@@ -156,8 +189,8 @@ mod tests {
         let mut store = BlockStore::new(4, 2);
         let table = compute(&mut store, &[1, 2, 3, 4]);
         store.release(table);
-        assert_eq!(store.look_up(ROOT, &[1, 2, 3, 4], 3).blocks.len(), 1);
-        assert_eq!(store.look_up(ROOT, &[1, 2, 3, 4, 5], 4).blocks.len(), 2);
+        assert_eq!(look_up(&store, &[1, 2, 3, 4], 3).blocks.len(), 1);
+        assert_eq!(look_up(&store, &[1, 2, 3, 4, 5], 4).blocks.len(), 2);
     }
 
     #[test]
@@ -165,7 +198,7 @@ mod tests {
         let mut store = BlockStore::new(4, 2);
         let mut tables: Vec<BlockTable> = (0..2)
             .map(|_| {
-                let hit = store.look_up(ROOT, &[1, 2], 0);
+                let hit = look_up(&store, &[1, 2], 0);
                 let mut table = store.open(hit, true);
                 store.grow(&mut table, 2);
                 table
@@ -186,10 +219,42 @@ mod tests {
         let table = compute(&mut store, &[1, 2, 3, 4, 5, 6]);
         store.release(table);
         let other = compute(&mut store, &[7, 8]);
-        assert_eq!(
-            store.look_up(ROOT, &[1, 2, 3, 4, 5, 6, 0], 6).blocks.len(),
-            2
-        );
+        assert_eq!(look_up(&store, &[1, 2, 3, 4, 5, 6, 0], 6).blocks.len(), 2);
         store.release(other);
+    }
+
+    #[test]
+    fn a_look_up_goes_on_from_the_last() {
+        let tokens = [1, 2, 3, 4, 5, 6, 7];
+        let mut store = BlockStore::new(4, 2);
+        let table = compute(&mut store, &tokens[..4]);
+        let mut hit = look_up(&store, &tokens, 6);
+        assert_eq!(hit.blocks.len(), 2);
+        store.release(table);
+        let table = compute(&mut store, &tokens[..6]);
+        store.look_up(&mut hit, &tokens, 6);
+        assert_eq!(
+            hit.blocks, table.blocks,
+            "it is extended by what came since"
+        );
+        store.look_up(&mut hit, &tokens, 3);
+        assert_eq!(
+            hit.blocks,
+            table.blocks[..1],
+            "it is cut to what may be used"
+        );
+        store.look_up(&mut hit, &tokens, 6);
+        store.release(table);
+        assert_eq!(store.n_free(&hit), 3);
+        // Two of the four blocks are overwritten, and then hold the same context again.
+        let other = compute(&mut store, &[9, 9, 9]);
+        store.look_up(&mut hit, &tokens, 6);
+        assert_eq!(hit.blocks, look_up(&store, &tokens, 6).blocks);
+        assert_eq!(hit.blocks.len(), 2);
+        store.release(other);
+        let table = compute(&mut store, &tokens[..6]);
+        store.look_up(&mut hit, &tokens, 6);
+        assert_eq!(hit.blocks, table.blocks);
+        store.release(table);
     }
 }

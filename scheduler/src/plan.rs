@@ -1,0 +1,165 @@
+//! `begin_step`: what a batch is made of while it is being packed, and who gives way in it.
+
+use std::collections::BTreeMap;
+
+use crate::Scheduler;
+use crate::priority::{Rank, Tier};
+use crate::sequence::{Age, Running, Sequence};
+
+/// A batch being packed.
+#[derive(Debug)]
+pub(crate) struct Packing {
+    /// Tokens that may still be added.
+    pub(crate) n_left: usize,
+    /// How many of its tokens each sequence computes. Their blocks are allocated.
+    pub(crate) tokens: BTreeMap<Age, usize>,
+    /// Blocks that running sequences do not hold yet and have before them soon.
+    n_owed_regular: usize,
+    n_owed_batch: usize,
+    /// Whether sequences may be admitted in this step. When somebody has lost its blocks,
+    /// nobody who could come to lose them again is.
+    admits_regular: bool,
+    admits_batch: bool,
+}
+
+impl Packing {
+    pub(crate) fn new(n_left: usize) -> Self {
+        Self {
+            n_left,
+            tokens: BTreeMap::new(),
+            n_owed_regular: 0,
+            n_owed_batch: 0,
+            admits_regular: true,
+            admits_batch: true,
+        }
+    }
+
+    pub(crate) fn add_owed(&mut self, tier: Tier, n_blocks: usize) {
+        match tier {
+            Tier::Regular => self.n_owed_regular += n_blocks,
+            Tier::Batch => self.n_owed_batch += n_blocks,
+        }
+    }
+
+    fn sub_owed(&mut self, tier: Tier, n_blocks: usize) {
+        match tier {
+            Tier::Regular => self.n_owed_regular -= n_blocks,
+            Tier::Batch => self.n_owed_batch -= n_blocks,
+        }
+    }
+
+    /// Blocks that are spoken for when a sequence of this tier is to be admitted. What batch
+    /// work would need does not bind regular work.
+    pub(crate) fn n_owed(&self, tier: Tier) -> usize {
+        match tier {
+            Tier::Regular => self.n_owed_regular,
+            Tier::Batch => self.n_owed_regular + self.n_owed_batch,
+        }
+    }
+
+    pub(crate) fn admits(&self, tier: Tier) -> bool {
+        match tier {
+            Tier::Regular => self.admits_regular,
+            Tier::Batch => self.admits_batch,
+        }
+    }
+
+    /// Nobody else of this tier is admitted in this step, nor of one that gives way to it.
+    pub(crate) fn close(&mut self, tier: Tier) {
+        self.admits_batch = false;
+        if tier == Tier::Regular {
+            self.admits_regular = false;
+        }
+    }
+}
+
+impl Scheduler {
+    pub(crate) fn rank(&self, age: Age, sequence: &Sequence) -> Rank {
+        Rank {
+            is_behind_elder: !self.is_elder(age),
+            priority: sequence.priority,
+            age,
+        }
+    }
+
+    pub(crate) fn rank_of_waiting(&self, age: Age) -> Rank {
+        self.rank(age, &self.waiting[&age].sequence)
+    }
+
+    /// See [`Packing::n_owed`].
+    pub(crate) fn n_blocks_owed(&self, running: &Running) -> usize {
+        self.n_blocks_soon(&running.sequence)
+            .saturating_sub(running.table.blocks.len())
+    }
+
+    /// Plans as many of the next `n_wanted` tokens of a running sequence as have room. When not
+    /// even one has, those behind it in rank give up their blocks, the last first. Batch work
+    /// does so for every token of regular work.
+    pub(crate) fn plan_with_room(&mut self, age: Age, n_wanted: usize, packing: &mut Packing) {
+        let rank = self.rank(age, &self.running[&age].sequence);
+        loop {
+            let running = &self.running[&age];
+            let n_blocks = running.table.blocks.len() + self.store.pool.n_free();
+            let n_room = n_blocks * self.store.block_size - running.n_computed;
+            let n_tokens = n_wanted.min(n_room);
+            let last = self.last_in_rank();
+            let gives_way = |last: &Rank| {
+                let yields = last.tier() == Tier::Batch && rank.tier() == Tier::Regular;
+                *last > rank && (n_tokens == 0 || yields)
+            };
+            match last.filter(gives_way) {
+                Some(last) if n_tokens < n_wanted => self.preempt(last.age, packing),
+                _ if n_tokens > 0 => return self.plan(age, n_tokens, packing),
+                _ => return, // It keeps what it has and waits for others to end.
+            }
+        }
+    }
+
+    fn last_in_rank(&self) -> Option<Rank> {
+        let ranks = self
+            .running
+            .iter()
+            .map(|(&age, r)| self.rank(age, &r.sequence));
+        ranks.max()
+    }
+
+    /// Plans the next `n_tokens` tokens of a running sequence, for which there is room, and
+    /// charges its flow for them.
+    pub(crate) fn plan(&mut self, age: Age, n_tokens: usize, packing: &mut Packing) {
+        let owed_before = self.n_blocks_owed(&self.running[&age]);
+        let running = self
+            .running
+            .get_mut(&age)
+            .expect("only running sequences are planned");
+        let n_positions = running.n_computed + n_tokens;
+        self.store.grow(&mut running.table, n_positions);
+        let running = &self.running[&age];
+        let (priority, flow) = (running.sequence.priority, running.sequence.flow);
+        let tier = self.rank(age, &running.sequence).tier();
+        packing.sub_owed(tier, owed_before - self.n_blocks_owed(running));
+        packing.n_left -= n_tokens;
+        packing.tokens.insert(age, n_tokens);
+        self.flows[priority as usize].charge(flow, running.cost(n_tokens));
+    }
+
+    /// Takes the blocks of a running sequence, and its tokens out of the batch.
+    pub(crate) fn preempt(&mut self, age: Age, packing: &mut Packing) {
+        let running = self
+            .running
+            .remove(&age)
+            .expect("only running sequences are preempted");
+        let (priority, flow) = (running.sequence.priority, running.sequence.flow);
+        let tier = self.rank(age, &running.sequence).tier();
+        packing.sub_owed(tier, self.n_blocks_owed(&running));
+        if let Some(n_tokens) = packing.tokens.remove(&age) {
+            packing.n_left += n_tokens;
+            self.flows[priority as usize].refund(flow, running.cost(n_tokens));
+        }
+        packing.close(tier);
+        let root = self.requests[&running.sequence.id.request].root();
+        let (waiting, table) = running.preempt(root);
+        self.store.release(table);
+        self.enqueue(age, waiting);
+        self.counters.n_preemptions += 1;
+    }
+}
