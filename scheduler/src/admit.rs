@@ -63,9 +63,9 @@ impl Scheduler {
 
     /// Free blocks that must be there to admit a waiting sequence.
     ///
-    /// One that was preempted comes back only when everybody that runs can grow by one more
-    /// block besides: otherwise the next tokens of the others could turn it out again before it
-    /// has caught up.
+    /// One that was preempted comes back only when it and everybody that runs can grow by one
+    /// more block besides: otherwise the next tokens could turn it out again before it has
+    /// caught up.
     fn n_blocks_needed(&self, age: Age, packing: &Packing) -> usize {
         let waiting = &self.waiting[&age];
         let n_soon = self.n_blocks_soon(&waiting.sequence);
@@ -74,10 +74,9 @@ impl Scheduler {
         if rank.is_elder() {
             return n_taken; // Everybody gives way to it.
         }
-        let margin = if waiting.n_lost > 0 {
-            self.n_not_yielding(rank)
-        } else {
-            0
+        let margin = match self.n_not_yielding(rank) {
+            n_others if n_others > 0 && waiting.n_lost > 0 => n_others + 1,
+            _ => 0,
         };
         n_taken + margin + packing.n_owed(rank.tier())
     }

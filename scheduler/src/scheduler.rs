@@ -9,7 +9,9 @@ use crate::live::LiveRequest;
 use crate::sequence::{Age, Running, Sequence, Waiting, max_positions};
 use crate::stats::Counters;
 use crate::store::BlockStore;
-use crate::{ConfigError, Priority, Request, RequestId, SchedulerConfig, SequenceId, Stats, TokenId};
+use crate::{
+    ConfigError, Priority, Request, RequestId, SchedulerConfig, SequenceId, Stats, TokenId,
+};
 
 /// Decides what runs in each step, and in which blocks.
 ///
@@ -140,7 +142,9 @@ impl Scheduler {
         } else if self.waiting.contains_key(&age) {
             Some(SequenceState::Waiting)
         } else {
-            self.running.contains_key(&age).then_some(SequenceState::Running)
+            self.running
+                .contains_key(&age)
+                .then_some(SequenceState::Running)
         }
     }
 

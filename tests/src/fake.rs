@@ -9,7 +9,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use scheduler::{AdapterId, Batch, BatchRow, Executor, ExecutorError, Sampled, TokenId};
+use scheduler::{
+    AdapterId, Batch, BatchRow, Executor, ExecutorError, Sampled, SequenceId, TokenId,
+};
 
 use crate::fake_model::{FakeModel, Fold};
 
@@ -48,6 +50,7 @@ pub struct FakeExecutor {
     model: FakeModel,
     slots: Vec<Slot>,
     fails_next: bool,
+    rows_to_fail: BTreeSet<SequenceId>,
 }
 
 impl FakeExecutor {
@@ -57,12 +60,19 @@ impl FakeExecutor {
             model: FakeModel::new(config.n_vocab),
             slots: vec![Slot::Empty; config.n_blocks * config.block_size],
             fails_next: false,
+            rows_to_fail: BTreeSet::new(),
         }
     }
 
     /// The next batch fails after it has spoilt every slot that it was to write.
     pub fn fail_next(&mut self) {
         self.fails_next = true;
+    }
+
+    /// The row of a sequence fails alone in the next batch, after it has spoilt every slot that
+    /// it was to write.
+    pub fn fail_row_next(&mut self, id: SequenceId) {
+        self.rows_to_fail.insert(id);
     }
 
     fn slot(&self, row: &BatchRow, position: usize) -> usize {
@@ -163,7 +173,23 @@ impl FakeExecutor {
         fold
     }
 
-    fn compute(&mut self, row: &BatchRow) -> Sampled {
+    fn poison(&mut self, row: &BatchRow) {
+        let slots: Vec<usize> = self.own_slots(row).collect();
+        for slot in slots {
+            self.slots[slot] = Slot::Poisoned;
+        }
+    }
+
+    fn compute(&mut self, row: &BatchRow, fails: bool) -> Sampled {
+        if fails {
+            self.poison(row);
+            return Sampled {
+                sequence: row.sequence,
+                token: None,
+                scored: Vec::new(),
+                failed: Some("the fake was told to fail this row".to_owned()),
+            };
+        }
         let mut tokens = Vec::new();
         let mut fold = self.read_past(row, &mut tokens);
         let mut scored = Vec::new();
@@ -194,6 +220,7 @@ impl FakeExecutor {
             sequence: row.sequence,
             token,
             scored,
+            failed: None,
         }
     }
 }
@@ -203,14 +230,14 @@ impl Executor for FakeExecutor {
         self.assert_well_formed(batch);
         if std::mem::take(&mut self.fails_next) {
             for row in &batch.rows {
-                let slots: Vec<usize> = self.own_slots(row).collect();
-                for slot in slots {
-                    self.slots[slot] = Slot::Poisoned;
-                }
+                self.poison(row);
             }
             return Err(ExecutorError("the fake was told to fail".to_owned()));
         }
-        Ok(batch.rows.iter().map(|row| self.compute(row)).collect())
+        let to_fail = std::mem::take(&mut self.rows_to_fail);
+        let fails = |row: &BatchRow| to_fail.contains(&row.sequence);
+        let rows = batch.rows.iter();
+        Ok(rows.map(|row| self.compute(row, fails(row))).collect())
     }
 }
 

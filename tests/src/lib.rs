@@ -2,10 +2,12 @@
 //! and the simulation of the scheduler.
 
 pub mod drive;
-mod fairness;
+pub mod duel;
 pub mod fake;
 mod fake_model;
+mod guests;
 pub mod oracle;
+mod promises;
 mod record;
 pub mod rng;
 pub mod simulation;

@@ -24,8 +24,10 @@ struct Choice {
     tokens: Vec<SampledToken>,
     finished: Option<FinishReason>,
     cancelled: bool,
-    /// It was in a batch that failed.
+    /// It was in a batch that failed, or its row failed alone.
     failed: bool,
+    /// Its row failed alone.
+    row_failed: bool,
 }
 
 #[derive(Debug)]
@@ -72,6 +74,23 @@ impl Records {
         }
     }
 
+    pub(crate) fn note_row_failed(&mut self, id: SequenceId) {
+        self.note_failed(id);
+        if let Some(choice) = self.choice(id) {
+            choice.row_failed = true;
+        }
+    }
+
+    /// Tokens of a choice so far, and the most it can come to.
+    pub(crate) fn n_tokens(&self, id: SequenceId) -> usize {
+        let record = &self.by_id[&id.request];
+        record.request.prompt.len() + record.choices[id.index as usize].tokens.len()
+    }
+
+    pub(crate) fn request(&self, id: RequestId) -> &Request {
+        &self.by_id[&id].request
+    }
+
     /// Every cancelled or failed choice has been told its end.
     pub(crate) fn check_ended(&self) -> Result<(), String> {
         for id in self.unfinished() {
@@ -105,10 +124,17 @@ impl Records {
                 sequence,
                 reason,
                 n_cached_tokens,
+                failure,
             } => {
                 let choice = self.choice(sequence).ok_or("an unknown sequence")?;
                 ensure!(choice.finished.is_none(), "{sequence} ended twice");
                 choice.finished = Some(reason);
+                let tells = failure.is_some();
+                let expected = reason == FinishReason::Failed && choice.row_failed;
+                ensure!(
+                    tells == expected,
+                    "{sequence}: it tells {failure:?} as {reason:?}"
+                );
                 let record = self.by_id.get_mut(&sequence.request);
                 let record = record.ok_or("an unknown request")?;
                 // A choice that ends before anyone has run tells of no hits.

@@ -1,16 +1,18 @@
 //! Deterministic simulation of the scheduler: one seed draws a machine, traffic and faults, and
 //! everything must come out as if each request had been served alone.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use scheduler::{
-    Batch, Event, Executor, Request, RequestId, Scheduler, SequenceId, Stats, SubmitError,
+    Batch, Event, Executor, FlowId, Request, RequestId, Scheduler, SequenceId, Stats, SubmitError,
 };
 
-use crate::fairness::Fairness;
+use crate::duel;
 use crate::fake::{FakeConfig, FakeExecutor};
+use crate::guests;
+use crate::promises::Promises;
 use crate::record::{Records, ensure};
 use crate::rng::Rng;
 use crate::traffic::{self, Traffic};
@@ -20,6 +22,9 @@ use crate::traffic::{self, Traffic};
 pub struct Report {
     pub n_steps: u64,
     pub n_failed_steps: u64,
+    pub n_failed_rows: u64,
+    /// Times that the age bound decided.
+    pub n_overdue: u64,
     pub n_tokens: u64,
     pub n_requests: u64,
     pub n_refused: u64,
@@ -35,6 +40,8 @@ impl Report {
     pub fn add(&mut self, other: &Report) {
         self.n_steps += other.n_steps;
         self.n_failed_steps += other.n_failed_steps;
+        self.n_failed_rows += other.n_failed_rows;
+        self.n_overdue += other.n_overdue;
         self.n_tokens += other.n_tokens;
         self.n_requests += other.n_requests;
         self.n_refused += other.n_refused;
@@ -66,13 +73,15 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 /// One step, for whoever watches.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct StepLine {
     pub step: u64,
     pub n_rows: usize,
     pub n_tokens: usize,
     pub n_events: usize,
     pub failed: bool,
+    /// Tokens in the batch of each flow, by flow.
+    pub flows: Vec<(FlowId, usize)>,
     /// As the step ends.
     pub stats: Stats,
 }
@@ -82,9 +91,17 @@ pub fn run(seed: u64) -> Result<Report, Failure> {
     run_watched(seed, &mut |_| ())
 }
 
-/// Runs the simulation of one seed and shows each of its steps.
+/// Runs the simulation of one seed and shows each of its steps. One seed in ten is a duel of
+/// flows, and one compares traffic with and without batch work.
+///
+/// # Errors
+/// A promise was broken, or something panicked.
 pub fn run_watched(seed: u64, watch: &mut dyn FnMut(&StepLine)) -> Result<Report, Failure> {
-    let outcome = catch_unwind(AssertUnwindSafe(|| Simulation::new(seed)?.run(watch)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| match seed % 10 {
+        8 => duel::run(seed, watch),
+        9 => guests::run(seed, watch),
+        _ => Simulation::new(seed)?.run(watch),
+    }));
     let message = match outcome {
         Ok(Ok(report)) => return Ok(report),
         Ok(Err(message)) => message,
@@ -106,9 +123,11 @@ struct Simulation {
     scheduler: Scheduler,
     executor: FakeExecutor,
     records: Records,
-    fairness: Fairness,
+    promises: Promises,
     report: Report,
     step: u64,
+    /// The time of the traffic. Most steps take one tick.
+    tick: u64,
     /// Steps in a row that told nobody anything.
     n_quiet: usize,
 }
@@ -128,9 +147,10 @@ impl Simulation {
             }),
             arrivals: arrivals.into(),
             records: Records::default(),
-            fairness: Fairness::new(config),
+            promises: Promises::new(config),
             report: Report::default(),
             step: 0,
+            tick: 0,
             n_quiet: 0,
             rng,
             traffic,
@@ -147,6 +167,10 @@ impl Simulation {
             self.run_step(watch)
                 .map_err(|broken| format!("step {}: {broken}", self.step))?;
             self.step += 1;
+            self.tick += 1;
+            if self.rng.chance(self.traffic.slow) {
+                self.tick += self.rng.range(1, 50) as u64;
+            }
         }
         let idle = self.scheduler.stats();
         ensure!(idle.n_blocks_in_use == 0, "idle, but blocks are in use");
@@ -158,6 +182,8 @@ impl Simulation {
         self.records.check_all(config, self.traffic.n_vocab)?;
         self.report.n_steps = self.step;
         self.report.n_failed_steps = idle.n_failed_steps;
+        self.report.n_failed_rows = idle.n_failed_rows;
+        self.report.n_overdue = idle.n_overdue;
         self.report.n_preemptions = idle.n_preemptions;
         self.report.n_tokens_lost = idle.n_tokens_lost;
         self.report.n_hit_tokens = idle.n_prefix_hit_tokens;
@@ -166,13 +192,14 @@ impl Simulation {
 
     fn run_step(&mut self, watch: &mut dyn FnMut(&StepLine)) -> Result<(), String> {
         self.scheduler.check()?;
+        self.promises.note_before(&self.scheduler);
         let Some(batch) = self.scheduler.begin_step() else {
             ensure!(self.scheduler.is_idle(), "there is work but no batch");
             return Ok(());
         };
         self.check_limits(&batch)?;
-        let n_preemptions = self.scheduler.stats().n_preemptions;
-        self.fairness.check_batch(&batch, n_preemptions)?;
+        self.promises
+            .check_batch(&batch, &self.scheduler, &self.records)?;
         self.scheduler.check()?;
         if self.rng.chance(100) {
             self.submit_arrived()?;
@@ -194,6 +221,7 @@ impl Simulation {
             n_tokens: batch.n_tokens(),
             n_events,
             failed,
+            flows: self.flows(&batch),
             stats: self.scheduler.stats(),
         });
         Ok(())
@@ -205,6 +233,13 @@ impl Simulation {
             for row in &batch.rows {
                 self.records.note_failed(row.sequence);
             }
+        } else {
+            for row in &batch.rows {
+                if self.rng.chance(self.traffic.row_failures) {
+                    self.executor.fail_row_next(row.sequence);
+                    self.records.note_row_failed(row.sequence);
+                }
+            }
         }
         match self.executor.execute(batch) {
             Ok(sampled) => {
@@ -213,6 +248,15 @@ impl Simulation {
             }
             Err(_) => Ok(self.scheduler.fail_step()),
         }
+    }
+
+    fn flows(&self, batch: &Batch) -> Vec<(FlowId, usize)> {
+        let mut flows = BTreeMap::new();
+        for row in &batch.rows {
+            let flow = self.records.request(row.sequence.request).flow;
+            *flows.entry(flow).or_default() += row.tokens.len();
+        }
+        flows.into_iter().collect()
     }
 
     fn check_limits(&self, batch: &Batch) -> Result<(), String> {
@@ -251,8 +295,8 @@ impl Simulation {
         Ok(())
     }
 
-    /// The oldest running sequence computes at least one token a step, so somebody hears
-    /// something at least every time it has come to its end. Older choices may take its place.
+    /// Whoever goes first in rank computes at least one token a step, so somebody hears
+    /// something at least every time it has come to its end. Others may take its place.
     fn check_progress(&mut self, n_events: usize) -> Result<(), String> {
         self.n_quiet = if n_events > 0 { 0 } else { self.n_quiet + 1 };
         let n_most = 4 * self.traffic.config.max_model_len + 16;
@@ -265,7 +309,7 @@ impl Simulation {
     }
 
     fn apply(&mut self, event: Event) -> Result<(), String> {
-        self.fairness.apply(&event);
+        self.promises.apply(&event)?;
         if let Event::PromptScored { logprobs, .. } = &event {
             self.report.n_scores += logprobs.len() as u64;
         }
@@ -276,7 +320,7 @@ impl Simulation {
         while self
             .arrivals
             .front()
-            .is_some_and(|(at, _)| *at <= self.step)
+            .is_some_and(|(at, _)| *at <= self.tick)
         {
             let Some((_, request)) = self.arrivals.pop_front() else {
                 break;
@@ -299,6 +343,7 @@ impl Simulation {
                 again == Err(SubmitError::DuplicateId(id)),
                 "{id} was taken twice"
             );
+            self.promises.note_arrival(&request);
             self.records.open(request);
         }
         Ok(())

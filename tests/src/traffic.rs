@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use scheduler::{AdapterId, Request, RequestId, SamplingParams, SchedulerConfig, TokenId};
+use scheduler::{
+    AdapterId, FlowId, Priority, Request, RequestId, SamplingParams, SchedulerConfig, TokenId,
+};
 
 use crate::rng::{Rng, mix};
 
@@ -17,6 +19,10 @@ pub(crate) struct Traffic {
     pub(crate) cancels: usize,
     /// Of 1000 steps, how many fail.
     pub(crate) failures: usize,
+    /// Of 1000 rows, how many fail alone.
+    pub(crate) row_failures: usize,
+    /// Of 1000 steps, how many take so long that much arrives meanwhile.
+    pub(crate) slow: usize,
 }
 
 /// Kinds of requests, each drawn as often as this seed says (of 1000). Seeds differ in what
@@ -31,6 +37,8 @@ struct Tastes {
     stems: Vec<Vec<TokenId>>,
     shares: usize,
     n_adapters: usize,
+    n_tenants: usize,
+    priorities: Vec<Priority>,
     n_salts: usize,
     max_new: usize,
     /// Prompts of their own are at most one `brevity`-th of the longest.
@@ -59,6 +67,8 @@ pub(crate) fn draw(rng: &mut Rng) -> Traffic {
         max_sequences: rng.range(1, 12),
         max_model_len: max_model_len.clamp(4, 120),
         prefix_cache: rng.chance(750),
+        fairness: rng.chance(750),
+        age_bound_steps: *rng.pick(&[1, 8, 30, 100, 100_000]),
     };
     let n_vocab = rng.range(3, 12) as u32;
     let longest = config
@@ -81,6 +91,8 @@ pub(crate) fn draw(rng: &mut Rng) -> Traffic {
         arrivals,
         cancels: *rng.pick(&[0, 0, 5, 30, 100]),
         failures: *rng.pick(&[0, 0, 0, 10, 50]),
+        row_failures: *rng.pick(&[0, 0, 0, 3, 20]),
+        slow: *rng.pick(&[0, 0, 50, 200]),
     }
 }
 
@@ -102,6 +114,8 @@ impl Tastes {
                 })
                 .collect(),
             shares: *rng.pick(&[0, 500, 900]),
+            n_tenants: *rng.pick(&[1, 2, 4]),
+            priorities: priorities(rng),
             n_adapters: *rng.pick(&[0, 0, 1, 3]),
             n_salts: *rng.pick(&[1, 1, 2]),
             max_new: rng.range(1, longest),
@@ -142,6 +156,8 @@ impl Tastes {
             kv_root: mix((adapter * 16 + salt) as u64),
             sampling: Arc::new(self.sampling(rng)),
             prompt_logprobs: rng.chance(self.scoring).then(|| rng.range(0, 3) as u8),
+            flow: FlowId((rng.range(1, self.n_tenants) * 8 + adapter) as u64),
+            priority: *rng.pick(&self.priorities),
         }
     }
 
@@ -184,6 +200,16 @@ impl Tastes {
             logprobs: rng.chance(self.logprobs).then(|| rng.range(0, 3) as u8),
             ..SamplingParams::default()
         }
+    }
+}
+
+/// A machine of one class, of a few, or of all alike.
+fn priorities(rng: &mut Rng) -> Vec<Priority> {
+    match rng.range(0, 3) {
+        0 => vec![Priority::Normal],
+        1 => vec![Priority::Normal, Priority::Batch],
+        2 => vec![Priority::High, Priority::Normal, Priority::Low],
+        _ => Priority::ALL.to_vec(),
     }
 }
 

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use scheduler::{
-    AdapterId, Batch, Event, Executor, ExecutorError, FinishReason, Request, RequestId, Sampled,
-    SamplingParams, Scheduler, SchedulerConfig, SequenceId, SubmitError, TokenId,
+    AdapterId, Batch, Event, Executor, ExecutorError, FinishReason, FlowId, Priority, Request,
+    RequestId, Sampled, SamplingParams, Scheduler, SchedulerConfig, SequenceId, SubmitError,
+    TokenId,
 };
 use tests::fake::{FakeConfig, FakeExecutor};
 use tests::simulation::Report;
@@ -19,6 +20,8 @@ const CONFIG: SchedulerConfig = SchedulerConfig {
     max_sequences: 8,
     max_model_len: 96,
     prefix_cache: true,
+    fairness: true,
+    age_bound_steps: SchedulerConfig::AGE_BOUND_STEPS,
 };
 
 /// Counts what an executor is given.
@@ -66,6 +69,8 @@ fn request(id: u64, stem: u32, n_prompt: u32, max_new_tokens: u32) -> Request {
         kv_root: 1,
         sampling: Arc::default(),
         prompt_logprobs: None,
+        flow: FlowId(0),
+        priority: Priority::Normal,
     }
 }
 
@@ -91,6 +96,7 @@ fn end_of(events: &[Event], id: SequenceId) -> (FinishReason, u32) {
             sequence,
             reason,
             n_cached_tokens,
+            ..
         } if *sequence == id => Some((*reason, *n_cached_tokens)),
         _ => None,
     };

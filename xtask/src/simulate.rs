@@ -1,7 +1,7 @@
 //! `cargo xtask simulate`: one seed step by step, or many seeds.
 
 use std::io::Write;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
 use tests::simulation::{self, Report, StepLine};
@@ -18,20 +18,24 @@ pub(crate) struct Args {
     /// The first of them
     #[arg(long, default_value_t = 0)]
     from: u64,
+    /// Run seeds for so long instead, from one that the clock gives and that is printed
+    #[arg(long, conflicts_with_all = ["seed", "seeds", "from"])]
+    minutes: Option<u64>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    match args.seed {
-        Some(seed) => replay(seed, &mut out),
-        None => run_many(args.from, args.seeds, &mut out),
+    match (args.seed, args.minutes) {
+        (Some(seed), _) => replay(seed, &mut out),
+        (None, Some(minutes)) => run_for(minutes, &mut out),
+        (None, None) => run_many(args.from..args.from + args.seeds, &mut out),
     }
 }
 
 fn replay(seed: u64, out: &mut dyn Write) -> Result<()> {
     writeln!(
         out,
-        "  step waiting running  in use    free  cached  preempted     hits  rows tokens events"
+        "  step waiting running  in use    free  cached  preempted     hits  rows tokens events flow:tokens"
     )?;
     let mut written = Ok(());
     let outcome = simulation::run_watched(seed, &mut |line| {
@@ -47,7 +51,7 @@ fn write_line(line: &StepLine, out: &mut dyn Write) -> std::io::Result<()> {
     let stats = &line.stats;
     writeln!(
         out,
-        "{:6} {:7} {:7} {:7} {:7} {:7} {:10} {:8} {:5} {:6} {:6}{}",
+        "{:6} {:7} {:7} {:7} {:7} {:7} {:10} {:8} {:5} {:6} {:6}{}{}",
         line.step,
         stats.n_waiting,
         stats.n_running,
@@ -59,14 +63,28 @@ fn write_line(line: &StepLine, out: &mut dyn Write) -> std::io::Result<()> {
         line.n_rows,
         line.n_tokens,
         line.n_events,
+        line.flows
+            .iter()
+            .map(|(flow, n_tokens)| format!(" {flow}:{n_tokens}"))
+            .collect::<String>(),
         if line.failed { " failed" } else { "" }
     )
 }
 
-fn run_many(from: u64, n_seeds: u64, out: &mut dyn Write) -> Result<()> {
+fn run_for(minutes: u64, out: &mut dyn Write) -> Result<()> {
+    let until = Instant::now() + Duration::from_secs(60 * minutes);
+    let from = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() * 1_000_000;
+    writeln!(out, "from seed {from}")?;
+    out.flush()?;
+    run_many((from..).take_while(|_| Instant::now() < until), out)
+}
+
+fn run_many(seeds: impl Iterator<Item = u64>, out: &mut dyn Write) -> Result<()> {
     let started = Instant::now();
     let mut total = Report::default();
-    for seed in from..from + n_seeds {
+    let mut n_seeds = 0;
+    for seed in seeds {
+        n_seeds += 1;
         match simulation::run(seed) {
             Ok(report) => total.add(&report),
             Err(failure) => bail!(failure),
@@ -80,10 +98,12 @@ fn run_many(from: u64, n_seeds: u64, out: &mut dyn Write) -> Result<()> {
 fn summarize(report: &Report, n_seeds: u64, out: &mut dyn Write) -> Result<()> {
     writeln!(
         out,
-        "{n_seeds} seeds, {} steps ({} failed), {} tokens, {} requests ({} refused), \
-         {} cancellations, {} preemptions ({} tokens lost), {} prompt tokens hit, {} prompt scores",
+        "{n_seeds} seeds, {} steps ({} failed, {} rows failed alone), {} tokens, {} requests ({} refused), \
+         {} cancellations, {} preemptions ({} tokens lost), {} prompt tokens hit, {} prompt scores, \
+         {} overdue",
         report.n_steps,
         report.n_failed_steps,
+        report.n_failed_rows,
         report.n_tokens,
         report.n_requests,
         report.n_refused,
@@ -91,7 +111,8 @@ fn summarize(report: &Report, n_seeds: u64, out: &mut dyn Write) -> Result<()> {
         report.n_preemptions,
         report.n_tokens_lost,
         report.n_hit_tokens,
-        report.n_scores
+        report.n_scores,
+        report.n_overdue
     )?;
     Ok(())
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use kernels::{CpuOptions, Device, KvType, Numerics};
 use models::{Checkpoint, Model, ModelRunner, RunnerOptions};
 use scheduler::{
-    Event, Executor, FinishReason, Request, RequestId, SampledToken, SamplingParams, Scheduler,
-    SchedulerConfig, TokenLogprobs,
+    Event, Executor, FinishReason, FlowId, Priority, Request, RequestId, SampledToken,
+    SamplingParams, Scheduler, SchedulerConfig, TokenLogprobs,
 };
 
 /// How to run.
@@ -92,6 +92,8 @@ impl Server {
             max_sequences: self.machine.max_sequences,
             max_model_len: MAX_MODEL_LEN,
             prefix_cache: false,
+            fairness: true,
+            age_bound_steps: SchedulerConfig::AGE_BOUND_STEPS,
         })
         .expect("a machine that can be");
         for (i, request) in requests.iter().enumerate() {
@@ -156,5 +158,7 @@ pub(crate) fn greedy(prompt: &[u32], max_new_tokens: u32, n_top: u8) -> Request 
             ..SamplingParams::default()
         }),
         prompt_logprobs: Some(n_top),
+        flow: FlowId::default(),
+        priority: Priority::Normal,
     }
 }

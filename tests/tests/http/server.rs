@@ -256,6 +256,8 @@ fn engine(
         max_sequences: options.max_sequences,
         max_model_len: options.max_model_len,
         prefix_cache: true,
+        fairness: true,
+        age_bound_steps: SchedulerConfig::AGE_BOUND_STEPS,
     });
     Engine::start(
         scheduler.unwrap(),
