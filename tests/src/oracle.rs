@@ -82,6 +82,7 @@ fn row(request: &Request, index: u32, tokens: &[TokenId], n_generated: usize) ->
         } else {
             [].into()
         },
+        allowed: None,
     };
     let scores = n_generated == 0 && request.prompt.len() > 1;
     let n_top = request.prompt_logprobs.filter(|_| scores);
