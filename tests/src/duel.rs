@@ -24,8 +24,7 @@ use crate::record::ensure;
 use crate::rng::Rng;
 use crate::simulation::{Report, StepLine};
 
-/// Requests of a flow that wait as a step begins: more than a step can admit, so that the flow
-/// never runs out of work.
+/// More waiting requests than a step can admit, so that a flow never runs out of work.
 const N_BACKLOG: usize = 6;
 const N_STEPS: u64 = 400;
 
@@ -37,8 +36,10 @@ struct Contender {
     max_new_tokens: u32,
     /// It sends nothing before this step.
     joins: u64,
-    /// It pauses for as many steps after each burst; 0: it always has work waiting.
+    /// It pauses for as many steps after each burst.
     pause: u64,
+    /// Its requests that wait as a step begins, while it sends.
+    backlog: usize,
     n_waiting: usize,
     /// Tokens computed and drawn for it so far.
     service: u64,
@@ -94,7 +95,7 @@ pub fn outcome(seed: u64, fairness: bool) -> Result<Outcome, String> {
         .contenders
         .iter()
         .zip(at_join)
-        .filter(|(c, _)| c.pause == 0);
+        .filter(|(c, _)| c.stays());
     Ok(Outcome {
         services: stays.map(|(c, before)| c.service - before).collect(),
         bound: duel.bound(),
@@ -193,7 +194,7 @@ impl Duel {
             if !contender.is_sending(step) {
                 continue;
             }
-            while self.contenders[i].n_waiting < N_BACKLOG {
+            while self.contenders[i].n_waiting < self.contenders[i].backlog {
                 self.contenders[i].n_waiting += 1;
                 let request = self.contenders[i].request(self.next_id, &mut self.rng);
                 self.requests.insert(request.id, (i, true));
@@ -209,7 +210,7 @@ impl Duel {
         for one in self.contenders.iter().filter(here) {
             for (j, other) in self.contenders.iter().enumerate().filter(|(_, c)| here(c)) {
                 // Nobody gets more than one who always has work, since both are there.
-                if other.pause > 0 || one.flow == other.flow {
+                if !other.stays() || one.flow == other.flow {
                     continue;
                 }
                 let i = (one.flow.0 - 1) as usize;
@@ -243,10 +244,20 @@ impl Contender {
             } else {
                 *rng.pick(&[0, 0, 1, 5, 40])
             },
+            backlog: if i == 0 {
+                N_BACKLOG
+            } else {
+                *rng.pick(&[N_BACKLOG, N_BACKLOG, 1])
+            },
             n_waiting: 0,
             service: 0,
             at_join: Vec::new(),
         }
+    }
+
+    /// Whether it always has work waiting once it has joined.
+    fn stays(&self) -> bool {
+        self.pause == 0 && self.backlog == N_BACKLOG
     }
 
     fn is_sending(&self, step: u64) -> bool {

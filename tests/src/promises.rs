@@ -135,9 +135,7 @@ impl Promises {
         let n_preemptions = scheduler.stats().n_preemptions;
         let preempts = n_preemptions > self.n_preemptions;
         self.n_preemptions = n_preemptions;
-        if !preempts {
-            self.check_work(batch, scheduler, records)?;
-        }
+        self.check_work(batch, scheduler, records, preempts)?;
         for row in &batch.rows {
             if let Some(known) = self.unfinished.get_mut(&row.sequence) {
                 known.has_run = true;
@@ -242,6 +240,7 @@ impl Promises {
         batch: &Batch,
         scheduler: &Scheduler,
         records: &Records,
+        preempts: bool,
     ) -> Result<(), String> {
         let stats = scheduler.stats();
         let has_room = stats.n_blocks_free + stats.n_blocks_cached > 0;
@@ -260,7 +259,9 @@ impl Promises {
                 !single || known.before != SequenceState::Running || ends.contains_key(id),
                 "{id} has to wait for its next token"
             );
-            let complete = ends.get(id) == Some(&records.n_tokens(*id));
+            // In a step that preempts, room can come too late for the rest of a chunk.
+            let end = ends.get(id);
+            let complete = end == Some(&records.n_tokens(*id)) || (preempts && end.is_some());
             ensure!(
                 complete || !has_tokens,
                 "{id} is left out of a batch with tokens to spare"
@@ -270,7 +271,7 @@ impl Promises {
             .config
             .max_sequences
             .min(self.config.max_batched_tokens);
-        if has_tokens && stats.n_running < n_rows && self.fits_all(records) {
+        if !preempts && has_tokens && stats.n_running < n_rows && self.fits_all(records) {
             let waits = |k: &&Known| k.after == SequenceState::Waiting;
             let n_waiting = self.unfinished.values().filter(waits).count();
             ensure!(n_waiting == 0, "{n_waiting} wait though all would fit");
