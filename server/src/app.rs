@@ -1,7 +1,7 @@
 //! The application: what all handlers share, and the routes.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
@@ -11,8 +11,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::admission::admit;
+use crate::answer::ToolSyntax;
 use crate::auth::{ApiKeys, require_key};
+use crate::dialect::Dialect;
 use crate::engine::EngineHandle;
+use crate::grammar::GrammarCompiler;
 use crate::handlers;
 use crate::identity::Numbers;
 use crate::metrics::Metrics;
@@ -48,6 +52,12 @@ pub struct AppOptions {
     pub max_body_bytes: usize,
     /// Base of the seeds of requests that bring none; `None` draws one.
     pub seed: Option<u64>,
+    /// How the model writes tool calls; `None`: as its chat template tells.
+    pub tool_syntax: Option<ToolSyntax>,
+    /// Time for requests that bring none of their own; `None`: as long as it takes.
+    pub request_timeout: Option<Duration>,
+    /// Whether requests may ask to go before others.
+    pub allow_priority: bool,
 }
 
 impl Default for AppOptions {
@@ -56,6 +66,9 @@ impl Default for AppOptions {
             keys: ApiKeys::default(),
             max_body_bytes: 32 << 20,
             seed: None,
+            tool_syntax: None,
+            request_timeout: None,
+            allow_priority: false,
         }
     }
 }
@@ -67,6 +80,10 @@ pub struct AppState {
     pub engine: EngineHandle,
     pub metrics: Arc<Metrics>,
     pub max_body_bytes: usize,
+    pub request_timeout: Option<Duration>,
+    pub allow_priority: bool,
+    pub grammars: Arc<GrammarCompiler>,
+    pub dialect: Dialect,
     ids: Arc<Numbers>,
     seeds: Arc<Numbers>,
 }
@@ -81,11 +98,16 @@ impl AppState {
         let seeds = options
             .seed
             .map_or_else(Numbers::from_entropy, Numbers::from_seed);
+        let grammars = GrammarCompiler::new(model.tokenizer.clone(), model.eos_tokens.clone());
         Self {
+            grammars: Arc::new(grammars),
+            dialect: Dialect::new(model.template.as_ref(), options.tool_syntax),
             model: Arc::new(model),
             engine,
             metrics,
             max_body_bytes: options.max_body_bytes,
+            request_timeout: options.request_timeout,
+            allow_priority: options.allow_priority,
             ids: Arc::new(Numbers::from_entropy()),
             seeds: Arc::new(seeds),
         }
@@ -96,9 +118,15 @@ impl AppState {
         Head {
             id: self.ids.id(prefix),
             created: crate::identity::unix_seconds(),
+            service_tier: "default",
             model: name,
             system_fingerprint: self.model.fingerprint.clone(),
         }
+    }
+
+    /// Where ids come from.
+    pub(crate) fn ids(&self) -> Arc<Numbers> {
+        Arc::clone(&self.ids)
     }
 
     /// A seed for a request that brings none.
@@ -119,12 +147,19 @@ impl AppState {
 /// All routes, with everything that happens around them.
 pub fn router(state: AppState, keys: ApiKeys) -> Router {
     let max_body_bytes = state.max_body_bytes;
-    Router::new()
+    // What needs a place in the queue.
+    let generating = Router::new()
         .route("/v1/chat/completions", post(handlers::chat::create))
         .route("/v1/completions", post(handlers::completions::create))
+        .layer(from_fn_with_state(state.clone(), admit));
+    Router::new()
+        .merge(generating)
         .route("/v1/models", get(handlers::models::list))
         .route("/v1/models/{*id}", get(handlers::models::retrieve))
-        .route("/health", get(handlers::health::health))
+        .route("/health", get(handlers::health::ready))
+        .route("/health/ready", get(handlers::health::ready))
+        .route("/health/live", get(handlers::health::live))
+        .route("/health/startup", get(handlers::health::started))
         .route("/metrics", get(handlers::health::metrics))
         .fallback(unknown_url)
         .method_not_allowed_fallback(method_not_allowed)
@@ -169,7 +204,7 @@ async fn observe(State(state): State<AppState>, request: Request, next: Next) ->
     span.in_scope(|| {
         let elapsed_ms = elapsed.as_millis();
         // Probes come every few seconds and say nothing.
-        if route == "/health" || route == "/metrics" {
+        if route.starts_with("/health") || route == "/metrics" {
             tracing::debug!(status, elapsed_ms, "answered");
         } else {
             tracing::info!(status, elapsed_ms, "answered");

@@ -49,7 +49,8 @@ pub struct ServeArgs {
     /// Names that requests call the model by; the first is shown. Default: the model's own name.
     #[arg(long, value_name = "NAME", num_args = 1..)]
     pub served_model_name: Vec<String>,
-    /// A key that requests must bring as a bearer token; may be repeated.
+    /// A key that requests must bring as a bearer token; may be repeated. Each is a tenant of
+    /// its own, and tenants share the machine alike.
     #[arg(
         long,
         value_name = "KEY",
@@ -79,9 +80,29 @@ pub struct ServeArgs {
     /// Requests that may wait; more are refused with status 429.
     #[arg(long, value_name = "N", default_value_t = 1024)]
     pub max_queued_requests: usize,
+    /// Prompt tokens of waiting requests; more are refused with status 429.
+    #[arg(long, value_name = "TOKENS", default_value_t = 262_144)]
+    pub max_queued_tokens: usize,
+    /// Seconds that a request may wait for its first step; 0: as long as its client.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub queue_timeout: u64,
+    /// Seconds for a whole request that brings no time of its own; 0: as long as it takes.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub request_timeout: u64,
+    /// Serve first come, first served, instead of API keys and adapters alike.
+    #[arg(long)]
+    pub no_fairness: bool,
+    /// Let requests ask to go before others (`priority` below 0, `service_tier: priority`).
+    #[arg(long)]
+    pub allow_priority: bool,
     /// Largest request body, such as 32MiB.
     #[arg(long, value_name = "BYTES", default_value = "32MiB", value_parser = crate::settings::parse_bytes)]
     pub max_body_size: u64,
+
+    /// How the model writes tool calls: hermes, llama3, mistral, granite, deepseek or json.
+    /// Default: as its chat template tells.
+    #[arg(long, value_name = "FAMILY")]
+    pub tool_call_parser: Option<crate::answer::ToolSyntax>,
 
     /// Threads that compute. Default: as many as this process may use.
     #[arg(long, value_name = "N")]

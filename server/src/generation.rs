@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures::stream::{self, BoxStream, StreamExt};
 use scheduler::{Event, FinishReason, SampledToken, TokenId, TokenLogprobs};
 
-use crate::engine::{EngineError, TokenStream};
+use crate::engine::TokenStream;
 use crate::openai::ApiError;
 use crate::text::Tokenizer;
 
@@ -24,6 +24,8 @@ pub struct TextRules {
     pub stop_tokens: Arc<[TokenId]>,
     /// Stop strings count from this many tokens on.
     pub min_tokens: u32,
+    /// Control tokens that are spelled in the text: marks of calls and thoughts.
+    pub spelled: Arc<[TokenId]>,
     /// The text goes on from a prompt of the same text, so a leading space stays.
     pub continues_prompt: bool,
 }
@@ -118,6 +120,7 @@ impl Generation {
                 sequence,
                 reason,
                 n_cached_tokens,
+                failure,
             } => {
                 let index = sequence.index;
                 let choice = &mut self.choices[index as usize];
@@ -125,7 +128,12 @@ impl Generation {
                     _ if choice.is_stopped() => "stop",
                     FinishReason::Stop => "stop",
                     FinishReason::Length => "length",
-                    FinishReason::Failed => return Err(step_failed()),
+                    FinishReason::Failed => {
+                        if let Some(failure) = failure {
+                            tracing::error!(choice = index, %failure, "a row failed");
+                        }
+                        return Err(step_failed());
+                    }
                     FinishReason::Cancelled => return Err(ApiError::shutting_down()),
                 };
                 let piece = choice.finish();
@@ -160,15 +168,4 @@ fn step_failed() -> ApiError {
     ApiError::internal(
         "The server had an error while processing your request. The request can be retried.",
     )
-}
-
-impl From<EngineError> for ApiError {
-    fn from(error: EngineError) -> Self {
-        match error {
-            EngineError::Overloaded { limit } => Self::overloaded(limit),
-            EngineError::ShuttingDown => Self::shutting_down(),
-            EngineError::Stopped => Self::engine_stopped(),
-            EngineError::Refused(message) => Self::bad_request(message),
-        }
-    }
 }

@@ -1,21 +1,28 @@
 //! The binary's library: HTTP, OpenAI wire types, text, the engine thread, and where models
 //! come from. The only room that knows JSON, clocks and sockets.
 
+mod admission;
+pub mod answer;
 pub mod app;
 pub mod args;
 pub mod auth;
 pub mod banner;
+pub mod dialect;
 pub mod engine;
 pub mod generation;
+pub mod grammar;
 mod handlers;
 mod identity;
 pub mod load;
 pub mod metrics;
 pub mod openai;
 pub mod plan;
+mod refusal;
 pub mod settings;
 pub mod shutdown;
 pub mod source;
 mod sse;
+pub mod startup;
+pub mod tenant;
 pub mod text;
 mod token_text;

@@ -96,7 +96,7 @@ pub fn load(settings: &Settings, source: &ModelSource) -> Result<Loaded, StartEr
         max_sequences: settings.max_sequences,
         max_model_len: plan.max_model_len,
         prefix_cache: settings.prefix_cache,
-        fairness: true,
+        fairness: settings.fairness,
         age_bound_steps: SchedulerConfig::AGE_BOUND_STEPS,
     })?;
     let identity = identity(checkpoint.digest(), settings.precision);

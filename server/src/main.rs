@@ -1,9 +1,12 @@
 //! The `understudy` command.
 
 use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
+use axum::Router;
 use clap::Parser;
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
@@ -12,8 +15,9 @@ use understudy::args::{Args, Command, LogFormat};
 use understudy::banner::Banner;
 use understudy::engine::Engine;
 use understudy::load::{Loaded, load};
-use understudy::metrics::Metrics;
+use understudy::metrics::{Metrics, Served};
 use understudy::settings::Settings;
+use understudy::startup::Front;
 use understudy::{shutdown, source};
 
 /// Threads for HTTP; the model has its own.
@@ -63,23 +67,51 @@ fn serve(settings: Settings) -> anyhow::Result<()> {
     let listener = std::net::TcpListener::bind((settings.host.as_str(), settings.port))
         .with_context(|| format!("cannot listen on {}:{}", settings.host, settings.port))?;
     listener.set_nonblocking(true)?;
-    let source = source::resolve(settings.model.as_deref())?;
-    let loaded = load(&settings, &source)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(HTTP_THREADS)
         .enable_all()
         .build()?;
-    runtime.block_on(serve_loaded(listener, &settings, loaded))
+    let served = runtime.block_on(serve_on(listener, settings));
+    // A model that is still being loaded is not waited for.
+    runtime.shutdown_background();
+    served
 }
 
-async fn serve_loaded(
-    listener: std::net::TcpListener,
-    settings: &Settings,
-    loaded: Loaded,
-) -> anyhow::Result<()> {
+async fn serve_on(listener: std::net::TcpListener, settings: Settings) -> anyhow::Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    let metrics = Metrics::new();
-    tokio::spawn(Metrics::upkeep(std::sync::Arc::downgrade(&metrics)));
+    let address = listener.local_addr()?;
+    let front = Front::default();
+    let listening = shutdown::listen(listener, front.router());
+    let settings = Arc::new(settings);
+    let loading = tokio::task::spawn_blocking({
+        let settings = Arc::clone(&settings);
+        move || -> anyhow::Result<Loaded> {
+            let source = source::resolve(settings.model.as_deref())?;
+            Ok(load(&settings, &source)?)
+        }
+    });
+    let loaded = tokio::select! {
+        loaded = loading => loaded??,
+        () = shutdown::signal() => return Ok(()),
+    };
+    let (app, engine, banner) = assemble(loaded, &settings, address)?;
+    front.open(app);
+    let mut stdout = io::stdout();
+    stdout.write_all(banner.as_bytes())?;
+    stdout.flush()?;
+    let grace = settings.shutdown_timeout;
+    listening
+        .until(engine, grace, shutdown::signal(), shutdown::signal())
+        .await?;
+    Ok(())
+}
+
+/// The running engine, the application before it, and what is said of them.
+fn assemble(
+    loaded: Loaded,
+    settings: &Settings,
+    address: SocketAddr,
+) -> anyhow::Result<(Router, Engine, String)> {
     let Loaded {
         served,
         scheduler,
@@ -87,14 +119,21 @@ async fn serve_loaded(
         plan,
         description,
     } = loaded;
+    let metrics = Metrics::new();
+    tokio::spawn(Metrics::upkeep(Arc::downgrade(&metrics)));
+    metrics.describe_served(Served {
+        model: served.names.first().cloned().unwrap_or_default(),
+        block_size: plan.block_size,
+        n_blocks: plan.n_blocks,
+    });
     let engine = Engine::start(
         scheduler,
         Box::new(runner),
-        settings.max_queued,
+        settings.queue,
         metrics.clone(),
     )?;
     let banner = Banner {
-        address: listener.local_addr()?,
+        address,
         names: &served.names,
         description: &description,
         plan: &plan,
@@ -103,18 +142,5 @@ async fn serve_loaded(
     }
     .text();
     let state = AppState::new(served, engine.handle(), metrics, &settings.app);
-    let app = router(state, settings.app.keys.clone());
-    let mut stdout = io::stdout();
-    stdout.write_all(banner.as_bytes())?;
-    stdout.flush()?;
-    shutdown::serve(
-        listener,
-        app,
-        engine,
-        settings.shutdown_timeout,
-        shutdown::signal(),
-        shutdown::signal(),
-    )
-    .await?;
-    Ok(())
+    Ok((router(state, settings.app.keys.clone()), engine, banner))
 }

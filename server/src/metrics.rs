@@ -1,14 +1,21 @@
 //! What the server measures. Names are an enum; the recorder belongs to one server, so that
 //! several can run in one process.
 
+mod alias;
+mod name;
+
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
+use metrics::{Counter, Gauge, Histogram, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
+use scheduler::AdapterId;
+
+pub use alias::Served;
+use name::{Kind, Name};
 
 /// Seconds, from a fast token to a slow answer.
 const LATENCY_BUCKETS: [f64; 16] = [
@@ -21,143 +28,51 @@ const TOKEN_BUCKETS: [f64; 12] = [
 
 const METADATA: Metadata<'static> = Metadata::new("understudy", Level::INFO, None);
 
-/// Every metric, by its name without unit conversions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Name {
-    HttpRequests,
-    RunningSequences,
-    WaitingSequences,
-    QueuedRequests,
-    KvBlocks,
-    KvBlocksInUse,
-    KvBlocksCached,
-    PromptTokens,
-    CachedPromptTokens,
-    GeneratedTokens,
-    Preemptions,
-    FinishedSequences,
-    Disconnects,
-    RejectedRequests,
-    FailedSteps,
-    TimeToFirstToken,
-    InterToken,
-    EndToEnd,
-    Queue,
-    Step,
-    StepTokens,
-}
-
-impl Name {
-    const ALL: [Self; 21] = [
-        Self::HttpRequests,
-        Self::RunningSequences,
-        Self::WaitingSequences,
-        Self::QueuedRequests,
-        Self::KvBlocks,
-        Self::KvBlocksInUse,
-        Self::KvBlocksCached,
-        Self::PromptTokens,
-        Self::CachedPromptTokens,
-        Self::GeneratedTokens,
-        Self::Preemptions,
-        Self::FinishedSequences,
-        Self::Disconnects,
-        Self::RejectedRequests,
-        Self::FailedSteps,
-        Self::TimeToFirstToken,
-        Self::InterToken,
-        Self::EndToEnd,
-        Self::Queue,
-        Self::Step,
-        Self::StepTokens,
-    ];
-
-    /// The name on `/metrics`.
-    fn name(self) -> &'static str {
-        match self {
-            Self::HttpRequests => "understudy_http_requests_total",
-            Self::RunningSequences => "understudy_sequences_running",
-            Self::WaitingSequences => "understudy_sequences_waiting",
-            Self::QueuedRequests => "understudy_requests_queued",
-            Self::KvBlocks => "understudy_kv_blocks",
-            Self::KvBlocksInUse => "understudy_kv_blocks_in_use",
-            Self::KvBlocksCached => "understudy_kv_blocks_cached",
-            Self::PromptTokens => "understudy_prompt_tokens_total",
-            Self::CachedPromptTokens => "understudy_cached_prompt_tokens_total",
-            Self::GeneratedTokens => "understudy_generated_tokens_total",
-            Self::Preemptions => "understudy_preemptions_total",
-            Self::FinishedSequences => "understudy_sequences_finished_total",
-            Self::Disconnects => "understudy_disconnects_total",
-            Self::RejectedRequests => "understudy_requests_rejected_total",
-            Self::FailedSteps => "understudy_steps_failed_total",
-            Self::TimeToFirstToken => "understudy_time_to_first_token_seconds",
-            Self::InterToken => "understudy_inter_token_seconds",
-            Self::EndToEnd => "understudy_request_seconds",
-            Self::Queue => "understudy_queue_seconds",
-            Self::Step => "understudy_step_seconds",
-            Self::StepTokens => "understudy_step_tokens",
-        }
-    }
-
-    /// What it says.
-    fn help(self) -> &'static str {
-        match self {
-            Self::HttpRequests => "HTTP requests by route and status",
-            Self::RunningSequences => "Sequences that own KV blocks",
-            Self::WaitingSequences => "Sequences that wait to run",
-            Self::QueuedRequests => "Requests that no step has worked on yet",
-            Self::KvBlocks => "KV blocks in all",
-            Self::KvBlocksInUse => "KV blocks owned by sequences",
-            Self::KvBlocksCached => "KV blocks kept for reuse and owned by no sequence",
-            Self::PromptTokens => "Prompt tokens of started requests",
-            Self::CachedPromptTokens => "Prompt tokens taken from the prefix cache",
-            Self::GeneratedTokens => "Tokens drawn",
-            Self::Preemptions => "Sequences put back to waiting",
-            Self::FinishedSequences => "Sequences that ended, by reason",
-            Self::Disconnects => "Requests whose client went away before the end",
-            Self::RejectedRequests => "Requests refused because too many waited",
-            Self::FailedSteps => "Steps that could not be computed",
-            Self::TimeToFirstToken => "From submission to the first token of a sequence",
-            Self::InterToken => "Between two tokens of a sequence",
-            Self::EndToEnd => "From submission to the last token of a request",
-            Self::Queue => "From submission to the first step that works on a request",
-            Self::Step => "Duration of a step",
-            Self::StepTokens => "Tokens computed in a step",
-        }
-    }
-
-    fn key(self) -> Key {
-        Key::from_name(self.name())
-    }
-
-    fn key_with(self, labels: Vec<Label>) -> Key {
-        Key::from_parts(self.name(), labels)
-    }
-}
-
 /// The metrics of one server.
 pub struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
+    served: OnceLock<Served>,
     pub running_sequences: Gauge,
     pub waiting_sequences: Gauge,
+    pub running_tokens: Gauge,
     pub queued_requests: Gauge,
+    pub queued_tokens: Gauge,
     pub kv_blocks: Gauge,
     pub kv_blocks_in_use: Gauge,
     pub kv_blocks_cached: Gauge,
+    pub kv_usage: Gauge,
     pub prompt_tokens: Counter,
+    pub queried_prompt_tokens: Counter,
     pub cached_prompt_tokens: Counter,
     pub generated_tokens: Counter,
     pub preemptions: Counter,
+    pub lost_tokens: Counter,
+    pub overdue_turns: Counter,
     pub disconnects: Counter,
-    pub rejected_requests: Counter,
     pub failed_steps: Counter,
+    pub failed_rows: Counter,
     pub time_to_first_token: Histogram,
     pub inter_token: Histogram,
     pub end_to_end: Histogram,
     pub queue: Histogram,
     pub step: Histogram,
     pub step_tokens: Histogram,
+}
+
+/// The limit that a request was refused by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    Requests,
+    Tokens,
+}
+
+/// What is measured for a tenant and an adapter. Tenants are as many as keys were given.
+#[derive(Clone, Debug)]
+pub struct FlowMetrics {
+    pub prompt_tokens: Counter,
+    pub generated_tokens: Counter,
+    pub time_to_first_token: Histogram,
 }
 
 impl fmt::Debug for Metrics {
@@ -169,68 +84,46 @@ impl fmt::Debug for Metrics {
 impl Metrics {
     /// A fresh set, all zero.
     pub fn new() -> Arc<Self> {
-        let step_tokens = Matcher::Full(Name::StepTokens.name().to_owned());
-        let recorder = PrometheusBuilder::new()
-            .set_buckets(&LATENCY_BUCKETS)
-            .and_then(|builder| builder.set_buckets_for_metric(step_tokens, &TOKEN_BUCKETS))
-            .expect("bucket lists are not empty")
-            .build_recorder();
-        let handle = recorder.handle();
+        let recorder = recorder();
         let counter = |name: Name| recorder.register_counter(&name.key(), &METADATA);
         let gauge = |name: Name| recorder.register_gauge(&name.key(), &METADATA);
         let histogram = |name: Name| recorder.register_histogram(&name.key(), &METADATA);
-        let metrics = Self {
+        Arc::new(Self {
             running_sequences: gauge(Name::RunningSequences),
             waiting_sequences: gauge(Name::WaitingSequences),
+            running_tokens: gauge(Name::RunningTokens),
             queued_requests: gauge(Name::QueuedRequests),
+            queued_tokens: gauge(Name::QueuedTokens),
             kv_blocks: gauge(Name::KvBlocks),
             kv_blocks_in_use: gauge(Name::KvBlocksInUse),
             kv_blocks_cached: gauge(Name::KvBlocksCached),
+            kv_usage: gauge(Name::KvUsage),
             prompt_tokens: counter(Name::PromptTokens),
+            queried_prompt_tokens: counter(Name::QueriedPromptTokens),
             cached_prompt_tokens: counter(Name::CachedPromptTokens),
             generated_tokens: counter(Name::GeneratedTokens),
             preemptions: counter(Name::Preemptions),
+            lost_tokens: counter(Name::LostTokens),
+            overdue_turns: counter(Name::OverdueTurns),
             disconnects: counter(Name::Disconnects),
-            rejected_requests: counter(Name::RejectedRequests),
             failed_steps: counter(Name::FailedSteps),
+            failed_rows: counter(Name::FailedRows),
             time_to_first_token: histogram(Name::TimeToFirstToken),
             inter_token: histogram(Name::InterToken),
             end_to_end: histogram(Name::EndToEnd),
             queue: histogram(Name::Queue),
             step: histogram(Name::Step),
             step_tokens: histogram(Name::StepTokens),
-            handle,
+            served: OnceLock::new(),
+            handle: recorder.handle(),
             recorder,
-        };
-        metrics.describe();
-        Arc::new(metrics)
+        })
     }
 
-    fn describe(&self) {
-        for name in Name::ALL {
-            let (key, help) = (name.name(), name.help());
-            match name {
-                Name::RunningSequences
-                | Name::WaitingSequences
-                | Name::QueuedRequests
-                | Name::KvBlocks
-                | Name::KvBlocksInUse
-                | Name::KvBlocksCached => {
-                    self.recorder.describe_gauge(key.into(), None, help.into());
-                }
-                Name::TimeToFirstToken
-                | Name::InterToken
-                | Name::EndToEnd
-                | Name::Queue
-                | Name::Step
-                | Name::StepTokens => {
-                    self.recorder
-                        .describe_histogram(key.into(), None, help.into());
-                }
-                _ => self
-                    .recorder
-                    .describe_counter(key.into(), None, help.into()),
-            }
+    /// Says what is served, which the aliases repeat. Only the first word counts.
+    pub fn describe_served(&self, served: Served) {
+        if self.served.set(served).is_err() {
+            tracing::debug!("what is served was described already");
         }
     }
 
@@ -240,20 +133,56 @@ impl Metrics {
             Label::new("route", route.to_owned()),
             Label::new("status", status.to_string()),
         ];
-        let key = Name::HttpRequests.key_with(labels);
-        self.recorder.register_counter(&key, &METADATA).increment(1);
+        self.counter_with(Name::HttpRequests, labels).increment(1);
     }
 
-    /// Counts one ended sequence.
-    pub fn count_finished(&self, reason: &'static str) {
-        let key =
-            Name::FinishedSequences.key_with(vec![Label::from_static_parts("reason", reason)]);
-        self.recorder.register_counter(&key, &METADATA).increment(1);
+    /// Counts `n` ended sequences.
+    pub fn count_finished(&self, reason: &'static str, n: u32) {
+        let labels = vec![Label::from_static_parts("reason", reason)];
+        self.counter_with(Name::FinishedSequences, labels)
+            .increment(u64::from(n));
     }
 
-    /// The text of `/metrics`.
+    /// Counts one refused request.
+    pub fn count_rejected(&self, rejection: Rejection) {
+        let reason = match rejection {
+            Rejection::Requests => "requests",
+            Rejection::Tokens => "tokens",
+        };
+        let labels = vec![Label::from_static_parts("reason", reason)];
+        self.counter_with(Name::RejectedRequests, labels)
+            .increment(1);
+    }
+
+    fn counter_with(&self, name: Name, labels: Vec<Label>) -> Counter {
+        self.recorder
+            .register_counter(&name.key_with(labels), &METADATA)
+    }
+
+    /// The figures of a tenant and an adapter.
+    pub fn of_flow(&self, tenant: &str, adapter: Option<AdapterId>) -> FlowMetrics {
+        let adapter = adapter.map_or_else(|| "none".to_owned(), |adapter| adapter.0.to_string());
+        let labels = vec![
+            Label::new("tenant", tenant.to_owned()),
+            Label::new("adapter", adapter),
+        ];
+        let ttft = Name::TenantTimeToFirstToken.key_with(labels.clone());
+        FlowMetrics {
+            prompt_tokens: self.counter_with(Name::TenantPromptTokens, labels.clone()),
+            generated_tokens: self.counter_with(Name::TenantGeneratedTokens, labels),
+            time_to_first_token: self.recorder.register_histogram(&ttft, &METADATA),
+        }
+    }
+
+    /// The text of `/metrics`: our own series, and once it is known what is served, vLLM's
+    /// names for them.
     pub fn render(&self) -> String {
-        self.handle.render()
+        let mut text = self.handle.render();
+        if let Some(served) = self.served.get() {
+            let aliases = alias::render(&text, served, crate::identity::unix_seconds());
+            text.push_str(&aliases);
+        }
+        text
     }
 
     /// Folds recorded samples into their buckets from time to time, as long as `metrics` lives.
@@ -267,4 +196,23 @@ impl Metrics {
             }
         }
     }
+}
+
+/// A recorder that knows the kind, the help and the buckets of every name.
+fn recorder() -> PrometheusRecorder {
+    let step_tokens = Matcher::Full(Name::StepTokens.name().to_owned());
+    let recorder = PrometheusBuilder::new()
+        .set_buckets(&LATENCY_BUCKETS)
+        .and_then(|builder| builder.set_buckets_for_metric(step_tokens, &TOKEN_BUCKETS))
+        .expect("bucket lists are not empty")
+        .build_recorder();
+    for (_, name, kind, help) in name::ALL {
+        let (name, help) = (name.into(), help.into());
+        match kind {
+            Kind::Counter => recorder.describe_counter(name, None, help),
+            Kind::Gauge => recorder.describe_gauge(name, None, help),
+            Kind::Histogram => recorder.describe_histogram(name, None, help),
+        }
+    }
+    recorder
 }

@@ -7,6 +7,7 @@ use kernels::{KvType, Numerics, WeightType};
 use crate::app::AppOptions;
 use crate::args::{Dtype, ServeArgs};
 use crate::auth::ApiKeys;
+use crate::engine::QueueLimits;
 
 /// An argument that makes no sense.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,7 +52,8 @@ pub struct Settings {
     pub block_size: usize,
     pub kv_memory_bytes: Option<u64>,
     pub prefix_cache: bool,
-    pub max_queued: usize,
+    pub fairness: bool,
+    pub queue: QueueLimits,
     pub n_threads: Option<usize>,
     pub precision: Precision,
     pub shutdown_timeout: Duration,
@@ -77,6 +79,9 @@ impl Settings {
                 keys: ApiKeys::new(args.api_key.iter().map(String::as_str)),
                 max_body_bytes: usize::try_from(args.max_body_size).unwrap_or(usize::MAX),
                 seed: args.seed,
+                tool_syntax: args.tool_call_parser,
+                request_timeout: seconds(args.request_timeout),
+                allow_priority: args.allow_priority,
             },
             max_model_len: args.max_model_len,
             max_sequences: args.max_num_seqs,
@@ -84,12 +89,22 @@ impl Settings {
             block_size: args.block_size,
             kv_memory_bytes: args.kv_cache_memory,
             prefix_cache: !args.no_enable_prefix_caching,
-            max_queued: args.max_queued_requests,
+            fairness: !args.no_fairness,
+            queue: QueueLimits {
+                max_requests: args.max_queued_requests,
+                max_tokens: args.max_queued_tokens,
+                timeout: seconds(args.queue_timeout),
+            },
             n_threads: args.threads,
             precision: Precision::of(args.dtype),
             shutdown_timeout: Duration::from_secs(args.shutdown_timeout),
         })
     }
+}
+
+/// A time; 0 is none.
+fn seconds(n: u64) -> Option<Duration> {
+    (n > 0).then(|| Duration::from_secs(n))
 }
 
 impl Precision {
@@ -115,6 +130,7 @@ fn check_sizes(args: &ServeArgs) -> Result<(), SettingsError> {
         ("max-num-batched-tokens", Some(args.max_num_batched_tokens)),
         ("block-size", Some(args.block_size)),
         ("max-queued-requests", Some(args.max_queued_requests)),
+        ("max-queued-tokens", Some(args.max_queued_tokens)),
         ("threads", args.threads),
     ];
     if let Some((flag, _)) = sizes.iter().find(|(_, size)| *size == Some(0)) {

@@ -16,16 +16,15 @@ use crate::engine::{Engine, EngineHandle};
 /// Time for connections to close once their requests have been ended.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Serves `app` on `listener` until `told` resolves. Then nothing new is taken; what runs has
-/// `grace` to finish, or until `told_again`, and is cancelled after that.
-pub async fn serve(
-    listener: TcpListener,
-    app: Router,
-    engine: Engine,
-    grace: Duration,
-    told: impl Future<Output = ()>,
-    told_again: impl Future<Output = ()>,
-) -> io::Result<()> {
+/// A socket that is being served.
+#[derive(Debug)]
+pub struct Listening {
+    stop_accepting: oneshot::Sender<()>,
+    server: JoinHandle<io::Result<()>>,
+}
+
+/// Begins to serve `app` on `listener`.
+pub fn listen(listener: TcpListener, app: Router) -> Listening {
     let (stop_accepting, stopped) = oneshot::channel::<()>();
     let listener = listener.tap_io(|stream| {
         // Tokens are small packets that must not wait for each other.
@@ -37,20 +36,54 @@ pub async fn serve(
         // An error means that the sender is gone, which says the same.
         stopped.await.ok();
     });
-    let mut server = tokio::spawn(server.into_future());
-    let served = tokio::select! {
-        ended = &mut server => ended.unwrap_or_else(|error| Err(io::Error::other(error))),
-        () = told => {
-            tracing::info!("shutting down: running requests may finish");
-            drop(stop_accepting);
-            drain(&mut server, &engine.handle(), grace, told_again).await
-        }
-    };
-    // Joining the thread blocks, and nothing is left to be kept waiting.
-    tokio::task::spawn_blocking(move || engine.stop())
+    Listening {
+        stop_accepting,
+        server: tokio::spawn(server.into_future()),
+    }
+}
+
+/// Serves `app` on `listener`, as [`listen`] and [`Listening::until`].
+pub async fn serve(
+    listener: TcpListener,
+    app: Router,
+    engine: Engine,
+    grace: Duration,
+    told: impl Future<Output = ()>,
+    told_again: impl Future<Output = ()>,
+) -> io::Result<()> {
+    listen(listener, app)
+        .until(engine, grace, told, told_again)
         .await
-        .map_err(io::Error::other)?;
-    served
+}
+
+impl Listening {
+    /// Serves until `told` resolves. Then nothing new is taken; what runs has `grace` to finish,
+    /// or until `told_again`, and is cancelled after that.
+    pub async fn until(
+        self,
+        engine: Engine,
+        grace: Duration,
+        told: impl Future<Output = ()>,
+        told_again: impl Future<Output = ()>,
+    ) -> io::Result<()> {
+        let Self {
+            stop_accepting,
+            mut server,
+        } = self;
+        let served = tokio::select! {
+            ended = &mut server => ended.unwrap_or_else(|error| Err(io::Error::other(error))),
+            () = told => {
+                tracing::info!("shutting down: running requests may finish");
+                drop(stop_accepting);
+                drain(&mut server, &engine.handle(), grace, told_again).await
+            }
+        };
+        // Joining the thread blocks, and nothing is left to be kept waiting.
+        tokio::task::spawn_blocking(move || engine.stop())
+            .await
+            .map_err(io::Error::other)?;
+        served
+    }
 }
 
 async fn drain(

@@ -1,64 +1,108 @@
 //! The side of the engine that requests see.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use scheduler::{Request, RequestId};
 use tokio::sync::mpsc::unbounded_channel;
+use tokio::time::Instant;
 
-use super::{Command, EngineError, Submission, TokenStream};
+use super::queue::{Place, Queue, QueueLimits};
+use super::{Command, Deadline, EngineError, Submission, TokenStream};
+use crate::grammar::Constraint;
 use crate::metrics::Metrics;
+use crate::tenant::Tenant;
 
-/// A way to the engine; clones share it.
+/// A way to the engine; clones share it. [`for_call`](Self::for_call) makes one that submits in
+/// somebody's name.
 #[derive(Clone)]
 pub struct EngineHandle {
     shared: Arc<Shared>,
+    call: Arc<Call>,
 }
 
 struct Shared {
     commands: Sender<Command>,
     next_id: AtomicU64,
-    max_queued: usize,
-    /// Requests that no step has worked on yet.
-    n_queued: Arc<AtomicUsize>,
+    queue: Arc<Queue>,
     is_closing: AtomicBool,
     /// Set when the thread ends, however it does.
     has_stopped: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
 }
 
+/// What is known of a request before its body is read.
+#[derive(Debug, Default)]
+struct Call {
+    tenant: Tenant,
+    deadline: Option<Deadline>,
+    /// Taken before the work of reading the request is done, by an estimate of its length.
+    place: Mutex<Option<Place>>,
+}
+
 impl fmt::Debug for EngineHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EngineHandle")
-            .field("n_queued", &self.shared.n_queued)
+            .field("queue", &self.shared.queue)
+            .field("call", &self.call)
             .finish_non_exhaustive()
     }
 }
 
 impl EngineHandle {
-    pub(super) fn new(commands: Sender<Command>, max_queued: usize, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        commands: Sender<Command>,
+        limits: QueueLimits,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let shared = Shared {
+            commands,
+            next_id: AtomicU64::new(0),
+            queue: Queue::new(limits, Arc::clone(&metrics)),
+            is_closing: AtomicBool::new(false),
+            has_stopped: Arc::new(AtomicBool::new(false)),
+            metrics,
+        };
         Self {
-            shared: Arc::new(Shared {
-                commands,
-                next_id: AtomicU64::new(0),
-                max_queued,
-                n_queued: Arc::new(AtomicUsize::new(0)),
-                is_closing: AtomicBool::new(false),
-                has_stopped: Arc::new(AtomicBool::new(false)),
-                metrics,
-            }),
+            shared: Arc::new(shared),
+            call: Arc::default(),
         }
+    }
+
+    /// Takes a place in the queue for a request that has yet to be read, before any work is done
+    /// for it. What the handle submits is `tenant`'s, and ends after `timeout`. `n_tokens` is an
+    /// estimate, which the submission corrects.
+    pub fn for_call(
+        &self,
+        tenant: Tenant,
+        timeout: Option<Duration>,
+        n_tokens: usize,
+    ) -> Result<Self, EngineError> {
+        self.check_serving()?;
+        let place = self.shared.queue.enter(1, n_tokens)?;
+        let deadline = timeout.map(|timeout| Deadline {
+            at: Instant::now() + timeout,
+            timeout,
+        });
+        Ok(Self {
+            shared: Arc::clone(&self.shared),
+            call: Arc::new(Call {
+                tenant,
+                deadline,
+                place: Mutex::new(Some(place)),
+            }),
+        })
     }
 
     pub(super) fn stop_flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.shared.has_stopped)
     }
 
-    pub(super) fn queue(&self) -> Arc<AtomicUsize> {
-        Arc::clone(&self.shared.n_queued)
+    pub(super) fn queue(&self) -> Arc<Queue> {
+        Arc::clone(&self.shared.queue)
     }
 
     /// An id that no other request of this engine has.
@@ -68,49 +112,81 @@ impl EngineHandle {
 
     /// Queues a request. Dropping the stream cancels it.
     pub fn submit(&self, request: Request) -> Result<TokenStream, EngineError> {
-        self.admit(1)?;
-        self.send(request)
+        self.submit_constrained(request, None)
+    }
+
+    /// Queues a request whose answers must match a grammar.
+    pub fn submit_constrained(
+        &self,
+        request: Request,
+        constraint: Option<Constraint>,
+    ) -> Result<TokenStream, EngineError> {
+        let mut places = self.admit(&[request.prompt.len()])?;
+        let place = places.pop().expect("one place for one prompt");
+        self.send(request, constraint, place)
     }
 
     /// Queues requests that belong together: all of them or none.
     pub fn submit_all(&self, requests: Vec<Request>) -> Result<Vec<TokenStream>, EngineError> {
-        self.admit(requests.len())?;
+        let n_prompts: Vec<usize> = requests.iter().map(|r| r.prompt.len()).collect();
+        let places = self.admit(&n_prompts)?;
+        let requests = requests.into_iter().zip(places);
         requests
-            .into_iter()
-            .map(|request| self.send(request))
+            .map(|(request, place)| self.send(request, None, place))
             .collect()
     }
 
-    /// Takes `n` places in the queue, if it is not full. Requests that belong together may
-    /// exceed the limit together, or a long list of prompts could never be served.
-    fn admit(&self, n: usize) -> Result<(), EngineError> {
-        if self.shared.is_closing.load(Ordering::Acquire) {
-            return Err(EngineError::ShuttingDown);
-        }
-        let limit = self.shared.max_queued;
-        let admitted =
-            self.shared
-                .n_queued
-                .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n_queued| {
-                    (n_queued < limit).then_some(n_queued + n)
-                });
-        if admitted.is_err() {
-            self.shared.metrics.rejected_requests.increment(1);
-            return Err(EngineError::Overloaded { limit });
-        }
-        Ok(())
+    /// One place for each prompt, if there is room.
+    fn admit(&self, n_prompts: &[usize]) -> Result<Vec<Place>, EngineError> {
+        self.check_serving()?;
+        let taken = self
+            .call
+            .place
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let place = match taken {
+            Some(place) => place,
+            None => self.shared.queue.enter(n_prompts.len(), 0)?,
+        };
+        place.settle(n_prompts)
     }
 
-    fn send(&self, request: Request) -> Result<TokenStream, EngineError> {
+    fn check_serving(&self) -> Result<(), EngineError> {
+        if self.has_stopped() {
+            Err(EngineError::Stopped)
+        } else if self.shared.is_closing.load(Ordering::Acquire) {
+            Err(EngineError::ShuttingDown)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn send(
+        &self,
+        mut request: Request,
+        constraint: Option<Constraint>,
+        place: Place,
+    ) -> Result<TokenStream, EngineError> {
+        request.flow = self.call.tenant.flow(request.adapter);
         let (events, receiver) = unbounded_channel();
-        let stream = TokenStream::new(self.clone(), request.id, request.n, receiver);
+        let id = request.id;
+        let n = request.n;
         let submission = Submission {
             request,
+            constraint,
             events,
             submitted: Instant::now(),
+            place,
+            tenant: self.call.tenant.clone(),
+            deadline: self.call.deadline,
         };
-        match self.shared.commands.send(Command::Submit(submission)) {
-            Ok(()) => Ok(stream),
+        match self
+            .shared
+            .commands
+            .send(Command::Submit(Box::new(submission)))
+        {
+            Ok(()) => Ok(TokenStream::new(self.clone(), id, n, receiver)),
             Err(_) => Err(EngineError::Stopped),
         }
     }
@@ -133,8 +209,12 @@ impl EngineHandle {
 
     /// Whether requests are taken.
     pub fn is_serving(&self) -> bool {
-        !self.shared.is_closing.load(Ordering::Acquire)
-            && !self.shared.has_stopped.load(Ordering::Acquire)
+        self.check_serving().is_ok()
+    }
+
+    /// Whether the thread has ended, for whatever reason.
+    pub fn has_stopped(&self) -> bool {
+        self.shared.has_stopped.load(Ordering::Acquire)
     }
 
     /// Ends everything that runs or waits.

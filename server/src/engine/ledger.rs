@@ -1,22 +1,25 @@
-//! Requests that the engine has taken on: where their events go, and how long they took.
+//! Requests that the engine has taken on: where their events go, when they end at the latest,
+//! and how long they took.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use scheduler::{Batch, Event, FinishReason, RequestId, SequenceId};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
 
-use super::EngineError;
-use crate::metrics::Metrics;
+use super::queue::{Place, Queue};
+use super::{Deadline, EngineError, Submission};
+use crate::metrics::{FlowMetrics, Metrics};
 
 type Events = UnboundedSender<Result<Event, EngineError>>;
 
 /// All unfinished requests.
 pub(super) struct Ledger {
     entries: HashMap<RequestId, Entry>,
-    n_queued: Arc<AtomicUsize>,
+    /// Deadlines, and ends of waiting. Those of requests that are gone stay until they pass.
+    limits: BTreeSet<(Instant, RequestId)>,
+    queue: Arc<Queue>,
     metrics: Arc<Metrics>,
 }
 
@@ -24,19 +27,24 @@ struct Entry {
     events: Events,
     submitted: Instant,
     n_prompt: u64,
-    /// Whether a step has worked on it.
-    is_started: bool,
+    /// `None` once a step has worked on it.
+    place: Option<Place>,
+    /// When it is given up if it still waits.
+    patience_ends: Option<Instant>,
+    deadline: Option<Deadline>,
     /// Sequences that have not finished.
     n_open: u32,
     /// When each choice drew its last token.
     last_token: Vec<Option<Instant>>,
+    flow_metrics: FlowMetrics,
 }
 
 impl Ledger {
-    pub(super) fn new(n_queued: Arc<AtomicUsize>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(queue: Arc<Queue>, metrics: Arc<Metrics>) -> Self {
         Self {
             entries: HashMap::new(),
-            n_queued,
+            limits: BTreeSet::new(),
+            queue,
             metrics,
         }
     }
@@ -45,47 +53,105 @@ impl Ledger {
         self.entries.is_empty()
     }
 
-    /// Requests that no step has worked on yet.
-    pub(super) fn n_queued(&self) -> usize {
-        self.n_queued.load(Ordering::Acquire)
-    }
-
     pub(super) fn ids(&self) -> Vec<RequestId> {
         self.entries.keys().copied().collect()
     }
 
+    /// Takes a request on, without what is for the scheduler.
     pub(super) fn open(
         &mut self,
-        request: &scheduler::Request,
-        events: Events,
-        submitted: Instant,
-    ) {
+        submission: Submission,
+    ) -> (scheduler::Request, Option<crate::grammar::Constraint>) {
+        let Submission {
+            request,
+            constraint,
+            events,
+            submitted,
+            place,
+            tenant,
+            deadline,
+        } = submission;
+        let patience_ends = self.queue.timeout().map(|timeout| submitted + timeout);
+        let flow_metrics = self.metrics.of_flow(tenant.label(), request.adapter);
         let entry = Entry {
             events,
             submitted,
             n_prompt: request.prompt.len() as u64,
-            is_started: false,
+            place: Some(place),
+            patience_ends,
+            deadline,
             n_open: request.n,
             last_token: vec![None; request.n as usize],
+            flow_metrics,
         };
+        let ends = [patience_ends, deadline.map(|deadline| deadline.at)];
+        let ends = ends.into_iter().flatten();
+        self.limits.extend(ends.map(|end| (end, request.id)));
         self.entries.insert(request.id, entry);
+        (request, constraint)
     }
 
-    /// Gives up the place in the queue of a request that was never opened.
-    pub(super) fn leave_queue(&self) {
-        self.n_queued.fetch_sub(1, Ordering::AcqRel);
+    /// Requests whose time is over at `now`.
+    pub(super) fn overdue(&mut self, now: Instant) -> Vec<(RequestId, EngineError)> {
+        let mut overdue = Vec::new();
+        while let Some(&(end, id)) = self.limits.first() {
+            if end > now {
+                break;
+            }
+            self.limits.pop_first();
+            let is_new = overdue.last().is_none_or(|(last, _)| *last != id);
+            if let Some(error) = self.entries.get(&id).and_then(|e| self.reason(e, now))
+                && is_new
+            {
+                overdue.push((id, error));
+            }
+        }
+        overdue
+    }
+
+    fn reason(&self, entry: &Entry, now: Instant) -> Option<EngineError> {
+        if let Some(deadline) = entry.deadline.filter(|deadline| deadline.at <= now) {
+            let timeout = deadline.timeout;
+            return Some(EngineError::DeadlineExceeded { timeout });
+        }
+        let is_waiting = entry.place.is_some();
+        let is_impatient = entry.patience_ends.is_some_and(|end| end <= now);
+        (is_waiting && is_impatient).then(|| EngineError::QueueTimeout {
+            timeout: self.queue.timeout().unwrap_or_default(),
+            retry_after: self.queue.retry_after(),
+        })
+    }
+
+    /// Ends a request with an error.
+    pub(super) fn fail(&mut self, request: RequestId, error: EngineError) {
+        let Some(entry) = self.remove(request) else {
+            return;
+        };
+        let reason = match error {
+            EngineError::QueueTimeout { .. } => "queue_timeout",
+            EngineError::DeadlineExceeded { .. } => "deadline",
+            _ => "refused",
+        };
+        self.metrics.count_finished(reason, entry.n_open);
+        if entry.events.send(Err(error)).is_err() {
+            tracing::debug!(%request, "a request that ends is gone already");
+        }
     }
 
     /// The client is gone: nothing is delivered any more.
     pub(super) fn forget(&mut self, request: RequestId) {
-        if let Some(entry) = self.entries.remove(&request) {
-            if !entry.is_started {
-                self.leave_queue();
-            }
-            for _ in 0..entry.n_open {
-                self.metrics.count_finished("cancelled");
-            }
+        if let Some(entry) = self.remove(request) {
+            self.metrics.count_finished("cancelled", entry.n_open);
         }
+    }
+
+    fn remove(&mut self, request: RequestId) -> Option<Entry> {
+        let entry = self.entries.remove(&request)?;
+        let ends = [entry.patience_ends, entry.deadline.map(|d| d.at)];
+        for end in ends.into_iter().flatten() {
+            self.limits.remove(&(end, request));
+        }
+        Some(entry)
     }
 
     /// Notes which requests are worked on for the first time.
@@ -94,11 +160,11 @@ impl Ledger {
             let Some(entry) = self.entries.get_mut(&row.sequence.request) else {
                 continue;
             };
-            if !entry.is_started {
-                entry.is_started = true;
-                self.n_queued.fetch_sub(1, Ordering::AcqRel);
+            if let Some(place) = entry.place.take() {
+                place.start();
                 self.metrics.queue.record(entry.submitted.elapsed());
                 self.metrics.prompt_tokens.increment(entry.n_prompt);
+                entry.flow_metrics.prompt_tokens.increment(entry.n_prompt);
             }
         }
     }
@@ -134,11 +200,7 @@ impl Ledger {
         // A receiver that is gone has sent its cancellation already.
         let is_gone = entry.events.send(Ok(event)).is_err();
         if entry.n_open == 0 {
-            let is_started = entry.is_started;
-            self.entries.remove(&request);
-            if !is_started {
-                self.leave_queue();
-            }
+            self.remove(request);
         } else if is_gone {
             tracing::trace!(%request, "nobody listens");
         }
@@ -149,11 +211,13 @@ impl Ledger {
         let Some(entry) = self.entries.get_mut(&sequence.request) else {
             return;
         };
+        entry.flow_metrics.generated_tokens.increment(1);
         let last = &mut entry.last_token[sequence.index as usize];
         match last {
             None => {
                 let waited = now.duration_since(entry.submitted);
                 self.metrics.time_to_first_token.record(waited);
+                entry.flow_metrics.time_to_first_token.record(waited);
             }
             Some(last) => self.metrics.inter_token.record(now.duration_since(*last)),
         }
@@ -164,12 +228,13 @@ impl Ledger {
         let Some(entry) = self.entries.get(&request) else {
             return;
         };
-        self.metrics.count_finished(match reason {
+        let reason = match reason {
             FinishReason::Stop => "stop",
             FinishReason::Length => "length",
             FinishReason::Cancelled => "cancelled",
             FinishReason::Failed => "failed",
-        });
+        };
+        self.metrics.count_finished(reason, 1);
         if entry.n_open == 1 {
             let took = now.duration_since(entry.submitted);
             self.metrics.end_to_end.record(took);

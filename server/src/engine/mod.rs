@@ -1,30 +1,51 @@
 //! The engine: one thread that owns scheduler and executor, and handles to it.
 //!
 //! Everything that happens to a request happens at a step boundary, in the order of the
-//! command channel. An idle engine blocks on that channel; nothing polls.
+//! command channel. An idle engine blocks on that channel; nothing polls. Time is tokio's, so
+//! that a test can pause it.
 
+mod constraints;
+mod drain;
 mod handle;
 mod ledger;
+mod queue;
 mod step;
 mod stream;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use scheduler::{Event, Executor, Request, RequestId, Scheduler, SequenceId};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
 
+use crate::grammar::Constraint;
 use crate::metrics::Metrics;
+use crate::tenant::Tenant;
 
 pub use handle::EngineHandle;
+pub use queue::QueueLimits;
+pub use step::StepLoop;
 pub use stream::TokenStream;
 
-/// A request that the engine does not serve.
+/// A request that the engine does not serve, or not to its end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EngineError {
-    #[error("{limit} requests are waiting already")]
-    Overloaded { limit: usize },
+    #[error("{n_requests} requests with {n_tokens} tokens are waiting already")]
+    Overloaded {
+        n_requests: usize,
+        n_tokens: usize,
+        retry_after: Duration,
+    },
+    #[error("no step worked on the request within {timeout:?}")]
+    QueueTimeout {
+        timeout: Duration,
+        retry_after: Duration,
+    },
+    #[error("the request was not finished within {timeout:?}")]
+    DeadlineExceeded { timeout: Duration },
     #[error("the engine is shutting down")]
     ShuttingDown,
     #[error("the engine has stopped")]
@@ -34,9 +55,17 @@ pub enum EngineError {
     Refused(String),
 }
 
+/// When a request ends, finished or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Deadline {
+    at: Instant,
+    /// As it was asked for.
+    timeout: Duration,
+}
+
 /// What the engine thread is told.
 enum Command {
-    Submit(Submission),
+    Submit(Box<Submission>),
     Cancel(RequestId),
     CancelSequence(SequenceId),
     CancelAll,
@@ -46,8 +75,13 @@ enum Command {
 /// A request on its way to the scheduler, with the place where its events go.
 struct Submission {
     request: Request,
+    /// What all its sequences must match.
+    constraint: Option<Constraint>,
     events: UnboundedSender<Result<Event, EngineError>>,
-    submitted: std::time::Instant,
+    submitted: Instant,
+    place: queue::Place,
+    tenant: Tenant,
+    deadline: Option<Deadline>,
 }
 
 /// A running engine. Dropping it lets the thread end when all handles are gone.
@@ -58,25 +92,33 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts the engine's thread. At most `max_queued` requests wait for their first step.
+    /// Starts the engine's thread.
     pub fn start(
         scheduler: Scheduler,
         executor: Box<dyn Executor + Send>,
-        max_queued: usize,
+        limits: QueueLimits,
         metrics: Arc<Metrics>,
     ) -> std::io::Result<Self> {
-        let (commands, receiver) = std::sync::mpsc::channel();
-        let handle = EngineHandle::new(commands, max_queued, Arc::clone(&metrics));
-        let ledger = ledger::Ledger::new(handle.queue(), Arc::clone(&metrics));
-        let step_loop = step::StepLoop::new(scheduler, executor, receiver, ledger, metrics);
-        let has_stopped = handle.stop_flag();
+        let (handle, step_loop) = Self::parts(scheduler, executor, limits, metrics);
         let thread = std::thread::Builder::new()
             .name("engine".to_owned())
-            .spawn(move || {
-                let _flag = StopFlag(has_stopped);
-                step_loop.run();
-            })?;
+            .spawn(move || step_loop.run())?;
         Ok(Self { handle, thread })
+    }
+
+    /// An engine without a thread: whoever has the loop decides when it turns.
+    pub fn parts(
+        scheduler: Scheduler,
+        executor: Box<dyn Executor + Send>,
+        limits: QueueLimits,
+        metrics: Arc<Metrics>,
+    ) -> (EngineHandle, StepLoop) {
+        let (commands, receiver) = std::sync::mpsc::channel();
+        let handle = EngineHandle::new(commands, limits, Arc::clone(&metrics));
+        let ledger = ledger::Ledger::new(handle.queue(), Arc::clone(&metrics));
+        let flag = StopFlag(handle.stop_flag());
+        let step_loop = StepLoop::new(scheduler, executor, receiver, ledger, metrics, flag);
+        (handle, step_loop)
     }
 
     pub fn handle(&self) -> EngineHandle {
@@ -92,7 +134,7 @@ impl Engine {
     }
 }
 
-/// Tells that the thread has ended, also when it panics.
+/// Tells that the loop has ended, also when it panics.
 struct StopFlag(Arc<AtomicBool>);
 
 impl Drop for StopFlag {

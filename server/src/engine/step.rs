@@ -1,25 +1,38 @@
 //! The loop: commands, batch, forward, results, events.
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::time::Instant;
 
-use scheduler::{Batch, Executor, Sampled, Scheduler, Stats};
+use scheduler::{Batch, Executor, RequestId, Sampled, Scheduler, Stats};
+use tokio::time::Instant;
 
+use super::constraints::Constraints;
 use super::ledger::Ledger;
-use super::{Command, EngineError, Submission};
+use super::{Command, EngineError, StopFlag, Submission};
 use crate::metrics::Metrics;
 
 /// Everything the engine thread owns.
-pub(super) struct StepLoop {
+pub struct StepLoop {
     scheduler: Scheduler,
     executor: Box<dyn Executor + Send>,
     commands: Receiver<Command>,
     ledger: Ledger,
+    constraints: Constraints,
     metrics: Arc<Metrics>,
     /// What the counters have been told so far.
     reported: Stats,
+    has_work: bool,
+    _flag: StopFlag,
+}
+
+impl fmt::Debug for StepLoop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StepLoop")
+            .field("scheduler", &self.scheduler)
+            .finish_non_exhaustive()
+    }
 }
 
 impl StepLoop {
@@ -29,41 +42,105 @@ impl StepLoop {
         commands: Receiver<Command>,
         ledger: Ledger,
         metrics: Arc<Metrics>,
+        flag: StopFlag,
     ) -> Self {
-        Self {
+        let mut step_loop = Self {
             scheduler,
             executor,
             commands,
             ledger,
+            constraints: Constraints::default(),
             metrics,
             reported: Stats::default(),
-        }
+            has_work: false,
+            _flag: flag,
+        };
+        step_loop.publish();
+        step_loop
     }
 
     /// Runs until told to stop, or until nobody can tell it anything any more.
     pub(super) fn run(mut self) {
-        self.publish();
-        let mut has_work = false;
-        while self.take_commands(has_work) {
-            has_work = self.step();
-            self.publish();
+        while self.wait() && self.turn() {}
+    }
+
+    /// Without work, waits for the first command; false: stop.
+    fn wait(&mut self) -> bool {
+        if self.has_work {
+            return true;
         }
+        self.check();
+        match self.commands.recv() {
+            Ok(command) => self.apply(command),
+            Err(_) => false,
+        }
+    }
+
+    /// Applies all commands that have come, gives up what is overdue, and takes a step if there
+    /// is anything to do. False: it was told to stop.
+    pub fn turn(&mut self) -> bool {
+        while let Ok(command) = self.commands.try_recv() {
+            if !self.apply(command) {
+                return false;
+            }
+        }
+        self.give_up_overdue();
+        self.has_work = self.step();
+        self.publish();
+        true
+    }
+
+    /// Whether the last turn took a step.
+    pub fn has_work(&self) -> bool {
+        self.has_work
+    }
+
+    /// An error if nothing runs and something is still in the books, or if the books are wrong.
+    pub fn check_idle(&self) -> Result<(), String> {
+        self.scheduler.check().map_err(|error| error.to_string())?;
+        let stats = self.scheduler.stats();
+        if !self.scheduler.is_idle() || stats.n_blocks_in_use > 0 {
+            return Err(format!("not idle: {stats:?}"));
+        }
+        if !self.ledger.is_empty() || !self.constraints.is_empty() {
+            return Err("idle with unfinished requests".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Requests that have waited or run for too long end here.
+    fn give_up_overdue(&mut self) {
+        for (request, error) in self.ledger.overdue(Instant::now()) {
+            self.remove(request);
+            self.ledger.fail(request, error);
+        }
+    }
+
+    /// Takes a request out of the scheduler; nobody hears of it.
+    fn remove(&mut self, request: RequestId) {
+        drop(self.scheduler.cancel(request));
+        self.constraints.forget(request);
     }
 
     /// One step; false when there was nothing to do.
     fn step(&mut self) -> bool {
-        let Some(batch) = self.scheduler.begin_step() else {
+        let Some(mut batch) = self.scheduler.begin_step() else {
             return false;
         };
+        self.constraints.fill(&mut batch);
         self.ledger.note_started(&batch);
         let events = match self.execute(&batch) {
-            Ok(sampled) => self.scheduler.end_step(sampled),
+            Ok(mut sampled) => {
+                self.constraints.advance(&mut sampled);
+                self.scheduler.end_step(sampled)
+            }
             Err(error) => {
                 self.metrics.failed_steps.increment(1);
                 tracing::error!(rows = batch.rows.len(), %error, "a step failed");
                 self.scheduler.fail_step()
             }
         };
+        self.constraints.note(&events);
         self.ledger.deliver(events);
         true
     }
@@ -86,7 +163,8 @@ impl StepLoop {
         };
         let is_complete = sampled.len() == batch.rows.len()
             && sampled.iter().zip(&batch.rows).all(|(result, row)| {
-                result.sequence == row.sequence && result.token.is_some() == row.sample.is_some()
+                let answers = result.token.is_some() == row.sample.is_some();
+                result.sequence == row.sequence && (answers || result.failed.is_some())
             });
         if is_complete {
             Ok(sampled)
@@ -95,39 +173,25 @@ impl StepLoop {
         }
     }
 
-    /// Applies all commands that have come. Without work it waits for the first; false: stop.
-    fn take_commands(&mut self, has_work: bool) -> bool {
-        if !has_work {
-            self.check();
-            let Ok(command) = self.commands.recv() else {
-                return false;
-            };
-            if !self.apply(command) {
-                return false;
-            }
-        }
-        while let Ok(command) = self.commands.try_recv() {
-            if !self.apply(command) {
-                return false;
-            }
-        }
-        true
-    }
-
     fn apply(&mut self, command: Command) -> bool {
         match command {
-            Command::Submit(submission) => self.submit(submission),
+            Command::Submit(submission) => self.submit(*submission),
             Command::Cancel(request) => {
-                // Nobody listens any more.
-                drop(self.scheduler.cancel(request));
+                self.remove(request);
                 self.ledger.forget(request);
             }
             Command::CancelSequence(sequence) => {
-                let event = self.scheduler.cancel_sequence(sequence);
-                self.ledger.deliver(event.into_iter().collect());
+                let events: Vec<_> = self
+                    .scheduler
+                    .cancel_sequence(sequence)
+                    .into_iter()
+                    .collect();
+                self.constraints.note(&events);
+                self.ledger.deliver(events);
             }
             Command::CancelAll => {
                 for request in self.ledger.ids() {
+                    self.constraints.forget(request);
                     let events = self.scheduler.cancel(request);
                     self.ledger.deliver(events);
                 }
@@ -138,31 +202,22 @@ impl StepLoop {
     }
 
     fn submit(&mut self, submission: Submission) {
-        let Submission {
-            request,
-            events,
-            submitted,
-        } = submission;
-        self.ledger.open(&request, events.clone(), submitted);
+        let (request, constraint) = self.ledger.open(submission);
         let id = request.id;
+        if let Some(constraint) = &constraint {
+            self.constraints.open(&request, constraint);
+        }
         if let Err(error) = self.scheduler.submit(request) {
-            self.ledger.forget(id);
-            if events
-                .send(Err(EngineError::Refused(error.to_string())))
-                .is_err()
-            {
-                tracing::debug!(request = %id, "a refused request is gone already");
-            }
+            self.constraints.forget(id);
+            self.ledger
+                .fail(id, EngineError::Refused(error.to_string()));
         }
     }
 
     /// Recomputes every invariant; called when idle, where it costs nobody anything.
     fn check(&self) {
-        if let Err(error) = self.scheduler.check() {
-            tracing::error!(%error, "the scheduler's books are wrong");
-        }
-        if !self.ledger.is_empty() {
-            tracing::error!("idle with unfinished requests");
+        if let Err(error) = self.check_idle() {
+            tracing::error!(%error, "the books are wrong");
         }
     }
 
@@ -173,17 +228,45 @@ impl StepLoop {
         let metrics = &self.metrics;
         metrics.running_sequences.set(stats.n_running as f64);
         metrics.waiting_sequences.set(stats.n_waiting as f64);
-        metrics.queued_requests.set(self.ledger.n_queued() as f64);
         metrics.kv_blocks.set(stats.n_blocks as f64);
         metrics.kv_blocks_in_use.set(stats.n_blocks_in_use as f64);
         metrics.kv_blocks_cached.set(stats.n_blocks_cached as f64);
+        let n_blocks = stats.n_blocks.max(1) as f64;
+        metrics
+            .kv_usage
+            .set(stats.n_blocks_in_use as f64 / n_blocks);
+        metrics.running_tokens.set(stats.n_tokens_running as f64);
         let before = self.reported;
-        metrics
-            .preemptions
-            .increment(stats.n_preemptions - before.n_preemptions);
-        metrics
-            .cached_prompt_tokens
-            .increment(stats.n_prefix_hit_tokens - before.n_prefix_hit_tokens);
+        for (counter, now, then) in [
+            (
+                &metrics.preemptions,
+                stats.n_preemptions,
+                before.n_preemptions,
+            ),
+            (
+                &metrics.lost_tokens,
+                stats.n_tokens_lost,
+                before.n_tokens_lost,
+            ),
+            (
+                &metrics.queried_prompt_tokens,
+                stats.n_prefix_query_tokens,
+                before.n_prefix_query_tokens,
+            ),
+            (
+                &metrics.cached_prompt_tokens,
+                stats.n_prefix_hit_tokens,
+                before.n_prefix_hit_tokens,
+            ),
+            (
+                &metrics.failed_rows,
+                stats.n_failed_rows,
+                before.n_failed_rows,
+            ),
+            (&metrics.overdue_turns, stats.n_overdue, before.n_overdue),
+        ] {
+            counter.increment(now - then);
+        }
         self.reported = stats;
     }
 }

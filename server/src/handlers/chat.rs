@@ -1,27 +1,30 @@
 //! `POST /v1/chat/completions`.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
-use scheduler::Request;
-use serde_json::Value;
 
+use super::chat_choice::{ChatChoiceReader, fold};
+use super::chat_prepare::{self, Conversation};
 use super::chat_stream;
-use super::prepare::{self, Input, Lengths, Plan};
+use super::prepare;
+use crate::answer::AnswerRules;
+use crate::admission::Call;
 use crate::app::AppState;
-use crate::generation::{Generation, Piece, TextRules, Update};
+use crate::generation::{Generation, Piece, Update};
+use crate::identity::Numbers;
 use crate::openai::{
-    ApiError, ChatChoice, ChatCompletion, ChatLogprob, ChatRequest, Head, Streaming, TokenCounts,
+    ApiError, ChatChoice, ChatCompletion, ChatLogprob, ChatRequest, Head, Said, Streaming,
+    TokenCounts, ToolChoice,
 };
-use crate::text::TemplateError;
 use crate::token_text::TokenText;
 
 /// A chat request, ready for the engine.
 struct Prepared {
-    request: Request,
-    rules: TextRules,
+    conversation: Conversation,
     shape: Shape,
 }
 
@@ -33,9 +36,19 @@ pub(super) struct Shape {
     pub(super) n_prompt: usize,
     pub(super) with_logprobs: bool,
     pub(super) token_text: TokenText,
+    /// How the text becomes a message.
+    pub(super) answer: AnswerRules,
+    /// One tool had to be called.
+    pub(super) is_named_call: bool,
+    pub(super) ids: Arc<Numbers>,
 }
 
 impl Shape {
+    /// Whether all text is content.
+    pub(super) fn is_plain(&self) -> bool {
+        self.answer.calls.is_none() && self.answer.thinking.is_none()
+    }
+
     /// Log-probabilities of a piece, if they were asked for.
     pub(super) fn logprobs(&self, piece: &Piece) -> Option<Vec<ChatLogprob>> {
         let tokens = piece.tokens.iter();
@@ -46,19 +59,24 @@ impl Shape {
 
 /// Answers a conversation, whole or as a stream.
 pub(crate) async fn create(
-    State(state): State<AppState>,
+    Call(state): Call,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let body = prepare::body(&state, body)?;
     let worker = state.clone();
     let prepared = prepare::off_async_threads(move || prepare(&worker, &body)).await?;
     let Prepared {
-        mut request,
-        rules,
+        conversation,
         shape,
     } = prepared;
+    let Conversation {
+        mut request,
+        constraint,
+        rules,
+        ..
+    } = conversation;
     request.id = state.engine.next_request_id();
-    let events = state.engine.submit(request)?;
+    let events = state.engine.submit_constrained(request, constraint)?;
     let generation = Generation::new(events, shape.n, 0, &state.model.tokenizer, &rules);
     if shape.streaming.enabled {
         Ok(chat_stream::respond(shape, generation))
@@ -68,130 +86,75 @@ pub(crate) async fn create(
 }
 
 fn prepare(state: &AppState, body: &[u8]) -> Result<Prepared, ApiError> {
-    let model = &state.model;
     let (name, fields) = prepare::fields(state, body)?;
-    let chat = ChatRequest::parse(fields, model.vocab_size)?;
-    let text = render(state, &chat)?;
-    // The template has put all special tokens where they belong.
-    let prompt = model
-        .tokenizer
-        .encode(&text, false)
-        .map_err(|error| ApiError::internal_for_good(error.to_string()))?;
-    if prompt.is_empty() {
-        let message = "Invalid 'messages': the conversation has no tokens.";
-        return Err(ApiError::invalid("messages", "invalid_value", message));
-    }
-    let n_prompt = prompt.len();
-    let lengths = Lengths {
-        n_prompt,
-        max_tokens: chat.max_tokens,
-        n_needed: 1,
-    };
+    let chat = ChatRequest::parse(fields, state.model.vocab_size)?;
+    let conversation = chat_prepare::conversation(state, &chat)?;
     let sampling = &chat.sampling;
-    let plan = Plan {
-        n: sampling.n,
-        max_new_tokens: prepare::max_new_tokens(state, Input::Messages, lengths)?,
-        logprobs: chat.logprobs,
-        prompt_logprobs: None,
-        seed: sampling.seed.unwrap_or_else(|| state.draw_seed()),
-    };
-    let request = prepare::request(state, prompt, sampling, plan)?;
-    let rules = TextRules {
-        stop: sampling.stop.clone(),
-        stop_tokens: request.stop_tokens.clone(),
-        min_tokens: sampling.min_tokens,
-        continues_prompt: chat.continue_final_message,
-    };
+    let tokenizer = state.model.tokenizer.clone();
     let shape = Shape {
-        head: state.head("chatcmpl-", name),
+        head: Head {
+            service_tier: sampling.serving.tier(),
+            ..state.head("chatcmpl-", name)
+        },
         streaming: chat.streaming,
         n: sampling.n,
-        n_prompt,
+        n_prompt: conversation.n_prompt,
         with_logprobs: chat.logprobs.is_some(),
-        token_text: TokenText::new(model.tokenizer.clone(), sampling.return_tokens_as_token_ids),
+        token_text: TokenText::new(tokenizer, sampling.return_tokens_as_token_ids),
+        answer: conversation.answer.clone(),
+        is_named_call: chat.tools.choice == ToolChoice::Named,
+        ids: state.ids(),
     };
     Ok(Prepared {
-        request,
-        rules,
+        conversation,
         shape,
-    })
-}
-
-fn render(state: &AppState, chat: &ChatRequest) -> Result<String, ApiError> {
-    let template = state.model.template.as_ref();
-    let template = template.ok_or_else(ApiError::not_a_chat_model)?;
-    let messages = Value::Array(chat.messages.clone());
-    let kwargs = &chat.template_kwargs;
-    let rendered = template.render(&messages, None, chat.add_generation_prompt, kwargs);
-    let mut text = rendered.map_err(|error| match error {
-        TemplateError::Raised(message) => {
-            let message =
-                format!("The chat template of this model refuses the messages: {message}");
-            ApiError::invalid("messages", "invalid_value", message)
-        }
-        TemplateError::Failed { .. } => {
-            ApiError::internal_for_good(format!("The chat template of this model failed: {error}"))
-        }
-    })?;
-    if chat.continue_final_message {
-        let end = end_of_final_message(&chat.messages, &text)?;
-        text.truncate(end);
-    }
-    Ok(text)
-}
-
-/// Where the last message's content ends in the rendered text, before whatever closes it.
-fn end_of_final_message(messages: &[Value], text: &str) -> Result<usize, ApiError> {
-    let content = messages
-        .last()
-        .and_then(|message| message["content"].as_str());
-    let content = content.unwrap_or_default().trim();
-    let start = text.rfind(content).filter(|_| !content.is_empty());
-    start.map(|start| start + content.len()).ok_or_else(|| {
-        let message = "The final message cannot be continued: the chat template of this model \
-                       does not render its content as it is.";
-        ApiError::invalid("continue_final_message", "invalid_value", message)
     })
 }
 
 #[derive(Default)]
 struct Collected {
-    text: String,
+    said: Said,
     logprobs: Vec<ChatLogprob>,
     finish_reason: &'static str,
 }
 
 async fn whole(shape: Shape, mut generation: Generation) -> Result<Response, ApiError> {
+    let mut readers: Vec<_> = (0..shape.n).map(|_| ChatChoiceReader::new(&shape)).collect();
     let mut choices: Vec<Collected> = (0..shape.n).map(|_| Collected::default()).collect();
     let mut counts = TokenCounts {
         prompt: shape.n_prompt as u64,
         ..TokenCounts::default()
     };
     while let Some(update) = generation.next().await {
-        let (index, piece) = match update? {
+        let (index, parts) = match update? {
             Update::PromptScored(_) => continue,
-            Update::Text { index, piece } => (index, piece),
+            Update::Text { index, piece } => {
+                (index, readers[index as usize].push(&shape, &piece))
+            }
             Update::Finished {
                 index,
                 piece,
                 reason,
                 totals,
             } => {
+                let reader = &mut readers[index as usize];
+                let parts = reader.finish(&shape, &piece);
                 counts.completion += totals.n_tokens;
                 counts.cached = totals.n_cached;
-                choices[index as usize].finish_reason = reason;
-                (index, piece)
+                counts.reasoning += reader.n_reasoning(&totals);
+                choices[index as usize].finish_reason = reader.finish_reason(reason);
+                (index, parts)
             }
         };
         let choice = &mut choices[index as usize];
-        choice.text.push_str(&piece.text);
-        choice
-            .logprobs
-            .extend(shape.logprobs(&piece).unwrap_or_default());
+        for (part, logprobs) in parts {
+            fold(&mut choice.said, part);
+            choice.logprobs.extend(logprobs.unwrap_or_default());
+        }
     }
     let choices = (0..).zip(choices).map(|(index, choice)| {
         let logprobs = shape.with_logprobs.then_some(choice.logprobs);
-        ChatChoice::new(index, choice.text, logprobs, choice.finish_reason)
+        ChatChoice::new(index, choice.said, logprobs, choice.finish_reason)
     });
     let answer = ChatCompletion::new(shape.head, choices.collect(), counts.into());
     Ok(Json(answer).into_response())

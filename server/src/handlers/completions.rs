@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
 use scheduler::Request;
@@ -10,6 +9,7 @@ use scheduler::Request;
 use super::completion_choices::{Echo, Opening, push_tokens};
 use super::completion_stream;
 use super::prepare::{self, Input, Lengths, Plan};
+use crate::admission::Call;
 use crate::app::AppState;
 use crate::generation::{ChoiceTotals, Generation, TextRules, Update};
 use crate::openai::{
@@ -46,7 +46,7 @@ impl Shape {
 
 /// Continues one or more prompts, whole or as a stream.
 pub(crate) async fn create(
-    State(state): State<AppState>,
+    Call(state): Call,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let body = prepare::body(&state, body)?;
@@ -95,6 +95,7 @@ fn prepare(state: &AppState, body: &[u8]) -> Result<Prepared, ApiError> {
         stop: sampling.stop,
         stop_tokens: requests[0].stop_tokens.clone(),
         min_tokens: sampling.min_tokens,
+        spelled: [].into(),
         continues_prompt: true,
     };
     let shape = Shape {

@@ -2,21 +2,36 @@
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 
 use crate::app::AppState;
 
 /// 200 while requests are taken, 503 from the beginning of a shutdown on. Needs no key.
-pub(crate) async fn health(State(state): State<AppState>) -> impl IntoResponse {
+pub(crate) async fn ready(State(state): State<AppState>) -> Response {
     if state.engine.is_serving() {
-        (
-            StatusCode::OK,
-            axum::Json(serde_json::json!({"status": "ok"})),
-        )
+        answer(StatusCode::OK, "ok")
     } else {
-        let body = axum::Json(serde_json::json!({"status": "unavailable"}));
-        (StatusCode::SERVICE_UNAVAILABLE, body)
+        answer(StatusCode::SERVICE_UNAVAILABLE, "unavailable")
     }
+}
+
+/// 200 unless the engine has stopped, which only a restart helps against.
+pub(crate) async fn live(State(state): State<AppState>) -> Response {
+    if state.engine.has_stopped() {
+        answer(StatusCode::SERVICE_UNAVAILABLE, "stopped")
+    } else {
+        answer(StatusCode::OK, "ok")
+    }
+}
+
+/// 200 once the model is loaded, which it is here.
+pub(crate) async fn started() -> Response {
+    answer(StatusCode::OK, "ok")
+}
+
+/// What a probe is told.
+pub(crate) fn answer(status: StatusCode, word: &str) -> Response {
+    (status, axum::Json(serde_json::json!({"status": word}))).into_response()
 }
 
 /// Metrics in Prometheus' text format.

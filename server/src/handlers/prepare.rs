@@ -3,7 +3,7 @@
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
-use scheduler::{Request, RequestId};
+use scheduler::{FlowId, Request, RequestId};
 
 use crate::app::AppState;
 use crate::openai::{ApiError, Fields, Sampling};
@@ -139,8 +139,11 @@ pub(super) fn request(
             eos_tokens.clone()
         },
         adapter: None,
-        kv_root: state.model.kv_root,
+        kv_root: sampling.serving.kv_root(state.model.kv_root),
         sampling: sampling.to_params(plan.seed, plan.logprobs),
         prompt_logprobs: plan.prompt_logprobs,
+        // The engine knows whose it is.
+        flow: FlowId::default(),
+        priority: sampling.serving.priority(state.allow_priority)?,
     })
 }

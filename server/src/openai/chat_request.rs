@@ -1,9 +1,10 @@
 //! The body of `POST /v1/chat/completions`.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::fields::{empty_array, invalid_value};
-use super::{ApiError, Fields, Sampling, Streaming, messages};
+use super::fields::{invalid_value, type_name};
+use super::tools::{ToolChoice, Tools};
+use super::{ApiError, Fields, Format, Sampling, Streaming, formats, messages, tools};
 
 /// A chat request, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +20,19 @@ pub struct ChatRequest {
     pub add_generation_prompt: bool,
     pub continue_final_message: bool,
     pub template_kwargs: Map<String, Value>,
+    /// How much to think; it is among `template_kwargs` too.
+    pub reasoning_effort: Option<&'static str>,
+    /// What the answer must match.
+    pub format: Option<Format>,
+    pub tools: Tools,
+    /// Kept for the endpoints of stored completions.
+    pub storing: Option<Storing>,
+}
+
+/// What is kept with a stored completion.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Storing {
+    pub metadata: Map<String, Value>,
 }
 
 /// Parameters that the API has and that this server does not offer.
@@ -30,12 +44,16 @@ const UNSUPPORTED: [&str; 5] = [
     "moderation",
 ];
 
+/// Values of `reasoning_effort`.
+pub(super) const EFFORTS: [&str; 7] = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
+
 impl ChatRequest {
     /// Reads a body whose `model` has been taken already.
     pub fn parse(mut body: Fields, vocab_size: usize) -> Result<Self, ApiError> {
         let messages = messages::take(&mut body)?;
         let sampling = Sampling::take(&mut body, vocab_size)?;
         let streaming = Streaming::take(&mut body)?;
+        let effort = body.word("reasoning_effort", &EFFORTS)?;
         let request = Self {
             messages,
             sampling,
@@ -44,13 +62,35 @@ impl ChatRequest {
             logprobs: logprobs(&mut body)?,
             add_generation_prompt: body.bool("add_generation_prompt")?.unwrap_or(true),
             continue_final_message: body.bool("continue_final_message")?.unwrap_or(false),
-            template_kwargs: body.object("chat_template_kwargs")?.unwrap_or_default(),
+            template_kwargs: template_kwargs(&mut body, effort)?,
+            reasoning_effort: effort,
+            format: formats::take(&mut body)?,
+            tools: tools::take(&mut body)?,
+            storing: storing(&mut body)?,
         };
         take_without_effect(&mut body)?;
         refuse_unsupported(&mut body)?;
         body.finish()?;
         request.check_continuation()?;
+        request.check_form()?;
         Ok(request)
+    }
+
+    /// A grammar needs the whole answer for itself.
+    fn check_form(&self) -> Result<(), ApiError> {
+        let is_forced = matches!(self.tools.choice, ToolChoice::Required | ToolChoice::Named);
+        let (param, with) = match &self.format {
+            Some(format) if self.sampling.ignore_eos => (format.param.as_str(), "ignore_eos"),
+            Some(format) if is_forced => (format.param.as_str(), "tool_choice"),
+            None if is_forced && self.sampling.ignore_eos => ("tool_choice", "ignore_eos"),
+            _ => return Ok(()),
+        };
+        let message = format!("'{param}' and '{with}' cannot be combined.");
+        Err(ApiError::invalid(
+            with,
+            "invalid_parameter_combination",
+            message,
+        ))
     }
 
     fn check_continuation(&self) -> Result<(), ApiError> {
@@ -107,8 +147,7 @@ fn logprobs(body: &mut Fields) -> Result<Option<u8>, ApiError> {
 fn take_without_effect(body: &mut Fields) -> Result<(), ApiError> {
     take_hosted_hints(body)?;
     body.word("verbosity", &["low", "medium", "high"])?;
-    body.bool("parallel_tool_calls")?;
-    body.object("prediction")?;
+    prediction(body)?;
     body.word("prompt_cache_retention", &["in_memory", "in-memory", "24h"])?;
     body.object("prompt_cache_options")?;
     Ok(())
@@ -116,69 +155,15 @@ fn take_without_effect(body: &mut Fields) -> Result<(), ApiError> {
 
 /// `user` and its relatives, which both endpoints take.
 pub(super) fn take_hosted_hints(body: &mut Fields) -> Result<(), ApiError> {
-    for name in ["user", "safety_identifier", "prompt_cache_key"] {
+    for name in ["user", "safety_identifier"] {
         body.string(name)?;
     }
-    const TIERS: [&str; 6] = ["auto", "default", "flex", "scale", "priority", "fast"];
-    match body.word("service_tier", &TIERS)? {
-        None | Some("auto" | "default") => Ok(()),
-        Some(tier) => Err(ApiError::unsupported_value(
-            "service_tier",
-            &format!("'{tier}'"),
-        )),
-    }
+    Ok(())
 }
 
 fn refuse_unsupported(body: &mut Fields) -> Result<(), ApiError> {
     for name in UNSUPPORTED {
         body.refuse(name)?;
-    }
-    refuse_tools(body)?;
-    refuse_formats(body)?;
-    if body.bool("store")? == Some(true) {
-        return Err(ApiError::unsupported_value("store", "true"));
-    }
-    if body.object("metadata")?.is_some_and(|map| !map.is_empty()) {
-        let message = "The 'metadata' parameter is only allowed when 'store' is enabled.";
-        return Err(ApiError::invalid(
-            "metadata",
-            "unsupported_parameter",
-            message,
-        ));
-    }
-    const EFFORTS: [&str; 7] = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
-    match body.word("reasoning_effort", &EFFORTS)? {
-        None | Some("none") => Ok(()),
-        Some(_) => Err(ApiError::unsupported_parameter("reasoning_effort")),
-    }
-}
-
-fn refuse_tools(body: &mut Fields) -> Result<(), ApiError> {
-    match body.take("tools") {
-        None => {}
-        Some(Value::Array(tools)) if tools.is_empty() => return Err(empty_array("tools")),
-        Some(_) => return Err(ApiError::unsupported_parameter("tools")),
-    }
-    match body.take("tool_choice") {
-        None => Ok(()),
-        // No tools is what the caller gets.
-        Some(Value::String(choice)) if choice == "none" => Ok(()),
-        Some(_) => Err(ApiError::unsupported_parameter("tool_choice")),
-    }
-}
-
-fn refuse_formats(body: &mut Fields) -> Result<(), ApiError> {
-    if let Some(mut format) = body.fields("response_format")? {
-        const KINDS: [&str; 3] = ["text", "json_object", "json_schema"];
-        let kind = format.required_string("type")?;
-        match kind.as_str() {
-            "text" => format.finish()?,
-            "json_object" | "json_schema" => {
-                let path = format.path("type");
-                return Err(ApiError::unsupported_value(&path, &format!("'{kind}'")));
-            }
-            _ => return Err(invalid_value(&format.path("type"), &kind, &KINDS)),
-        }
     }
     match body.take("modalities") {
         None => Ok(()),
@@ -189,4 +174,83 @@ fn refuse_formats(body: &mut Fields) -> Result<(), ApiError> {
         )),
         Some(other) => Err(body.wrong_type("modalities", "an array of strings", &other)),
     }
+}
+
+/// Variables of the chat template. Templates of models that think know `reasoning_effort` by its
+/// name, or only whether to think at all.
+fn template_kwargs(
+    body: &mut Fields,
+    effort: Option<&'static str>,
+) -> Result<Map<String, Value>, ApiError> {
+    let mut kwargs = Map::new();
+    if let Some(effort) = effort {
+        kwargs.insert("reasoning_effort".to_owned(), json!(effort));
+        kwargs.insert("enable_thinking".to_owned(), json!(effort != "none"));
+        kwargs.insert("thinking".to_owned(), json!(effort != "none"));
+    }
+    kwargs.extend(body.object("chat_template_kwargs")?.unwrap_or_default());
+    Ok(kwargs)
+}
+
+/// A prediction of the answer is checked; nothing is drafted from it.
+fn prediction(body: &mut Fields) -> Result<(), ApiError> {
+    let Some(mut prediction) = body.fields("prediction")? else {
+        return Ok(());
+    };
+    let kind = prediction.required_string("type")?;
+    if kind != "content" {
+        return Err(invalid_value(&prediction.path("type"), &kind, &["content"]));
+    }
+    prediction.require("content", "one of a string or an array of content parts")?;
+    prediction.finish()
+}
+
+/// Takes `store` and `metadata`.
+fn storing(body: &mut Fields) -> Result<Option<Storing>, ApiError> {
+    let is_stored = body.bool("store")?.unwrap_or(false);
+    let metadata = metadata(body)?;
+    if !is_stored && !metadata.is_empty() {
+        let message = "The 'metadata' parameter is only allowed when 'store' is enabled.";
+        return Err(ApiError::invalid(
+            "metadata",
+            "unsupported_parameter",
+            message,
+        ));
+    }
+    Ok(is_stored.then_some(Storing { metadata }))
+}
+
+/// Takes `metadata`: at most 16 strings of at most 512 characters under keys of at most 64.
+pub(super) fn metadata(body: &mut Fields) -> Result<Map<String, Value>, ApiError> {
+    let metadata = body.object("metadata")?.unwrap_or_default();
+    if metadata.len() > 16 {
+        let message = format!(
+            "Invalid 'metadata': too many properties. Expected an object with at most 16 \
+             properties, but got an object with {} properties instead.",
+            metadata.len()
+        );
+        return Err(ApiError::invalid(
+            "metadata",
+            "object_above_max_properties",
+            message,
+        ));
+    }
+    for (key, value) in &metadata {
+        let path = format!("metadata.{key}");
+        let Value::String(text) = value else {
+            return Err(ApiError::wrong_type(&path, "a string", type_name(value)));
+        };
+        if key.chars().count() > 64 || text.chars().count() > 512 {
+            let message = format!(
+                "Invalid '{path}': string too long. Keys have at most 64 and values at most 512 \
+                 characters."
+            );
+            return Err(ApiError::invalid(
+                &path,
+                "string_above_max_length",
+                message,
+            ));
+        }
+    }
+    Ok(metadata)
 }

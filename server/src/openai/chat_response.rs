@@ -10,6 +10,8 @@ pub struct Head {
     pub id: String,
     /// Seconds of Unix time; one value for all chunks.
     pub created: u64,
+    /// The class that the request was served in, which only chats are told.
+    pub service_tier: &'static str,
     pub model: String,
     pub system_fingerprint: String,
 }
@@ -39,9 +41,48 @@ pub struct ChatChoice {
 #[derive(Debug, Serialize)]
 struct Message {
     role: &'static str,
-    content: String,
+    /// Null where there is nothing but calls.
+    content: Option<String>,
     refusal: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<ToolCall>,
     annotations: [(); 0],
+}
+
+/// What an answer says and calls.
+#[derive(Clone, Debug, Default)]
+pub struct Said {
+    pub reasoning: String,
+    pub content: String,
+    pub calls: Vec<ToolCall>,
+}
+
+/// One call of a function.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ToolCall {
+    pub id: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    pub function: CalledFunction,
+}
+
+/// A function's name and the JSON text of its arguments, as the model wrote it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CalledFunction {
+    pub name: String,
+    pub arguments: String,
+}
+
+impl ToolCall {
+    pub fn new(id: String, name: String, arguments: String) -> Self {
+        Self {
+            id,
+            kind: "function",
+            function: CalledFunction { name, arguments },
+        }
+    }
 }
 
 /// `logprobs` of a choice.
@@ -77,7 +118,7 @@ impl ChatCompletion {
             model: head.model,
             choices,
             usage,
-            service_tier: "default",
+            service_tier: head.service_tier,
             system_fingerprint: head.system_fingerprint,
         }
     }
@@ -86,16 +127,20 @@ impl ChatCompletion {
 impl ChatChoice {
     pub fn new(
         index: u32,
-        content: String,
+        said: Said,
         logprobs: Option<Vec<ChatLogprob>>,
         finish_reason: &'static str,
     ) -> Self {
+        let is_silent = said.content.is_empty() && !said.calls.is_empty();
+        let has_thought = !said.reasoning.is_empty();
         Self {
             index,
             message: Message {
                 role: "assistant",
-                content,
+                content: (!is_silent).then_some(said.content),
                 refusal: None,
+                reasoning_content: has_thought.then_some(said.reasoning),
+                tool_calls: said.calls,
                 annotations: [],
             },
             logprobs: logprobs.map(ChatLogprobs::new),
@@ -146,6 +191,75 @@ struct Delta {
     /// Null, and present in the first chunk only.
     #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<Option<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_calls: Option<[CallDelta; 1]>,
+}
+
+/// The beginning of a call, which has all but its arguments, or more of its arguments.
+#[derive(Debug, Serialize)]
+struct CallDelta {
+    index: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    function: FunctionDelta,
+}
+
+#[derive(Debug, Serialize)]
+struct FunctionDelta {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    arguments: String,
+}
+
+/// What a chunk has to say.
+#[derive(Debug)]
+pub enum ChunkPart {
+    Nothing,
+    Content(String),
+    Reasoning(String),
+    Call { index: u32, id: String, name: String },
+    Arguments { index: u32, json: String },
+}
+
+impl From<ChunkPart> for Delta {
+    fn from(part: ChunkPart) -> Self {
+        match part {
+            ChunkPart::Nothing => Self::default(),
+            ChunkPart::Content(text) => Self {
+                content: Some(text),
+                ..Self::default()
+            },
+            ChunkPart::Reasoning(text) => Self {
+                reasoning_content: Some(text),
+                ..Self::default()
+            },
+            ChunkPart::Call { index, id, name } => {
+                Self::call(index, Some((id, name)), String::new())
+            }
+            ChunkPart::Arguments { index, json } => Self::call(index, None, json),
+        }
+    }
+}
+
+impl Delta {
+    fn call(index: u32, begun: Option<(String, String)>, arguments: String) -> Self {
+        let kind = begun.as_ref().map(|_| "function");
+        let (id, name) = begun.unzip();
+        let call = CallDelta {
+            index,
+            id,
+            kind,
+            function: FunctionDelta { name, arguments },
+        };
+        Self {
+            tool_calls: Some([call]),
+            ..Self::default()
+        }
+    }
 }
 
 impl<'a> ChatChunk<'a> {
@@ -155,7 +269,7 @@ impl<'a> ChatChunk<'a> {
             object: "chat.completion.chunk",
             created: head.created,
             model: &head.model,
-            service_tier: "default",
+            service_tier: head.service_tier,
             system_fingerprint: &head.system_fingerprint,
             choices,
             usage: include_usage.then_some(None),
@@ -168,22 +282,20 @@ impl<'a> ChatChunk<'a> {
             role: Some("assistant"),
             content: Some(String::new()),
             refusal: Some(None),
+            ..Delta::default()
         };
         Self::choice(head, include_usage, index, delta, None, None)
     }
 
-    /// More text of a choice.
-    pub fn content(
+    /// More of a choice.
+    pub fn part(
         head: &'a Head,
         include_usage: bool,
         index: u32,
-        content: String,
+        part: ChunkPart,
         logprobs: Option<Vec<ChatLogprob>>,
     ) -> Self {
-        let delta = Delta {
-            content: Some(content),
-            ..Delta::default()
-        };
+        let delta = part.into();
         let logprobs = logprobs.map(ChatLogprobs::new);
         Self::choice(head, include_usage, index, delta, logprobs, None)
     }

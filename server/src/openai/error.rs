@@ -1,6 +1,7 @@
 //! The one place where anything that goes wrong becomes an OpenAI error object.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -130,26 +131,43 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, INVALID_REQUEST, message).with_code("invalid_api_key")
     }
 
-    /// Too many requests wait already.
-    pub fn overloaded(limit: usize) -> Self {
-        let message = format!(
-            "The server is at its limit of {limit} waiting requests. Please retry after a moment."
-        );
+    /// Too much waits already.
+    pub fn overloaded(message: String, retry_after: Duration) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "requests", message)
+            .with_code("rate_limit_exceeded")
+            .after(retry_after)
+    }
+
+    /// It waited too long for its first step.
+    pub fn queue_timeout(message: String, retry_after: Duration) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, message)
+            .with_code("queue_timeout")
+            .after(retry_after)
+    }
+
+    /// It took longer than it was given; it would again.
+    pub fn deadline_exceeded(message: String) -> Self {
         Self {
-            retry: Retry::AfterMs(1000),
-            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "requests", message)
+            retry: Retry::Never,
+            ..Self::new(StatusCode::GATEWAY_TIMEOUT, SERVER_ERROR, message)
         }
-        .with_code("rate_limit_exceeded")
+        .with_code("deadline_exceeded")
+    }
+
+    /// The model is not there yet.
+    pub fn loading() -> Self {
+        let message = "The model is still loading. Please retry after a moment.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, message)
+            .with_code("model_loading")
+            .after(Duration::from_secs(2))
     }
 
     /// The server is going away.
     pub fn shutting_down() -> Self {
         let message = "The server is shutting down. Please retry after a moment.";
-        Self {
-            retry: Retry::AfterMs(2000),
-            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, message)
-        }
-        .with_code("server_shutting_down")
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, message)
+            .with_code("server_shutting_down")
+            .after(Duration::from_secs(2))
     }
 
     /// The engine has stopped for good.
@@ -172,6 +190,12 @@ impl ApiError {
             retry: Retry::Never,
             ..Self::internal(message)
         }
+    }
+
+    fn after(mut self, time: Duration) -> Self {
+        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.retry = Retry::AfterMs(ms);
+        self
     }
 
     #[must_use]

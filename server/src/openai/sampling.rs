@@ -6,7 +6,7 @@ use scheduler::SamplingParams;
 use serde_json::Value;
 
 use super::fields::{array_too_long, decimal_in_range, empty_array, type_name};
-use super::{ApiError, Fields};
+use super::{ApiError, Fields, Serving};
 
 /// Most choices of one request.
 const MAX_N: u32 = 128;
@@ -31,6 +31,7 @@ pub struct Sampling {
     pub ignore_eos: bool,
     pub min_tokens: u32,
     pub return_tokens_as_token_ids: bool,
+    pub serving: Serving,
 }
 
 /// How to stream.
@@ -62,6 +63,7 @@ impl Sampling {
             ignore_eos: body.bool("ignore_eos")?.unwrap_or(false),
             min_tokens: body.count("min_tokens", 0, u32::MAX)?.unwrap_or(0),
             return_tokens_as_token_ids: body.bool("return_tokens_as_token_ids")?.unwrap_or(false),
+            serving: Serving::take(body)?,
         })
     }
 

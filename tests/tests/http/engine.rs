@@ -4,6 +4,8 @@ use axum::http::{Method, StatusCode};
 use futures::StreamExt;
 use serde_json::json;
 
+use understudy::engine::QueueLimits;
+
 use crate::server::{Options, Server, chat_body, request};
 
 #[tokio::test]
@@ -89,7 +91,11 @@ async fn a_panic_fails_one_step_and_nothing_else() {
 #[tokio::test]
 async fn too_many_requests_are_refused_at_once() {
     let server = Server::start(Options {
-        max_queued: 2,
+        queue: QueueLimits {
+            max_requests: 2,
+            max_tokens: 1_000,
+            timeout: None,
+        },
         max_sequences: 1,
         ..Options::default()
     });
@@ -115,8 +121,11 @@ async fn too_many_requests_are_refused_at_once() {
     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     let refused = server.chat(json!({})).await;
     assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
-    assert_eq!(refused.header("retry-after-ms"), Some("1000"));
-    assert_eq!(refused.header("retry-after"), Some("1"));
+    // One request has left the queue so far, and two are in it.
+    let ms: u64 = refused.header("retry-after-ms").unwrap().parse().unwrap();
+    let seconds: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1_000..=120_000).contains(&ms), "{ms}");
+    assert_eq!(seconds, ms.div_ceil(1_000));
     assert_eq!(refused.json()["error"]["code"], "rate_limit_exceeded");
     assert_eq!(server.metric("understudy_requests_rejected_total"), 1.0);
     assert_eq!(

@@ -231,7 +231,7 @@ async fn parameters_of_chat() {
             "reasoning",
         ),
         (
-            json!({"service_tier": "flex"}),
+            json!({"service_tier": "scale"}),
             "service_tier",
             "unsupported_value",
             "'flex'",

@@ -14,7 +14,7 @@ use tests::fake::FakeConfig;
 use tower::ServiceExt;
 use understudy::app::{AppOptions, AppState, ServedModel, router};
 use understudy::auth::ApiKeys;
-use understudy::engine::Engine;
+use understudy::engine::{Engine, QueueLimits};
 use understudy::metrics::Metrics;
 use understudy::text::{ChatTemplate, Tokenizer};
 
@@ -34,7 +34,8 @@ pub(crate) struct Options {
     pub(crate) fault: Option<&'static str>,
     pub(crate) fault_is_error: bool,
     pub(crate) keys: Vec<&'static str>,
-    pub(crate) max_queued: usize,
+    pub(crate) queue: QueueLimits,
+    pub(crate) allow_priority: bool,
     pub(crate) max_sequences: usize,
     pub(crate) max_model_len: usize,
     pub(crate) max_body_bytes: usize,
@@ -50,7 +51,12 @@ impl Default for Options {
             fault: None,
             fault_is_error: false,
             keys: Vec::new(),
-            max_queued: 100,
+            queue: QueueLimits {
+                max_requests: 100,
+                max_tokens: 10_000,
+                timeout: None,
+            },
+            allow_priority: false,
             max_sequences: 8,
             max_model_len: 256,
             max_body_bytes: 1 << 20,
@@ -147,6 +153,8 @@ impl Server {
             keys: ApiKeys::new(options.keys.iter().copied()),
             max_body_bytes: options.max_body_bytes,
             seed: options.seed,
+            allow_priority: options.allow_priority,
+            ..AppOptions::default()
         };
         let template = ChatTemplate::from_text("test", TEMPLATE, &Map::new(), SystemTime::now);
         let served = ServedModel {
@@ -235,7 +243,10 @@ impl Server {
         for name in [
             "understudy_sequences_running",
             "understudy_sequences_waiting",
+            "understudy_tokens_running",
             "understudy_requests_queued",
+            "understudy_tokens_queued",
+            "understudy_kv_usage_ratio",
             "understudy_kv_blocks_in_use",
         ] {
             self.wait_for(name, 0.0).await;
@@ -259,13 +270,7 @@ fn engine(
         fairness: true,
         age_bound_steps: SchedulerConfig::AGE_BOUND_STEPS,
     });
-    Engine::start(
-        scheduler.unwrap(),
-        model,
-        options.max_queued,
-        metrics.clone(),
-    )
-    .unwrap()
+    Engine::start(scheduler.unwrap(), model, options.queue, metrics.clone()).unwrap()
 }
 
 pub(crate) fn request(method: Method, path: &str, body: String) -> Request<Body> {

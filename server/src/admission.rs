@@ -1,0 +1,107 @@
+//! What is decided about a generating request before its body is read: whether it is taken at
+//! all, whose it is, and when it ends at the latest.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
+
+use crate::app::AppState;
+use crate::engine::EngineHandle;
+use crate::openai::ApiError;
+use crate::tenant::Tenant;
+
+/// Milliseconds that the whole request may take.
+const TIMEOUT_HEADER: HeaderName = HeaderName::from_static("x-request-timeout-ms");
+/// Bytes of a body that are a token at least. A low estimate: what is refused by it would be
+/// refused by the exact count as well.
+const BYTES_PER_TOKEN: usize = 16;
+/// Time to read what a refused client is still sending; many do not listen before they are done.
+const READ_REST: Duration = Duration::from_secs(1);
+
+/// The state of the application as one request sees it: what it submits is in its own name.
+#[derive(Debug)]
+pub(crate) struct Call(pub(crate) AppState);
+
+impl FromRequestParts<AppState> for Call {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Infallible> {
+        let mut state = state.clone();
+        if let Some(engine) = parts.extensions.remove::<EngineHandle>() {
+            state.engine = engine;
+        }
+        Ok(Self(state))
+    }
+}
+
+/// Takes a place in the queue for the request, or refuses it.
+pub(crate) async fn admit(
+    State(state): State<AppState>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    match engine_for(&state, &request) {
+        Ok(engine) => {
+            request.extensions_mut().insert(engine);
+            next.run(request).await
+        }
+        Err(error) => {
+            let rest = read_rest(request.into_body(), state.max_body_bytes);
+            // Whether it came to an end makes no difference to the answer.
+            tokio::time::timeout(READ_REST, rest).await.ok();
+            error.into_response()
+        }
+    }
+}
+
+fn engine_for(state: &AppState, request: &Request) -> Result<EngineHandle, ApiError> {
+    let tenant = request.extensions().get::<Tenant>().cloned();
+    let timeout = timeout(request.headers())?.or(state.request_timeout);
+    let n_tokens = content_length(request.headers()) / BYTES_PER_TOKEN;
+    let engine = state
+        .engine
+        .for_call(tenant.unwrap_or_default(), timeout, n_tokens)?;
+    Ok(engine)
+}
+
+fn content_length(headers: &HeaderMap) -> usize {
+    let length = headers.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|value| value.to_str().ok());
+    length.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
+    let Some(value) = headers.get(TIMEOUT_HEADER) else {
+        return Ok(None);
+    };
+    let ms = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.parse::<u32>().ok());
+    match ms {
+        Some(ms) if ms > 0 => Ok(Some(Duration::from_millis(u64::from(ms)))),
+        _ => Err(ApiError::bad_request(format!(
+            "Invalid header '{TIMEOUT_HEADER}': expected a number of milliseconds, an integer \
+             from 1 to {}.",
+            u32::MAX
+        ))),
+    }
+}
+
+async fn read_rest(body: Body, max_bytes: usize) {
+    let mut frames = body.into_data_stream();
+    let mut n_bytes = 0;
+    while let Some(Ok(frame)) = frames.next().await {
+        n_bytes += frame.len();
+        if n_bytes > max_bytes {
+            return;
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Sequences whose answers must match a grammar.
+//!
+//! The state lives here and not with the scheduler: it follows the tokens of a sequence, which a
+//! preemption does not change. A sequence whose grammar fails, fails alone.
+
+use std::collections::HashMap;
+
+use scheduler::{Batch, Event, Request, RequestId, Sampled, SequenceId, TokenId};
+
+use crate::grammar::Constraint;
+
+/// One constraint for each unfinished sequence that has one.
+#[derive(Debug, Default)]
+pub(super) struct Constraints {
+    by_sequence: HashMap<SequenceId, State>,
+}
+
+#[derive(Debug)]
+enum State {
+    Matching(Constraint),
+    /// Why it cannot go on.
+    Failed(String),
+}
+
+impl Constraints {
+    /// Every choice of the request begins where `constraint` stands.
+    pub(super) fn open(&mut self, request: &Request, constraint: &Constraint) {
+        for index in 0..request.n {
+            let sequence = SequenceId {
+                request: request.id,
+                index,
+            };
+            let state = State::Matching(constraint.clone());
+            self.by_sequence.insert(sequence, state);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_sequence.is_empty()
+    }
+
+    /// The client is gone.
+    pub(super) fn forget(&mut self, request: RequestId) {
+        if !self.is_empty() {
+            self.by_sequence
+                .retain(|sequence, _| sequence.request != request);
+        }
+    }
+
+    /// Drops the states of sequences that have finished.
+    pub(super) fn note(&mut self, events: &[Event]) {
+        if self.is_empty() {
+            return;
+        }
+        for event in events {
+            if let Event::Finished { sequence, .. } = event {
+                self.by_sequence.remove(sequence);
+            }
+        }
+    }
+
+    /// Tells a batch what may be drawn.
+    pub(super) fn fill(&mut self, batch: &mut Batch) {
+        if self.is_empty() {
+            return;
+        }
+        for row in &mut batch.rows {
+            let (Some(state), Some(spec)) =
+                (self.by_sequence.get_mut(&row.sequence), &mut row.sample)
+            else {
+                continue;
+            };
+            let State::Matching(constraint) = state else {
+                continue;
+            };
+            match constraint.allowed() {
+                Ok(allowed) if is_any_left(&allowed, &spec.banned) => spec.allowed = Some(allowed),
+                Ok(_) => {
+                    let message = "the grammar of the answer is at its end before 'min_tokens'";
+                    *state = State::Failed(message.to_owned());
+                }
+                Err(message) => *state = State::Failed(message),
+            }
+        }
+    }
+
+    /// Goes on by what was drawn. Rows whose grammar has failed are failed rows.
+    pub(super) fn advance(&mut self, results: &mut [Sampled]) {
+        if self.is_empty() {
+            return;
+        }
+        for result in results {
+            let Some(state) = self.by_sequence.get_mut(&result.sequence) else {
+                continue;
+            };
+            if let (State::Matching(constraint), Some(drawn)) = (&mut *state, &result.token)
+                && let Err(message) = constraint.accept(drawn.token)
+            {
+                *state = State::Failed(message);
+            }
+            if let State::Failed(message) = state {
+                result.token = None;
+                result.scored.clear();
+                result.failed = Some(message.clone());
+            }
+        }
+    }
+}
+
+/// Whether anything is allowed that is not banned.
+fn is_any_left(allowed: &[u32], banned: &[TokenId]) -> bool {
+    if banned.is_empty() {
+        return true;
+    }
+    allowed.iter().zip(0_u32..).any(|(word, i)| {
+        let lost = banned.iter().filter(|id| **id / 32 == i);
+        word & !lost.fold(0, |bits, id| bits | 1 << (id % 32)) != 0
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bans_may_leave_nothing() {
+        assert!(is_any_left(&[0], &[]));
+        assert!(!is_any_left(&[0b100, 0], &[2]));
+        assert!(is_any_left(&[0b110, 0], &[2]));
+        assert!(is_any_left(&[0b100, 1], &[2]));
+        assert!(!is_any_left(&[0b100, 1], &[32, 2]));
+    }
+}

@@ -1,0 +1,48 @@
+//! What the engine refuses or gives up, as answers. The numbers are in the words.
+
+use std::time::Duration;
+
+use crate::engine::EngineError;
+use crate::openai::ApiError;
+
+impl From<EngineError> for ApiError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Overloaded {
+                n_requests,
+                n_tokens,
+                retry_after,
+            } => Self::overloaded(
+                format!(
+                    "The server is at its limit: {n_requests} requests with {n_tokens} tokens are \
+                     waiting. Please retry after {} seconds.",
+                    whole_seconds(retry_after)
+                ),
+                retry_after,
+            ),
+            EngineError::QueueTimeout {
+                timeout,
+                retry_after,
+            } => Self::queue_timeout(
+                format!(
+                    "The request waited for {} seconds and was not begun. Please retry after {} \
+                     seconds.",
+                    timeout.as_secs_f64(),
+                    whole_seconds(retry_after)
+                ),
+                retry_after,
+            ),
+            EngineError::DeadlineExceeded { timeout } => Self::deadline_exceeded(format!(
+                "The request was not finished within its time of {} seconds.",
+                timeout.as_secs_f64()
+            )),
+            EngineError::ShuttingDown => Self::shutting_down(),
+            EngineError::Stopped => Self::engine_stopped(),
+            EngineError::Refused(message) => Self::bad_request(message),
+        }
+    }
+}
+
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
