@@ -4,7 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::cpu::{self, Cpu};
-use crate::{Buffer, KvCache, Linear, LinearCall, PagedAttention, RopeWriteKv};
+use crate::{
+    Activation, Buffer, KvCache, Linear, LinearCall, Norm, PagedAttention, RopeWriteKv, Routes,
+    Routing, StridedCopy,
+};
 
 /// Instruction sets with versions of their own, from the plainest to the widest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -122,42 +125,39 @@ impl Device {
         }
     }
 
-    /// RMSNorm of each row: `out = x / sqrt(mean(x^2) + eps) * weight`.
-    /// `x`, `out`: `[n_rows, weight.len()]`.
-    pub fn rms_norm_into(
-        &self,
-        x: &Buffer,
-        weight: &Buffer,
-        eps: f32,
-        n_rows: usize,
-        out: &mut Buffer,
-    ) {
-        assert!(!weight.is_empty(), "a norm of no values");
-        let len = n_rows * weight.len();
+    /// Norms each row; `x`, `out`: `[n_rows, norm.weight.len()]`.
+    pub fn norm_into(&self, x: &Buffer, norm: Norm<'_>, n_rows: usize, out: &mut Buffer) {
+        let len = n_rows * check_norm(norm);
         let (x, out) = (first(x, len, "x"), first_mut(out, len, "out"));
         match &*self.backend {
-            Backend::Cpu(cpu) => cpu::norm::rms_norm(cpu, x, weight.as_slice(), eps, out),
+            Backend::Cpu(cpu) => cpu::norm::norm(cpu, x, norm, out),
         }
     }
 
-    /// `residual += x`, then `out = rms_norm(residual)`; all `[n_rows, weight.len()]`.
-    pub fn add_rms_norm_into(
+    /// Norms each row where it is: `x` is `[n_rows, norm.weight.len()]`.
+    pub fn norm_in_place(&self, x: &mut Buffer, norm: Norm<'_>, n_rows: usize) {
+        let len = n_rows * check_norm(norm);
+        let x = first_mut(x, len, "x");
+        match &*self.backend {
+            Backend::Cpu(cpu) => cpu::norm::norm_in_place(cpu, x, norm),
+        }
+    }
+
+    /// `residual += scale * x`, then `out = norm(residual)`; all `[n_rows, norm.weight.len()]`.
+    pub fn add_norm_into(
         &self,
         residual: &mut Buffer,
         x: &Buffer,
-        weight: &Buffer,
-        eps: f32,
+        scale: f32,
+        norm: Norm<'_>,
         n_rows: usize,
         out: &mut Buffer,
     ) {
-        assert!(!weight.is_empty(), "a norm of no values");
-        let len = n_rows * weight.len();
+        let len = n_rows * check_norm(norm);
         let residual = first_mut(residual, len, "residual");
         let (x, out) = (first(x, len, "x"), first_mut(out, len, "out"));
         match &*self.backend {
-            Backend::Cpu(cpu) => {
-                cpu::norm::add_rms_norm(cpu, residual, x, weight.as_slice(), eps, out);
-            }
+            Backend::Cpu(cpu) => cpu::norm::add_norm(cpu, residual, x, scale, norm, out),
         }
     }
 
@@ -222,6 +222,10 @@ impl Device {
             op.n_heads.is_multiple_of(shape.n_kv_heads),
             "query heads share kv heads evenly"
         );
+        assert!(op.window != Some(0), "a query sees itself");
+        for per_head in [op.alibi_slopes, op.sinks].into_iter().flatten() {
+            assert!(per_head.len() >= op.n_heads, "a value for each head");
+        }
         let mut ends = 0;
         for rows in op.rows {
             // Ascending, so that no two sequences write one row.
@@ -244,12 +248,164 @@ impl Device {
         }
     }
 
-    /// `out = silu(gate) * up`, elementwise over the first `len` values.
-    pub fn silu_mul_into(&self, gate: &Buffer, up: &Buffer, len: usize, out: &mut Buffer) {
+    /// `out = activation(gate) * up`, elementwise over the first `len` values.
+    pub fn gate_into(
+        &self,
+        activation: Activation,
+        gate: &Buffer,
+        up: &Buffer,
+        len: usize,
+        out: &mut Buffer,
+    ) {
         let (gate, up) = (first(gate, len, "gate"), first(up, len, "up"));
         let out = first_mut(out, len, "out");
         match &*self.backend {
-            Backend::Cpu(cpu) => cpu::elementwise::silu_mul(cpu, gate, up, out),
+            Backend::Cpu(cpu) => cpu::activate::gate(cpu, activation, gate, up, out),
+        }
+    }
+
+    /// `x = activation(x)`, elementwise over the first `len` values.
+    ///
+    /// # Panics
+    /// For an activation that is a gate only.
+    pub fn activate(&self, activation: Activation, x: &mut Buffer, len: usize) {
+        assert!(
+            !matches!(activation, Activation::ClampedSwish { .. }),
+            "a gate needs something to gate"
+        );
+        let x = first_mut(x, len, "x");
+        match &*self.backend {
+            Backend::Cpu(cpu) => cpu::activate::activate(cpu, activation, x),
+        }
+    }
+
+    /// `out = x`, the first `len` values.
+    pub fn copy(&self, x: &Buffer, len: usize, out: &mut Buffer) {
+        let (x, out) = (first(x, len, "x"), first_mut(out, len, "out"));
+        match &*self.backend {
+            Backend::Cpu(_) => out.copy_from_slice(x),
+        }
+    }
+
+    /// Sets the first `len` values.
+    pub fn fill(&self, x: &mut Buffer, value: f32, len: usize) {
+        let x = first_mut(x, len, "x");
+        match &*self.backend {
+            Backend::Cpu(_) => x.fill(value),
+        }
+    }
+
+    /// `out += scale * x`, elementwise over the first `len` values.
+    pub fn add_scaled(&self, out: &mut Buffer, x: &Buffer, scale: f32, len: usize) {
+        let (out, x) = (first_mut(out, len, "out"), first(x, len, "x"));
+        match &*self.backend {
+            Backend::Cpu(cpu) => cpu::elementwise::add_scaled(cpu, out, x, scale),
+        }
+    }
+
+    /// `x = scale * x` or, with a cap, `cap * tanh(scale * x / cap)`, over the first `len` values.
+    pub fn scale_softcap(&self, x: &mut Buffer, scale: f32, cap: Option<f32>, len: usize) {
+        let x = first_mut(x, len, "x");
+        match &*self.backend {
+            Backend::Cpu(cpu) => cpu::elementwise::scale_softcap(cpu, x, scale, cap),
+        }
+    }
+
+    /// Limits the first `len` values to `-limit..=limit`.
+    pub fn clamp(&self, x: &mut Buffer, limit: f32, len: usize) {
+        let x = first_mut(x, len, "x");
+        match &*self.backend {
+            Backend::Cpu(cpu) => cpu::elementwise::clamp(cpu, x, limit),
+        }
+    }
+
+    /// `out[row] += sigmoid(gate[row]) * x[row]`; `gate`: `[n_rows]`, rows of `width` values.
+    pub fn add_gated_rows(
+        &self,
+        x: &Buffer,
+        gate: &Buffer,
+        width: usize,
+        n_rows: usize,
+        out: &mut Buffer,
+    ) {
+        let (x, gate) = (first(x, n_rows * width, "x"), first(gate, n_rows, "gate"));
+        let out = first_mut(out, n_rows * width, "out");
+        match &*self.backend {
+            Backend::Cpu(cpu) => cpu::elementwise::add_gated_rows(cpu, x, gate, out),
+        }
+    }
+
+    /// Copies pieces of rows: piece `i / repeat` of `from` to piece `i` of `to`.
+    pub fn strided_copy(&self, op: StridedCopy<'_>) {
+        let within = |offset: usize, stride: usize| op.len > 0 && offset + op.len <= stride;
+        assert!(op.repeat > 0, "a piece goes somewhere");
+        assert!(
+            within(op.from_offset, op.from_stride),
+            "a piece leaves its stride"
+        );
+        assert!(
+            within(op.to_offset, op.to_stride),
+            "a piece leaves its stride"
+        );
+        first(op.from, op.n.div_ceil(op.repeat) * op.from_stride, "from");
+        first(op.to, op.n * op.to_stride, "to");
+        match &*self.backend {
+            Backend::Cpu(cpu) => cpu::elementwise::strided_copy(cpu, op),
+        }
+    }
+
+    /// Chooses experts for each row. `logits`: `[n_rows, n_experts]`; `bias`: `[n_experts]`,
+    /// added to the scores for the choice, not for the weights.
+    pub fn route_into(
+        &self,
+        logits: &Buffer,
+        bias: Option<&Buffer>,
+        n_rows: usize,
+        routing: &Routing,
+        routes: &mut Routes,
+    ) {
+        let n_experts = routing.n_experts;
+        assert!(
+            (1..=n_experts).contains(&routing.n_used),
+            "no such number of experts"
+        );
+        if let Some(groups) = routing.groups {
+            assert!(
+                n_experts.is_multiple_of(groups.n_groups),
+                "groups are equal"
+            );
+            let n_allowed = n_experts / groups.n_groups * groups.n_used;
+            assert!(
+                (routing.n_used..=n_experts).contains(&n_allowed),
+                "too few groups"
+            );
+        }
+        let logits = first(logits, n_rows * n_experts, "logits");
+        let bias = bias.map(|bias| first(bias, n_experts, "bias"));
+        match &*self.backend {
+            Backend::Cpu(_) => cpu::experts::route(logits, bias, routing, routes),
+        }
+    }
+
+    /// `out[rows[i].0] += rows[i].1 * x[i]`, rows of `width` values.
+    ///
+    /// # Panics
+    /// When rows do not ascend.
+    pub fn scatter_add_rows(
+        &self,
+        x: &Buffer,
+        width: usize,
+        rows: &[(u32, f32)],
+        out: &mut Buffer,
+    ) {
+        assert!(rows.is_sorted_by(|a, b| a.0 < b.0), "rows ascend");
+        let n_rows = rows.last().map_or(0, |(row, _)| *row as usize + 1);
+        let (x, out) = (
+            first(x, rows.len() * width, "x"),
+            first_mut(out, n_rows * width, "out"),
+        );
+        match &*self.backend {
+            Backend::Cpu(cpu) => cpu::experts::scatter_add(cpu, x, width, rows, out),
         }
     }
 
@@ -274,6 +430,17 @@ impl Device {
             Backend::Cpu(_) => kv.clear(),
         }
     }
+}
+
+/// The width of a norm.
+fn check_norm(norm: Norm<'_>) -> usize {
+    let width = norm.weight.len();
+    assert!(width > 0, "a norm of no values");
+    assert!(
+        norm.bias.is_none_or(|bias| bias.len() == width),
+        "a bias is as long as the weight"
+    );
+    width
 }
 
 /// The first `len` values of a buffer that may be larger than this step needs.

@@ -32,5 +32,8 @@ pub use file::MappedFile;
 pub use kv::{KvCache, KvShape, KvType};
 pub use linear::{Linear, LinearCall, Numerics, PackError};
 pub use memory::OutOfMemory;
-pub use ops::{AttentionRow, PagedAttention, RopeAngles, RopeStyle, RopeWriteKv};
+pub use ops::{
+    Activation, AttentionRow, Norm, NormKind, PagedAttention, RopeAngles, RopeStyle, RopeWriteKv,
+    RouteGroups, RouteScore, Routes, Routing, StridedCopy,
+};
 pub use weight::{WeightSource, WeightType, dequantize};

@@ -1,6 +1,6 @@
 //! The buffers that a step works in, reserved once for the largest step.
 
-use kernels::{Buffer, Device};
+use kernels::{Buffer, Device, Routes};
 
 use crate::ModelConfig;
 
@@ -24,16 +24,51 @@ pub(crate) struct Activations {
     pub(crate) v: Buffer,
     /// `[n_rows, n_heads * head_dim]`.
     pub(crate) attended: Buffer,
-    /// `[n_rows, intermediate]`, as are `up` and `gated`.
-    pub(crate) gate: Buffer,
-    pub(crate) up: Buffer,
-    pub(crate) gated: Buffer,
+    pub(crate) latent: Latent,
+    pub(crate) inner: Inner,
+    pub(crate) experts: ExpertRows,
     /// `[logits_rows, hidden]`: rows whose logits are asked for.
     pub(crate) gathered: Buffer,
     /// `[logits_rows, vocab]`.
     pub(crate) logits: Buffer,
     /// Rows of one chunk of logits.
     pub(crate) logits_rows: usize,
+}
+
+/// Inner values of feed-forward blocks, `[n_rows, widest inner]` each.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) gate: Buffer,
+    pub(crate) up: Buffer,
+    pub(crate) gated: Buffer,
+}
+
+/// What latent attention needs; empty for models without.
+#[derive(Debug)]
+pub(crate) struct Latent {
+    /// `[n_rows, q_rank]`.
+    pub(crate) q: Buffer,
+    /// `[n_rows, kv_rank]`.
+    pub(crate) kv: Buffer,
+    /// `[n_rows, rope_dim]`.
+    pub(crate) k_rope: Buffer,
+    /// `[n_rows, n_heads, head_dim - rope_dim]`.
+    pub(crate) k: Buffer,
+    /// `[n_rows, n_heads, value_dim]`.
+    pub(crate) v: Buffer,
+}
+
+/// What mixtures of experts need; empty for models without.
+#[derive(Debug)]
+pub(crate) struct ExpertRows {
+    /// `[n_rows, n_experts]`.
+    pub(crate) scores: Buffer,
+    pub(crate) routes: Routes,
+    /// Rows of the expert at work.
+    pub(crate) rows: Vec<u32>,
+    /// `[n_rows, hidden]`: what the expert at work takes and gives.
+    pub(crate) input: Buffer,
+    pub(crate) output: Buffer,
 }
 
 impl Activations {
@@ -44,6 +79,7 @@ impl Activations {
         let zeros = |width: usize| Buffer::zeros(device, n_rows * width);
         let q_width = config.n_heads * config.head_dim;
         let kv_width = config.n_kv_heads * config.head_dim;
+        let inner = config.widest_inner();
         Self {
             residual: zeros(config.hidden_size),
             normed: zeros(config.hidden_size),
@@ -52,12 +88,46 @@ impl Activations {
             k: zeros(kv_width),
             v: zeros(kv_width),
             attended: zeros(q_width),
-            gate: zeros(config.intermediate_size),
-            up: zeros(config.intermediate_size),
-            gated: zeros(config.intermediate_size),
+            latent: Latent::new(config, &zeros),
+            inner: Inner {
+                gate: zeros(if config.mlp.gated { inner } else { 0 }),
+                up: zeros(inner),
+                gated: zeros(if config.mlp.gated { inner } else { 0 }),
+            },
+            experts: ExpertRows::new(config, &zeros),
             gathered: Buffer::zeros(device, logits_rows * config.hidden_size),
             logits: Buffer::zeros(device, logits_rows * config.vocab_size),
             logits_rows,
+        }
+    }
+}
+
+impl Latent {
+    fn new(config: &ModelConfig, zeros: &impl Fn(usize) -> Buffer) -> Self {
+        let latent = config.attention.latent;
+        let width = |width: fn(&ModelConfig, crate::config::LatentConfig) -> usize| {
+            zeros(latent.map_or(0, |latent| width(config, latent)))
+        };
+        Self {
+            q: width(|_, latent| latent.q_rank.unwrap_or(0)),
+            kv: width(|_, latent| latent.kv_rank),
+            k_rope: width(|_, latent| latent.rope_dim),
+            k: width(|config, latent| config.n_heads * (config.head_dim - latent.rope_dim)),
+            v: width(|config, latent| config.n_heads * latent.value_dim),
+        }
+    }
+}
+
+impl ExpertRows {
+    fn new(config: &ModelConfig, zeros: &impl Fn(usize) -> Buffer) -> Self {
+        let n_experts = config.experts.as_ref().map_or(0, |e| e.routing.n_experts);
+        let width = if n_experts > 0 { config.hidden_size } else { 0 };
+        Self {
+            scores: zeros(n_experts),
+            routes: Routes::default(),
+            rows: Vec::new(),
+            input: zeros(width),
+            output: zeros(width),
         }
     }
 }

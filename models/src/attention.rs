@@ -1,60 +1,101 @@
 //! The attention block: projections, rotation, paged attention, output projection.
 
-use kernels::{AttentionRow, Device, KvCache, PagedAttention, RopeAngles, RopeStyle, RopeWriteKv};
+use kernels::{
+    AttentionRow, Buffer, Device, KvCache, PagedAttention, RopeAngles, RopeStyle, RopeWriteKv,
+};
 
 use crate::activations::Activations;
+use crate::alibi::slopes;
+use crate::config::{AttentionConfig, LayerConfig, QkNorm};
+use crate::families::Qkv;
+use crate::latent::LatentProjections;
+use crate::norm::NormLayer;
+use crate::piece::Piece;
 use crate::weights::{Projection, Weights};
 use crate::{LoadError, ModelConfig};
 
 /// What attention has to know of a step, the same for all layers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AttentionStep<'a> {
-    pub(crate) angles: RopeAngles<'a>,
+    /// For each of the model's rotary embeddings.
+    pub(crate) angles: &'a [RopeAngles<'a>],
     pub(crate) slots: &'a [u32],
     pub(crate) rows: &'a [AttentionRow<'a>],
-}
-
-/// Names of a layer's tensors, without `.weight` and `.bias`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct AttentionNames {
-    pub(crate) q: &'static str,
-    pub(crate) k: &'static str,
-    pub(crate) v: &'static str,
-    pub(crate) output: &'static str,
 }
 
 /// Weights of one layer's attention.
 #[derive(Debug)]
 pub(crate) struct Attention {
-    q: Projection,
-    k: Projection,
-    v: Projection,
+    projections: Projections,
+    q_norm: Option<NormLayer>,
+    k_norm: Option<NormLayer>,
     output: Projection,
+    sinks: Option<Buffer>,
+    slopes: Option<Buffer>,
+    layer: LayerConfig,
     n_heads: usize,
-    scale: f32,
+    n_kv_heads: usize,
+    head_dim: usize,
+    config: AttentionConfig,
+}
+
+/// How queries, keys and values come out of the normed input.
+#[derive(Debug)]
+enum Projections {
+    Direct([Projection; 3]),
+    Latent(Box<LatentProjections>),
 }
 
 impl Attention {
-    /// `layer`: what stands before the names, as `model.layers.0.`.
+    /// `prefix`: what stands before the names of layer `layer`, as `model.layers.0.`.
     pub(crate) fn load(
         weights: &Weights<'_>,
         config: &ModelConfig,
-        layer: &str,
-        names: &AttentionNames,
+        prefix: &str,
+        layer: usize,
     ) -> Result<Self, LoadError> {
-        let hidden = config.hidden_size;
+        let names = weights.names();
+        let attention = &config.attention;
         let q_width = config.n_heads * config.head_dim;
         let kv_width = config.n_kv_heads * config.head_dim;
-        let load = |name: &str, n_out, n_in, bias| {
-            weights.projection(&format!("{layer}{name}"), n_out, n_in, bias)
+        let norm = |name: &str, whole| {
+            let width = match attention.qk_norm {
+                QkNorm::None => return Ok(None),
+                QkNorm::Head => config.head_dim,
+                QkNorm::Whole => whole,
+            };
+            NormLayer::load(weights, &config.norm, &format!("{prefix}{name}"), width).map(Some)
         };
+        let (projections, output_in) = match attention.latent {
+            None => (
+                Projections::Direct(load_qkv(weights, config, prefix)?),
+                q_width,
+            ),
+            Some(latent) => (
+                Projections::Latent(Box::new(LatentProjections::load(weights, config, prefix)?)),
+                config.n_heads * latent.value_dim,
+            ),
+        };
+        let sinks = || weights.vector(&format!("{prefix}{}", names.sinks), config.n_heads);
         Ok(Self {
-            q: load(names.q, q_width, hidden, config.qkv_bias)?,
-            k: load(names.k, kv_width, hidden, config.qkv_bias)?,
-            v: load(names.v, kv_width, hidden, config.qkv_bias)?,
-            output: load(names.output, hidden, q_width, config.attention_output_bias)?,
+            projections,
+            q_norm: norm(names.q_norm, q_width)?,
+            k_norm: norm(names.k_norm, kv_width)?,
+            output: weights.projection(
+                &format!("{prefix}{}", names.output),
+                config.hidden_size,
+                output_in,
+                attention.output_bias,
+            )?,
+            sinks: attention.sinks.then(sinks).transpose()?,
+            slopes: attention
+                .alibi
+                .map(|factor| weights.buffer(&slopes(config.n_heads, factor))),
+            layer: config.layers[layer],
             n_heads: config.n_heads,
-            scale: 1.0 / (config.head_dim as f32).sqrt(),
+            n_kv_heads: config.n_kv_heads,
+            head_dim: config.head_dim,
+            config: attention.clone(),
         })
     }
 
@@ -65,25 +106,16 @@ impl Attention {
         step: AttentionStep<'_>,
         layer: usize,
         kv: &mut KvCache,
-        activations: &mut Activations,
+        a: &mut Activations,
     ) {
-        let a = activations;
         let n_rows = step.slots.len();
-        device.linear_into(
-            &a.normed,
-            n_rows,
-            &mut [
-                self.q.call(&mut a.q),
-                self.k.call(&mut a.k),
-                self.v.call(&mut a.v),
-            ],
-        );
+        self.project(device, n_rows, a);
         device.rope_write_kv(RopeWriteKv {
             q: &mut a.q,
             k: &a.k,
             v: &a.v,
             n_heads: self.n_heads,
-            angles: step.angles,
+            angles: self.layer.rope.map_or(UNROTATED, |rope| step.angles[rope]),
             slots: step.slots,
             kv,
             layer,
@@ -94,31 +126,109 @@ impl Attention {
             layer,
             rows: step.rows,
             n_heads: self.n_heads,
-            scale: self.scale,
+            scale: self.config.scale,
+            window: self.layer.window,
+            softcap: self.config.softcap,
+            alibi_slopes: self.slopes.as_ref(),
+            sinks: self.sinks.as_ref(),
             out: &mut a.attended,
         });
-        device.linear_into(
-            &a.attended,
-            n_rows,
-            &mut [self.output.call(&mut a.block_out)],
+        let attended = match &self.projections {
+            Projections::Direct(_) => &a.attended,
+            Projections::Latent(latent) => latent.narrow(device, n_rows, &a.attended, &mut a.q),
+        };
+        device.linear_into(attended, n_rows, &mut [self.output.call(&mut a.block_out)]);
+    }
+
+    /// From `normed` to `q`, `k` and `v`, normed and limited.
+    fn project(&self, device: &Device, n_rows: usize, a: &mut Activations) {
+        match &self.projections {
+            Projections::Direct([q, k, v]) => device.linear_into(
+                &a.normed,
+                n_rows,
+                &mut [q.call(&mut a.q), k.call(&mut a.k), v.call(&mut a.v)],
+            ),
+            Projections::Latent(latent) => latent.forward(device, n_rows, a),
+        }
+        let (q_width, kv_width) = (
+            self.n_heads * self.head_dim,
+            self.n_kv_heads * self.head_dim,
         );
+        if let Some(limit) = self.config.clip {
+            for (x, width) in [
+                (&mut a.q, q_width),
+                (&mut a.k, kv_width),
+                (&mut a.v, kv_width),
+            ] {
+                device.clamp(x, limit, n_rows * width);
+            }
+        }
+        let per_head = self.config.qk_norm == QkNorm::Head;
+        let rows = |n_heads: usize| if per_head { n_rows * n_heads } else { n_rows };
+        if let (Some(q_norm), Some(k_norm)) = (&self.q_norm, &self.k_norm) {
+            q_norm.in_place(device, &mut a.q, rows(self.n_heads));
+            k_norm.in_place(device, &mut a.k, rows(self.n_kv_heads));
+        }
     }
 
     pub(crate) fn n_bytes(&self) -> usize {
-        [&self.q, &self.k, &self.v, &self.output]
-            .iter()
-            .map(|projection| projection.n_bytes())
-            .sum()
+        let projections = match &self.projections {
+            Projections::Direct(all) => all.iter().map(Projection::n_bytes).sum(),
+            Projections::Latent(latent) => latent.n_bytes(),
+        };
+        projections + self.output.n_bytes()
     }
 }
 
-/// How a container stores the rows of query and key projections. Converters to GGUF permute
-/// those of the Llama family so that rotated pairs lie side by side; we rotate such pairs
-/// instead of permuting back.
-pub(crate) fn rope_style(is_gguf: bool) -> RopeStyle {
-    if is_gguf {
-        RopeStyle::Interleaved
-    } else {
-        RopeStyle::Half
+/// No value of a head is rotated.
+const UNROTATED: RopeAngles<'static> = RopeAngles {
+    cos: &[],
+    sin: &[],
+    rotary_dim: 0,
+    style: RopeStyle::Half,
+};
+
+/// Query, key and value projections, however they are stored.
+fn load_qkv(
+    weights: &Weights<'_>,
+    config: &ModelConfig,
+    prefix: &str,
+) -> Result<[Projection; 3], LoadError> {
+    let (hidden, dim) = (config.hidden_size, config.head_dim);
+    let (q_width, kv_width) = (config.n_heads * dim, config.n_kv_heads * dim);
+    let n_stored = q_width + 2 * kv_width;
+    let bias = config.attention.qkv_bias;
+    let widths = [q_width, kv_width, kv_width];
+    let load = |name: &str, piece: &Piece<'_>, i: usize| {
+        weights.projection_of(&format!("{prefix}{name}"), piece, [widths[i], hidden], bias)
+    };
+    let pieces = |name: &str, row: &dyn Fn(usize, usize) -> usize| {
+        Ok([
+            load(name, &Piece::rows(n_stored, &|r| row(0, r)), 0)?,
+            load(name, &Piece::rows(n_stored, &|r| row(1, r)), 1)?,
+            load(name, &Piece::rows(n_stored, &|r| row(2, r)), 2)?,
+        ])
+    };
+    match weights.names().qkv {
+        Qkv::Separate([q, k, v]) => Ok([
+            load(q, &Piece::all(q_width), 0)?,
+            load(k, &Piece::all(kv_width), 1)?,
+            load(v, &Piece::all(kv_width), 2)?,
+        ]),
+        Qkv::Stacked(name) => {
+            let firsts = [0, q_width, q_width + kv_width];
+            pieces(name, &|part, row| firsts[part] + row)
+        }
+        Qkv::Grouped(name) => {
+            let shared = config.n_heads / config.n_kv_heads;
+            pieces(name, &|part, row| {
+                let (head, i) = (row / dim, row % dim);
+                let (group, place) = match part {
+                    0 => (head / shared, head % shared),
+                    part => (head, shared + part - 1),
+                };
+                (group * (shared + 2) + place) * dim + i
+            })
+        }
     }
 }

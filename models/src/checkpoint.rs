@@ -7,6 +7,7 @@ use kernels::WeightType;
 use crate::config::{read_config_json, read_gguf_config};
 use crate::digest::digest;
 use crate::eos;
+use crate::families::{Family, Names};
 use crate::safetensors::Shards;
 use crate::{Gguf, ModelConfig};
 
@@ -41,6 +42,7 @@ pub(crate) struct Tensor<'a> {
 #[derive(Debug)]
 pub struct Checkpoint {
     config: ModelConfig,
+    family: &'static Family,
     eos_tokens: Vec<u32>,
     container: Container,
     digest: u64,
@@ -61,13 +63,14 @@ impl Checkpoint {
     pub fn open(path: &Path) -> Result<Self, LoadError> {
         let metadata = std::fs::metadata(path)
             .map_err(|error| LoadError::new(path, format!("cannot be read: {error}")))?;
-        let (config, eos_tokens, container) = if metadata.is_dir() {
+        let ((config, family), eos_tokens, container) = if metadata.is_dir() {
             open_directory(path)?
         } else {
             open_gguf(path)?
         };
         let mut checkpoint = Self {
             config,
+            family,
             eos_tokens,
             container,
             digest: 0,
@@ -78,6 +81,14 @@ impl Checkpoint {
 
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// What the tensors are called.
+    pub(crate) fn tensor_map(&self) -> &'static Names {
+        match &self.container {
+            Container::HuggingFace { .. } => (self.family.names)(&self.config),
+            Container::Gguf(_) => (self.family.gguf_names)(&self.config),
+        }
     }
 
     /// Tokens that end a generation, from generation_config.json, config.json or GGUF metadata.
@@ -142,7 +153,7 @@ impl Checkpoint {
     }
 }
 
-type Opened = (ModelConfig, Vec<u32>, Container);
+type Opened = ((ModelConfig, &'static Family), Vec<u32>, Container);
 
 fn open_directory(dir: &Path) -> Result<Opened, LoadError> {
     let config_path = dir.join("config.json");

@@ -5,14 +5,20 @@
 //! the scheduler's batches on it.
 
 mod activations;
+mod alibi;
 mod attention;
 mod checkpoint;
 mod config;
+mod decoder;
 mod digest;
 mod eos;
+mod experts;
+mod families;
 mod gguf;
-mod llama;
+mod latent;
 mod mlp;
+mod norm;
+mod piece;
 mod rope;
 mod runner;
 mod safetensors;
@@ -21,9 +27,13 @@ mod step;
 mod weights;
 
 pub use checkpoint::{Checkpoint, LoadError};
-pub use config::{ModelConfig, RopeConfig, RopeScaling};
+pub use config::{
+    AttentionConfig, BlockConfig, EmbeddingConfig, ExpertsConfig, LatentConfig, LayerConfig,
+    LogitsConfig, MlpConfig, ModelConfig, NormConfig, NormWeight, Parallel, QkNorm, RopeConfig,
+    RopeScaling, SharedExpert,
+};
+pub use decoder::Model;
 pub use gguf::{Gguf, GgufValue};
-pub use llama::Model;
 pub use rope::Rope;
 pub use runner::{ModelRunner, RunnerOptions};
 pub use sampler::Sampler;

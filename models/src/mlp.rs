@@ -1,60 +1,94 @@
-//! The gated feed-forward block: `down(silu(gate(x)) * up(x))`.
+//! The feed-forward block: `down(act(gate(x)) * up(x))`, or `down(act(up(x)))`.
 
-use kernels::Device;
+use kernels::{Activation, Buffer, Device};
 
-use crate::activations::Activations;
+use crate::LoadError;
+use crate::activations::Inner;
+use crate::config::MlpConfig;
+use crate::families::MlpIn;
+use crate::piece::Piece;
 use crate::weights::{Projection, Weights};
-use crate::{LoadError, ModelConfig};
 
-/// Names of a layer's tensors, without `.weight` and `.bias`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct MlpNames {
-    pub(crate) gate: &'static str,
-    pub(crate) up: &'static str,
-    pub(crate) down: &'static str,
-}
-
-/// Weights of one layer's feed-forward block.
+/// Weights of a feed-forward block.
 #[derive(Debug)]
 pub(crate) struct Mlp {
-    gate: Projection,
-    up: Projection,
-    down: Projection,
+    pub(crate) gate: Option<Projection>,
+    pub(crate) up: Projection,
+    pub(crate) down: Projection,
+    pub(crate) activation: Activation,
 }
 
 impl Mlp {
-    /// `layer`: what stands before the names, as `model.layers.0.`.
+    /// A layer's only block. `prefix`: what stands before the names, as `model.layers.0.`.
     pub(crate) fn load(
         weights: &Weights<'_>,
-        config: &ModelConfig,
-        layer: &str,
-        names: &MlpNames,
+        config: &MlpConfig,
+        hidden: usize,
+        inner: usize,
+        prefix: &str,
     ) -> Result<Self, LoadError> {
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let load = |name: &str, n_out, n_in| {
-            weights.projection(&format!("{layer}{name}"), n_out, n_in, config.mlp_bias)
+        let names = weights.names();
+        let load = |name: &str, piece: &Piece<'_>, shape| {
+            weights.projection_of(&format!("{prefix}{name}"), piece, shape, config.bias)
         };
+        let shape = [inner, hidden];
+        let (gate, up) = match names.mlp_in {
+            MlpIn::Separate([gate, up]) => {
+                let all = Piece::all(inner);
+                let gate = config.gated.then(|| load(gate, &all, shape)).transpose()?;
+                (gate, load(up, &all, shape)?)
+            }
+            MlpIn::Stacked(name) => (
+                Some(load(name, &Piece::rows(2 * inner, &|row| row), shape)?),
+                load(name, &Piece::rows(2 * inner, &|row| inner + row), shape)?,
+            ),
+        };
+        let down = load(names.mlp_down, &Piece::all(hidden), [hidden, inner])?;
         Ok(Self {
-            gate: load(names.gate, inner, hidden)?,
-            up: load(names.up, inner, hidden)?,
-            down: load(names.down, hidden, inner)?,
+            gate,
+            up,
+            down,
+            activation: config.activation,
         })
     }
 
-    /// From `normed` to `block_out`.
-    pub(crate) fn forward(&self, device: &Device, n_rows: usize, activations: &mut Activations) {
-        let a = activations;
-        device.linear_into(
-            &a.normed,
-            n_rows,
-            &mut [self.gate.call(&mut a.gate), self.up.call(&mut a.up)],
-        );
-        let len = n_rows * self.gate.weight.n_out();
-        device.silu_mul_into(&a.gate, &a.up, len, &mut a.gated);
-        device.linear_into(&a.gated, n_rows, &mut [self.down.call(&mut a.block_out)]);
+    /// From `x` to `out`, both `[n_rows, hidden]`.
+    pub(crate) fn forward(
+        &self,
+        device: &Device,
+        x: &Buffer,
+        n_rows: usize,
+        inner: &mut Inner,
+        out: &mut Buffer,
+    ) {
+        let len = n_rows * self.up.weight.n_out();
+        let gated = match &self.gate {
+            Some(gate) => {
+                device.linear_into(
+                    x,
+                    n_rows,
+                    &mut [gate.call(&mut inner.gate), self.up.call(&mut inner.up)],
+                );
+                device.gate_into(
+                    self.activation,
+                    &inner.gate,
+                    &inner.up,
+                    len,
+                    &mut inner.gated,
+                );
+                &inner.gated
+            }
+            None => {
+                device.linear_into(x, n_rows, &mut [self.up.call(&mut inner.up)]);
+                device.activate(self.activation, &mut inner.up, len);
+                &inner.up
+            }
+        };
+        device.linear_into(gated, n_rows, &mut [self.down.call(out)]);
     }
 
     pub(crate) fn n_bytes(&self) -> usize {
-        self.gate.n_bytes() + self.up.n_bytes() + self.down.n_bytes()
+        let gate = self.gate.as_ref().map_or(0, Projection::n_bytes);
+        gate + self.up.n_bytes() + self.down.n_bytes()
     }
 }

@@ -13,12 +13,12 @@ pub struct Rope {
 }
 
 impl Rope {
-    /// `max_model_len` matters to dynamic scaling only. There the base depends on the length of
+    /// `max_model_len` matters to dynamic scaling and to LongRope only. In the first, the base depends on the length of
     /// the sequence, and a reference that recomputes everything at each step uses a new base
     /// whenever the sequence has grown. Keys in a cache were rotated once, when they were
     /// written, so that under a moving base a result would depend on when that was. Here one
     /// base holds for all: the unscaled one if no served sequence exceeds the original length,
-    /// else the one for the longest that is served.
+    /// else the one for the longest that is served. So it is with LongRope's two lists.
     pub fn new(config: &RopeConfig, max_model_len: usize) -> Self {
         let theta = match config.scaling {
             RopeScaling::Dynamic {
@@ -36,6 +36,21 @@ impl Rope {
             RopeScaling::Linear { factor } => plain.iter().map(|f| f / *factor as f32).collect(),
             RopeScaling::Divisors(divisors) => {
                 plain.iter().zip(divisors).map(|(f, d)| f / d).collect()
+            }
+            RopeScaling::LongRope {
+                short,
+                long,
+                original_positions,
+                attention_factor: factor,
+            } => {
+                attention_factor = *factor as f32;
+                let is_long = max_model_len > *original_positions;
+                let divisors = if is_long { long } else { short };
+                plain
+                    .iter()
+                    .zip(divisors)
+                    .map(|(f, d)| 1.0 / (d * (1.0 / f)))
+                    .collect()
             }
             RopeScaling::Llama3 { .. } => llama3(&plain, &config.scaling),
             RopeScaling::Yarn {

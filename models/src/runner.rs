@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kernels::{KvCache, KvShape, KvType, RopeAngles};
+use kernels::{KvCache, KvShape, KvType};
 use scheduler::{Batch, Executor, ExecutorError, Sampled};
 
 use crate::activations::Activations;
@@ -27,7 +27,7 @@ pub struct RunnerOptions {
 pub struct ModelRunner {
     model: Model,
     kv: KvCache,
-    rope: Rope,
+    ropes: Vec<Rope>,
     limits: Limits,
     activations: Activations,
     step: Step,
@@ -58,6 +58,13 @@ impl ModelRunner {
             )));
         }
         let config = model.config();
+        let offset = config.embedding.positions_offset;
+        if offset.is_some() && options.max_model_len > config.max_positions {
+            return Err(fail(format!(
+                "{} positions, but the model has learned {} only",
+                options.max_model_len, config.max_positions
+            )));
+        }
         let shape = KvShape {
             n_layers: config.n_layers,
             n_blocks: options.n_blocks,
@@ -71,7 +78,11 @@ impl ModelRunner {
         })?;
         Ok(Self {
             kv,
-            rope: Rope::new(&config.rope, options.max_model_len),
+            ropes: config
+                .ropes
+                .iter()
+                .map(|rope| Rope::new(rope, options.max_model_len))
+                .collect(),
             limits: Limits {
                 n_blocks: options.n_blocks,
                 block_size: options.block_size,
@@ -80,7 +91,7 @@ impl ModelRunner {
                 vocab_size: config.vocab_size,
             },
             activations: Activations::new(model.device(), config, options.max_batched_tokens),
-            step: Step::default(),
+            step: Step::with_offset(offset.unwrap_or(0)),
             sampler: Sampler::default(),
             model,
         })
@@ -94,23 +105,25 @@ impl ModelRunner {
     fn forward(&mut self) {
         let step = &self.step;
         let rows = step.attention_rows();
+        let style = self.model.config().attention.rope_style;
         let attention = AttentionStep {
-            angles: RopeAngles {
-                cos: &step.cos,
-                sin: &step.sin,
-                rotary_dim: self.model.config().rope.dim,
-                style: self.model.rope_style(),
-            },
+            angles: &step.angles(style),
             slots: &step.slots,
             rows: &rows,
         };
-        self.model
-            .forward(&step.tokens, attention, &mut self.kv, &mut self.activations);
+        self.model.forward(
+            &step.tokens,
+            &step.positions,
+            attention,
+            &mut self.kv,
+            &mut self.activations,
+        );
     }
 
     /// Computes the wanted logits in chunks (a scored prompt wants hundreds of rows, and a row
-    /// is as long as the vocabulary) and makes of each what was asked for.
-    fn sample(&mut self, batch: &Batch) -> Result<Vec<Sampled>, ExecutorError> {
+    /// is as long as the vocabulary) and makes of each what was asked for. What cannot be drawn
+    /// from (say, logits that are not numbers) fails its own row only.
+    fn sample(&mut self, batch: &Batch) -> Vec<Sampled> {
         let mut results: Vec<Sampled> = batch
             .rows
             .iter()
@@ -118,6 +131,7 @@ impl ModelRunner {
                 sequence: row.sequence,
                 token: None,
                 scored: Vec::new(),
+                failed: None,
             })
             .collect();
         let vocab = self.model.config().vocab_size;
@@ -134,10 +148,10 @@ impl ModelRunner {
                     wanted,
                     &logits,
                     &mut results[wanted.batch_row],
-                )?;
+                );
             }
         }
-        Ok(results)
+        results
     }
 }
 
@@ -147,34 +161,39 @@ fn answer(
     wanted: &Wanted,
     logits: &[f32],
     result: &mut Sampled,
-) -> Result<(), ExecutorError> {
+) {
+    if result.failed.is_some() {
+        return;
+    }
     let row = &batch.rows[wanted.batch_row];
-    let failed =
-        |error: ExecutorError| ExecutorError(format!("sequence {}: {error}", row.sequence));
     match (wanted.target, &row.scoring, &row.sample) {
         (Some(target), Some(scoring), _) => {
-            let scored = sampler
-                .score(logits, scoring.targets[target], scoring.n_top)
-                .map_err(failed)?;
-            result.scored.push(scored);
+            match sampler.score(logits, scoring.targets[target], scoring.n_top) {
+                Ok(scored) => result.scored.push(scored),
+                Err(error) => fail(result, &error),
+            }
         }
-        (None, _, Some(spec)) => {
-            let token = sampler
-                .sample(logits, row.sequence.index, spec)
-                .map_err(failed)?;
-            result.token = Some(token);
-        }
+        (None, _, Some(spec)) => match sampler.sample(logits, row.sequence.index, spec) {
+            Ok(token) => result.token = Some(token),
+            Err(error) => fail(result, &error),
+        },
         _ => unreachable!("logits are wanted only for what a row asks for"),
     }
-    Ok(())
+}
+
+/// A failed row has neither token nor scores.
+fn fail(result: &mut Sampled, error: &ExecutorError) {
+    result.token = None;
+    result.scored.clear();
+    result.failed = Some(error.to_string());
 }
 
 impl Executor for ModelRunner {
     fn execute(&mut self, batch: &Batch) -> Result<Vec<Sampled>, ExecutorError> {
-        self.step.fill(batch, &self.rope, &self.limits)?;
+        self.step.fill(batch, &self.ropes, &self.limits)?;
         if !batch.rows.is_empty() {
             self.forward();
         }
-        self.sample(batch)
+        Ok(self.sample(batch))
     }
 }

@@ -1,6 +1,6 @@
 //! A batch made flat: the rows of one ragged forward.
 
-use kernels::AttentionRow;
+use kernels::{AttentionRow, RopeAngles, RopeStyle};
 use scheduler::{Batch, BatchRow, ExecutorError};
 
 use crate::Rope;
@@ -20,13 +20,24 @@ pub(crate) struct Limits {
 #[derive(Debug, Default)]
 pub(crate) struct Step {
     pub(crate) tokens: Vec<u32>,
+    /// Row of each token in the table of learned positions.
+    pub(crate) positions: Vec<u32>,
+    /// Row of position zero.
+    positions_offset: usize,
     pub(crate) slots: Vec<u32>,
-    pub(crate) cos: Vec<f32>,
-    pub(crate) sin: Vec<f32>,
+    /// Of each of the model's rotary embeddings.
+    angles: Vec<Angles>,
     /// Block tables of all rows one after the other.
     blocks: Vec<u32>,
     spans: Vec<Span>,
     pub(crate) wanted: Vec<Wanted>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Angles {
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+    rotary_dim: usize,
 }
 
 /// Where one row of the batch lies in the step's lists.
@@ -51,15 +62,24 @@ pub(crate) struct Wanted {
 }
 
 impl Step {
+    /// `offset`: row of position zero in the table of learned positions.
+    pub(crate) fn with_offset(offset: usize) -> Self {
+        Self {
+            positions_offset: offset,
+            ..Self::default()
+        }
+    }
+
     /// Lays out a batch. Checks all that the ops rely on: a batch that breaks the contract is an
     /// error here, never a wrong read there.
     pub(crate) fn fill(
         &mut self,
         batch: &Batch,
-        rope: &Rope,
+        ropes: &[Rope],
         limits: &Limits,
     ) -> Result<(), ExecutorError> {
         self.clear();
+        self.angles.resize_with(ropes.len(), Angles::default);
         if batch.n_tokens() > limits.max_batched_tokens {
             return Err(ExecutorError(format!(
                 "batch of {} tokens, planned for {}",
@@ -70,22 +90,25 @@ impl Step {
         for (index, row) in batch.rows.iter().enumerate() {
             check(row, limits)
                 .map_err(|error| ExecutorError(format!("sequence {}: {error}", row.sequence)))?;
-            self.push(index, row, rope, limits.block_size);
+            self.push(index, row, ropes, limits.block_size);
         }
         Ok(())
     }
 
     fn clear(&mut self) {
         self.tokens.clear();
+        self.positions.clear();
         self.slots.clear();
-        self.cos.clear();
-        self.sin.clear();
+        for angles in &mut self.angles {
+            angles.cos.clear();
+            angles.sin.clear();
+        }
         self.blocks.clear();
         self.spans.clear();
         self.wanted.clear();
     }
 
-    fn push(&mut self, index: usize, row: &BatchRow, rope: &Rope, block_size: usize) {
+    fn push(&mut self, index: usize, row: &BatchRow, ropes: &[Rope], block_size: usize) {
         let first_row = self.tokens.len();
         let start = row.start as usize;
         self.spans.push(Span {
@@ -101,7 +124,12 @@ impl Step {
             let block = row.blocks[position / block_size].0;
             self.slots
                 .push(block * block_size as u32 + (position % block_size) as u32);
-            rope.extend_angles(position as u32, &mut self.cos, &mut self.sin);
+            self.positions
+                .push((position + self.positions_offset) as u32);
+            for (rope, angles) in ropes.iter().zip(&mut self.angles) {
+                angles.rotary_dim = 2 * rope.inv_freq().len();
+                rope.extend_angles(position as u32, &mut angles.cos, &mut angles.sin);
+            }
         }
         let flat = |token: usize| (first_row + token) as u32;
         if let Some(scoring) = &row.scoring {
@@ -119,6 +147,19 @@ impl Step {
                 target: None,
             });
         }
+    }
+
+    /// Angles of each rotary embedding.
+    pub(crate) fn angles(&self, style: RopeStyle) -> Vec<RopeAngles<'_>> {
+        self.angles
+            .iter()
+            .map(|angles| RopeAngles {
+                cos: &angles.cos,
+                sin: &angles.sin,
+                rotary_dim: angles.rotary_dim,
+                style,
+            })
+            .collect()
     }
 
     /// The rows as attention wants them.

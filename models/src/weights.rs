@@ -8,6 +8,8 @@ use half::{bf16, f16};
 use kernels::{Buffer, Device, Linear, LinearCall, Numerics, WeightSource, WeightType, dequantize};
 
 use crate::checkpoint::Tensor;
+use crate::families::Names;
+use crate::piece::Piece;
 use crate::{Checkpoint, LoadError};
 
 /// A linear layer as a model holds it.
@@ -38,6 +40,7 @@ impl Projection {
 pub(crate) struct Weights<'a> {
     checkpoint: &'a Checkpoint,
     device: &'a Device,
+    names: &'static Names,
     numerics: Numerics,
     dense: Option<WeightType>,
     used: RefCell<BTreeSet<String>>,
@@ -48,6 +51,7 @@ impl<'a> Weights<'a> {
     pub(crate) fn new(
         checkpoint: &'a Checkpoint,
         device: &'a Device,
+        names: &'static Names,
         numerics: Numerics,
         dense: Option<WeightType>,
     ) -> Result<Self, LoadError> {
@@ -62,32 +66,54 @@ impl<'a> Weights<'a> {
         Ok(Self {
             checkpoint,
             device,
+            names,
             numerics,
             dense,
             used: RefCell::default(),
         })
     }
 
-    /// Packs the matrix `name.weight` of `[n_out, n_in]`.
+    pub(crate) fn names(&self) -> &'static Names {
+        self.names
+    }
+
+    pub(crate) fn buffer(&self, values: &[f32]) -> Buffer {
+        Buffer::from_slice(self.device, values)
+    }
+
+    /// Packs the matrix `name.weight` of `[n_out, n_in]`, which is not one of a layer's.
     pub(crate) fn matrix(
         &self,
         name: &str,
         n_out: usize,
         n_in: usize,
     ) -> Result<Linear, LoadError> {
-        let name = format!("{name}.weight");
-        let tensor = self.tensor(&name, &[n_out, n_in])?;
+        self.pack(&format!("{name}.weight"), &Piece::all(n_out), [n_out, n_in])
+    }
+
+    /// Packs a piece of the matrix of this full name as one of `shape`, `[n_out, n_in]`.
+    pub(crate) fn pack(
+        &self,
+        name: &str,
+        piece: &Piece<'_>,
+        shape: [usize; 2],
+    ) -> Result<Linear, LoadError> {
+        let [n_out, n_in] = shape;
+        let tensor = self.tensor(name, &piece.stored_shape(n_in))?;
+        let bytes = piece.take(&tensor, n_out, n_in).map_err(|message| {
+            LoadError::new(tensor.file, format!("tensor `{name}`: {message}"))
+        })?;
         let mut source = WeightSource {
             ty: tensor.ty,
             n_out,
             n_in,
-            bytes: Cow::Borrowed(tensor.bytes),
+            bytes,
         };
         if let Some(ty) = self.dense
             && !tensor.ty.is_quantized()
             && tensor.ty != ty
         {
-            source.bytes = Cow::Owned(convert_dense(&tensor, ty));
+            source.bytes = Cow::Owned(convert_dense(tensor.ty, &source.bytes, ty));
             source.ty = ty;
         }
         Linear::pack(self.device, &source, self.numerics)
@@ -102,31 +128,65 @@ impl<'a> Weights<'a> {
         n_in: usize,
         has_bias: bool,
     ) -> Result<Projection, LoadError> {
+        self.projection_of(name, &Piece::all(n_out), [n_out, n_in], has_bias)
+    }
+
+    /// Packs a piece of the linear layer `name` of a layer.
+    pub(crate) fn projection_of(
+        &self,
+        name: &str,
+        piece: &Piece<'_>,
+        shape: [usize; 2],
+        has_bias: bool,
+    ) -> Result<Projection, LoadError> {
+        let piece = piece.transposed(self.names.transposed);
         let bias = has_bias
-            .then(|| self.vector(&format!("{name}.bias"), n_out))
+            .then(|| self.bias_of(&format!("{name}.bias"), &piece, shape[0]))
             .transpose()?;
         Ok(Projection {
-            weight: self.matrix(name, n_out, n_in)?,
+            weight: self.pack(&format!("{name}.weight"), &piece, shape)?,
             bias,
         })
+    }
+
+    /// The values of a bias that belong to a piece of its matrix.
+    pub(crate) fn bias_of(
+        &self,
+        name: &str,
+        piece: &Piece<'_>,
+        n_out: usize,
+    ) -> Result<Buffer, LoadError> {
+        let shape = piece.stored_bias_shape();
+        let values = self.values_of_shape(name, &shape)?;
+        Ok(self.buffer(&piece.take_bias(&values, n_out)))
     }
 
     /// The vector of this full name, in f32 whatever its type: norms and biases are small, and
     /// their exactness is cheap.
     pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Buffer, LoadError> {
-        let tensor = self.tensor(name, &[len])?;
-        let mut values = vec![0.0; len];
-        if !len.is_multiple_of(tensor.ty.block_elements()) {
+        Ok(self.buffer(&self.values(name, len)?))
+    }
+
+    /// As [`Self::vector`], on the host.
+    pub(crate) fn values(&self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
+        self.values_of_shape(name, &[len])
+    }
+
+    fn values_of_shape(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
+        let tensor = self.tensor(name, shape)?;
+        let row = shape.last().copied().unwrap_or(1);
+        if !row.is_multiple_of(tensor.ty.block_elements()) {
             return Err(LoadError::new(
                 tensor.file,
                 format!(
-                    "tensor `{name}`: {len} values are no whole blocks of {:?}",
+                    "tensor `{name}`: {row} values are no whole blocks of {:?}",
                     tensor.ty
                 ),
             ));
         }
+        let mut values = vec![0.0; shape.iter().product()];
         dequantize(tensor.ty, tensor.bytes, &mut values);
-        Ok(Buffer::from_slice(self.device, &values))
+        Ok(values)
     }
 
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor<'a>, LoadError> {
@@ -149,28 +209,34 @@ impl<'a> Weights<'a> {
         Ok(tensor)
     }
 
-    /// Checkpoints saved from the inner model lack the `model.` before their names.
+    /// Checkpoints saved from the inner model lack what stands before all of its names.
     fn find(&self, name: &str) -> Result<Option<(String, Tensor<'a>)>, LoadError> {
         if let Some(tensor) = self.checkpoint.tensor(name)? {
             return Ok(Some((name.to_string(), tensor)));
         }
-        let Some(short) = name.strip_prefix("model.") else {
+        let Some(short) = name.strip_prefix(self.names.prefix) else {
             return Ok(None);
         };
         let tensor = self.checkpoint.tensor(short)?;
         Ok(tensor.map(|tensor| (short.to_string(), tensor)))
     }
 
-    /// Refuses a checkpoint with biases that the model did not take: without them it would give
-    /// other answers. Other tensors that nobody took are reported only (old checkpoints carry
-    /// frequencies and masks, and a head beside tied embeddings).
-    pub(crate) fn finish(&self) -> Result<(), LoadError> {
+    /// Refuses a checkpoint with biases, or with anything in the first `n_layers` layers, that
+    /// the model did not take: without them it would give other answers. Other tensors that
+    /// nobody took are reported only (old checkpoints carry a head beside tied embeddings, new
+    /// ones layers that only training needs).
+    pub(crate) fn finish(&self, n_layers: usize) -> Result<(), LoadError> {
         let used = self.used.borrow();
         for name in self.checkpoint.tensor_names() {
-            if used.contains(name) {
+            if used.contains(name) || self.is_ignored(name) {
                 continue;
             }
-            if name.ends_with(".bias") {
+            let layer = self.layer_of(name);
+            let is_needed = match layer {
+                Some(layer) => layer < n_layers,
+                None => name.ends_with(".bias"),
+            };
+            if is_needed {
                 return Err(LoadError::new(
                     self.checkpoint.path(),
                     format!("tensor `{name}` has no place in the configured architecture"),
@@ -180,18 +246,30 @@ impl<'a> Weights<'a> {
         }
         Ok(())
     }
+
+    fn is_ignored(&self, name: &str) -> bool {
+        self.names.ignored.iter().any(|end| name.ends_with(end))
+    }
+
+    /// The number of the layer that a tensor belongs to.
+    fn layer_of(&self, name: &str) -> Option<usize> {
+        let layers = self.names.layers;
+        let short = layers.strip_prefix(self.names.prefix).unwrap_or(layers);
+        let rest = name.strip_prefix(layers).or(name.strip_prefix(short))?;
+        rest.split('.').next()?.parse().ok()
+    }
 }
 
 /// Stores a dense tensor's values in another dense type, rounding to nearest.
-fn convert_dense(tensor: &Tensor<'_>, ty: WeightType) -> Vec<u8> {
+fn convert_dense(from: WeightType, bytes: &[u8], ty: WeightType) -> Vec<u8> {
     const PIECE: usize = 4096;
-    let width = tensor.ty.block_bytes();
-    let n = tensor.bytes.len() / width;
+    let width = from.block_bytes();
+    let n = bytes.len() / width;
     let mut converted = Vec::with_capacity(n * ty.block_bytes());
     let mut values = [0.0_f32; PIECE];
-    for piece in tensor.bytes.chunks(PIECE * width) {
+    for piece in bytes.chunks(PIECE * width) {
         let values = &mut values[..piece.len() / width];
-        dequantize(tensor.ty, piece, values);
+        dequantize(from, piece, values);
         match ty {
             WeightType::F16 => {
                 let bytes = values.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes());

@@ -14,6 +14,7 @@
 use std::sync::PoisonError;
 
 use super::Cpu;
+use super::elementwise::softcap;
 use super::math::exp;
 use super::shared::SharedMut;
 use super::simd::{Kernel, LANES, Simd};
@@ -70,6 +71,10 @@ fn typed<E: KvElement>(cpu: &Cpu, op: PagedAttention<'_>) {
                 kv_head: chunk % shape.n_kv_heads,
                 n_heads: op.n_heads,
                 scale: op.scale,
+                window: op.window.unwrap_or(usize::MAX),
+                softcap: op.softcap,
+                slopes: op.alibi_slopes.map(crate::Buffer::as_slice),
+                sinks: op.sinks.map(crate::Buffer::as_slice),
                 scores: &mut scores,
                 out: &out,
             });
@@ -86,6 +91,10 @@ struct Attention<'a, E> {
     kv_head: usize,
     n_heads: usize,
     scale: f32,
+    window: usize,
+    softcap: Option<f32>,
+    slopes: Option<&'a [f32]>,
+    sinks: Option<&'a [f32]>,
     scores: &'a mut Vec<f32>,
     out: &'a SharedMut<'a, f32>,
 }
@@ -95,7 +104,10 @@ struct Attention<'a, E> {
 struct Pairs<const P: usize> {
     /// Where the query and the output of each begin.
     at: [usize; P],
-    /// Positions that each sees, in ascending order.
+    /// Query head of each.
+    head: [usize; P],
+    /// Each sees positions `first..n_positions`; both ascend.
+    first: [usize; P],
     n_positions: [usize; P],
     /// Scores that each has room for.
     stride: usize,
@@ -127,6 +139,8 @@ impl<E: KvElement> Attention<'_, E> {
         let group = self.n_heads / self.shape.n_kv_heads;
         let mut pairs = Pairs {
             at: [0; P],
+            head: [0; P],
+            first: [0; P],
             n_positions: [0; P],
             stride: 0,
         };
@@ -134,7 +148,9 @@ impl<E: KvElement> Attention<'_, E> {
             let row = self.part.first + (first + p) / group;
             let head = self.kv_head * group + (first + p) % group;
             pairs.at[p] = ((self.part.sequence.first_row + row) * self.n_heads + head) * head_dim;
+            pairs.head[p] = head;
             pairs.n_positions[p] = self.part.sequence.start + row + 1;
+            pairs.first[p] = pairs.n_positions[p].saturating_sub(self.window);
         }
         let n_blocks = pairs.n_positions[P - 1].div_ceil(self.shape.block_size);
         // The last vector of scores may reach beyond the last block.
@@ -145,8 +161,10 @@ impl<E: KvElement> Attention<'_, E> {
         self.score(s, &pairs);
         let mut factors = [0.0; P];
         for p in 0..P {
-            let scores = &mut self.scores[p * pairs.stride..][..pairs.n_positions[p]];
-            factors[p] = 1.0 / softmax(s, scores);
+            let seen = pairs.first[p]..pairs.n_positions[p];
+            let scores = &mut self.scores[p * pairs.stride..][seen];
+            let sink = self.sinks.map(|sinks| sinks[pairs.head[p]]);
+            factors[p] = 1.0 / softmax(s, scores, sink);
         }
         let mut d = 0;
         while d < head_dim {
@@ -173,7 +191,9 @@ impl<E: KvElement> Attention<'_, E> {
         let n_positions = pairs.n_positions[P - 1];
         let q: [&[f32]; P] = std::array::from_fn(|p| &self.q[pairs.at[p]..][..head_dim]);
         let scale = s.splat(self.scale);
-        for (i, &block) in self.part.sequence.blocks.iter().enumerate() {
+        let first_block = pairs.first[0] / block_size;
+        let blocks = self.part.sequence.blocks.iter().enumerate();
+        for (i, &block) in blocks.skip(first_block) {
             if i * block_size >= n_positions {
                 break;
             }
@@ -191,12 +211,32 @@ impl<E: KvElement> Attention<'_, E> {
                     }
                 }
                 for p in 0..P {
-                    let to = p * pairs.stride + i * block_size + offset;
-                    s.store_part(s.mul(sums[p], scale), &mut self.scores[to..to + LANES]);
+                    let position = i * block_size + offset;
+                    let mut score = softcap(s, s.mul(sums[p], scale), self.softcap);
+                    if let Some(slopes) = self.slopes {
+                        let slope = s.splat(slopes[pairs.head[p]]);
+                        score = s.fma(
+                            self.distances(s, position, pairs.n_positions[p]),
+                            slope,
+                            score,
+                        );
+                    }
+                    let to = p * pairs.stride + position;
+                    s.store_part(score, &mut self.scores[to..to + LANES]);
                 }
                 offset += LANES;
             }
         }
+    }
+
+    /// How far positions from `position` on lie after the last of `n_positions`: zero for it,
+    /// negative before it.
+    #[inline(always)]
+    fn distances<S: Simd>(&self, s: S, position: usize, n_positions: usize) -> S::F {
+        let last = n_positions as i32 - 1;
+        let lanes: [f32; LANES] =
+            std::array::from_fn(|lane| ((position + lane) as i32 - last) as f32);
+        s.load(&lanes)
     }
 
     /// `C` vectors of the output from dimension `d` on: weighted values, times `factors`.
@@ -211,12 +251,27 @@ impl<E: KvElement> Attention<'_, E> {
         let scores: [&[f32]; P] =
             std::array::from_fn(|p| &self.scores[p * pairs.stride..][..pairs.n_positions[p]]);
         let mut sums = [[s.zero(); C]; P];
-        // What all see, then for each what it alone sees of it.
-        let common = pairs.n_positions[0];
-        self.weigh_positions(s, scores, &mut sums, 0, common, d);
+        // In the order of positions: what some see and others no longer, what all see, what the
+        // first do not see yet.
+        let common_end = pairs.n_positions[0];
+        let common = pairs.first[P - 1].min(common_end);
         for p in 0..P {
             let mut own = [sums[p]];
-            self.weigh_positions(s, [scores[p]], &mut own, common, scores[p].len(), d);
+            self.weigh_positions(s, [scores[p]], &mut own, pairs.first[p], common, d);
+            sums[p] = own[0];
+        }
+        self.weigh_positions(
+            s,
+            scores,
+            &mut sums,
+            common.max(pairs.first[P - 1]),
+            common_end,
+            d,
+        );
+        for p in 0..P {
+            let mut own = [sums[p]];
+            let from = common_end.max(pairs.first[p]);
+            self.weigh_positions(s, [scores[p]], &mut own, from, scores[p].len(), d);
             sums[p] = own[0];
         }
         let width = (self.shape.head_dim - d).min(C * LANES);
@@ -279,9 +334,10 @@ fn load_part<S: Simd, E: KvElement>(s: S, x: &[E]) -> S::F {
     }
 }
 
-/// Turns scores into exponentials relative to their maximum; gives their sum.
+/// Turns scores into exponentials relative to their maximum; gives their sum. A sink is one more
+/// score, which takes its share of the sum and weighs nothing.
 #[inline(always)]
-fn softmax<S: Simd>(s: S, scores: &mut [f32]) -> f32 {
+fn softmax<S: Simd>(s: S, scores: &mut [f32], sink: Option<f32>) -> f32 {
     let (vectors, rest) = scores.as_chunks_mut::<LANES>();
     let mut max = s.splat(f32::NEG_INFINITY);
     for scores in vectors.iter() {
@@ -290,6 +346,9 @@ fn softmax<S: Simd>(s: S, scores: &mut [f32]) -> f32 {
     let mut max = s.max_lane(max);
     for &mut score in rest.iter_mut() {
         max = if max > score { max } else { score };
+    }
+    if let Some(sink) = sink {
+        max = max.max(sink);
     }
     let max = s.splat(max);
     let mut sum = s.zero();
@@ -304,5 +363,9 @@ fn softmax<S: Simd>(s: S, scores: &mut [f32]) -> f32 {
         // Read back, so that the lanes after the last position are zero.
         sum = s.add(sum, s.load_part(rest));
     }
-    s.sum(sum)
+    let sum = s.sum(sum);
+    match sink {
+        Some(sink) => sum + s.max_lane(exp(s, s.sub(s.splat(sink), max))),
+        None => sum,
+    }
 }

@@ -33,6 +33,48 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
     s.reinterpret(s.add_i(s.bits(p), s.shl(s.bits(shifted), 23)))
 }
 
+/// `1 / (1 + e^-x)`.
+#[inline(always)]
+pub(crate) fn sigmoid<S: Simd>(s: S, x: S::F) -> S::F {
+    let one = s.splat(1.0);
+    s.div(one, s.add(one, exp(s, s.sub(s.zero(), x))))
+}
+
+/// `x` with its sign bit, and without.
+#[inline(always)]
+fn sign_and_magnitude<S: Simd>(s: S, x: S::F) -> (S::I, S::F) {
+    let sign = s.and(s.bits(x), s.splat_i(i32::MIN));
+    let magnitude = s.reinterpret(s.and(s.bits(x), s.splat_i(i32::MAX)));
+    (sign, magnitude)
+}
+
+/// Hyperbolic tangent, to about 1e-7 absolutely.
+#[inline(always)]
+pub(crate) fn tanh<S: Simd>(s: S, x: S::F) -> S::F {
+    let one = s.splat(1.0);
+    let (sign, x) = sign_and_magnitude(s, x);
+    let e = exp(s, s.mul(x, s.splat(-2.0)));
+    let y = s.div(s.sub(one, e), s.add(one, e));
+    s.reinterpret(s.or(s.bits(y), sign))
+}
+
+/// The standard normal distribution function, to about 2e-7 absolutely: through the error
+/// function by formula 7.1.26 of Abramowitz and Stegun.
+#[inline(always)]
+pub(crate) fn normal_cdf<S: Simd>(s: S, x: S::F) -> S::F {
+    let one = s.splat(1.0);
+    let (sign, z) = sign_and_magnitude(s, x);
+    let z = s.mul(z, s.splat(std::f32::consts::FRAC_1_SQRT_2));
+    let t = s.div(one, s.fma(z, s.splat(0.327_591_1), one));
+    let mut p = s.splat(1.061_405_4);
+    for coefficient in [-1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6] {
+        p = s.fma(p, t, s.splat(coefficient));
+    }
+    let tail = s.mul(s.mul(p, t), exp(s, s.sub(s.zero(), s.mul(z, z))));
+    let erf = s.reinterpret(s.or(s.bits(s.sub(one, tail)), sign));
+    s.fma(erf, s.splat(0.5), s.splat(0.5))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

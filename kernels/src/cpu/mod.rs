@@ -1,10 +1,12 @@
 //! The CPU back end: one file for each op, one version for each instruction set out of the same
 //! lines (see [`simd`]).
 
+pub(crate) mod activate;
 mod activations;
 pub(crate) mod attention;
 mod dense;
 pub(crate) mod elementwise;
+pub(crate) mod experts;
 pub(crate) mod linear;
 mod math;
 pub(crate) mod norm;

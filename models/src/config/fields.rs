@@ -13,7 +13,12 @@ pub(crate) struct Fields<'a> {
     /// What stands before a field's name in errors: empty, or `rope_scaling.`.
     prefix: String,
     map: &'a Map<String, Value>,
+    /// Other names of some fields, preferred to the usual ones.
+    aliases: Aliases,
 }
+
+/// Usual names of fields, and what a family calls them.
+pub(crate) type Aliases = &'static [(&'static str, &'static str)];
 
 impl<'a> Fields<'a> {
     pub(crate) fn of_root(file: &'a Path, value: &'a Value) -> Result<Self, LoadError> {
@@ -24,7 +29,29 @@ impl<'a> Fields<'a> {
             file,
             prefix: String::new(),
             map,
+            aliases: &[],
         })
+    }
+
+    /// The same fields under a family's names for them.
+    pub(crate) fn with_aliases(self, aliases: Aliases) -> Self {
+        Self { aliases, ..self }
+    }
+
+    /// The file's own name of a field: the alias that it has; if it has neither, the first alias.
+    pub(crate) fn own_name<'n>(&self, name: &'n str) -> &'n str {
+        let mut aliases = self.aliases.iter().filter(|(usual, _)| *usual == name);
+        let mut first = None;
+        for (_, alias) in aliases.by_ref() {
+            if self.map.contains_key(*alias) {
+                return alias;
+            }
+            first = first.or(Some(*alias));
+        }
+        match first {
+            Some(alias) if !self.map.contains_key(name) => alias,
+            _ => name,
+        }
     }
 
     /// The object in field `name`.
@@ -39,25 +66,27 @@ impl<'a> Fields<'a> {
             file: self.file,
             prefix: format!("{}{name}.", self.prefix),
             map,
+            aliases: &[],
         }))
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&'a Value> {
-        self.map.get(name).filter(|value| !value.is_null())
+        let value = self.map.get(self.own_name(name));
+        value.filter(|value| !value.is_null())
     }
 
     /// An error about field `name`.
     pub(crate) fn error(&self, name: &str, message: impl std::fmt::Display) -> LoadError {
         LoadError::new(
             self.file,
-            format!("field `{}{name}`: {message}", self.prefix),
+            format!("field `{}{}`: {message}", self.prefix, self.own_name(name)),
         )
     }
 
     fn missing(&self, name: &str) -> LoadError {
         LoadError::new(
             self.file,
-            format!("field `{}{name}` is missing", self.prefix),
+            format!("field `{}{}` is missing", self.prefix, self.own_name(name)),
         )
     }
 
@@ -99,6 +128,23 @@ impl<'a> Fields<'a> {
             .transpose()
     }
 
+    pub(crate) fn opt_f32(&self, name: &str) -> Result<Option<f32>, LoadError> {
+        Ok(self.opt_number(name)?.map(|x| x as f32))
+    }
+
+    /// `default` when the field is absent.
+    pub(crate) fn bool_or(&self, name: &str, default: bool) -> Result<bool, LoadError> {
+        Ok(self.opt_bool(name)?.unwrap_or(default))
+    }
+
+    /// Refuses any value of a boolean field but `needed`, which is also its default.
+    pub(crate) fn needs(&self, name: &str, needed: bool) -> Result<(), LoadError> {
+        if self.bool_or(name, needed)? == needed {
+            return Ok(());
+        }
+        Err(self.error(name, format!("{} is not supported", !needed)))
+    }
+
     pub(crate) fn number(&self, name: &str) -> Result<f64, LoadError> {
         self.opt_number(name)?.ok_or_else(|| self.missing(name))
     }
@@ -125,6 +171,16 @@ impl<'a> Fields<'a> {
 
     pub(crate) fn str(&self, name: &str) -> Result<&'a str, LoadError> {
         self.opt_str(name)?.ok_or_else(|| self.missing(name))
+    }
+
+    /// A list of numbers.
+    pub(crate) fn numbers(&self, name: &str) -> Result<Vec<f32>, LoadError> {
+        let value = self.get(name).ok_or_else(|| self.missing(name))?;
+        let one = |value: &Value| value.as_f64().map(|x| x as f32);
+        value
+            .as_array()
+            .and_then(|list| list.iter().map(one).collect())
+            .ok_or_else(|| self.ill_typed(name, "a list of numbers", value))
     }
 
     /// One token id or a list of them; empty when the field is absent.

@@ -1,227 +1,191 @@
 //! Hyperparameters in GGUF metadata.
 
-use kernels::{WeightType, dequantize};
+use kernels::NormKind;
 
-use super::rope::yarn_mscale;
-use super::{ModelConfig, RopeConfig, RopeScaling};
+use super::ModelConfig;
+use super::check::MAX_LAYERS;
+use super::json::forget_idle_windows;
+use super::rope_gguf::read_rope;
+use crate::families::{Family, family_of_gguf, supported_gguf};
 use crate::gguf::GgufValue;
 use crate::{Gguf, LoadError};
 
-/// Reads the metadata of a file of the Llama family (which Mistral's files are, too).
-pub(crate) fn read_gguf_config(gguf: &Gguf) -> Result<ModelConfig, LoadError> {
-    let keys = Keys { gguf };
-    let architecture = match gguf.get("general.architecture") {
-        Some(GgufValue::String(name)) => name.as_str(),
-        Some(other) => return Err(keys.ill_typed("general.architecture", "a string", other)),
-        None => return Err(keys.missing("general.architecture")),
+/// Reads a file's metadata; what is only in its tensors' names (biases, tied embeddings) too.
+pub(crate) fn read_gguf_config(gguf: &Gguf) -> Result<(ModelConfig, &'static Family), LoadError> {
+    const ARCHITECTURE: &str = "general.architecture";
+    let keys = Keys {
+        gguf,
+        architecture: "",
     };
-    if architecture != "llama" {
+    let architecture = match gguf.get(ARCHITECTURE) {
+        Some(GgufValue::String(name)) => name.as_str(),
+        Some(other) => return Err(keys.ill_typed(ARCHITECTURE, "a string", other)),
+        None => return Err(keys.missing(ARCHITECTURE)),
+    };
+    let Some(family) = family_of_gguf(architecture) else {
         return Err(keys.error(
-            "general.architecture",
-            format!("unknown architecture {architecture:?}; supported: llama"),
+            ARCHITECTURE,
+            format!(
+                "unknown architecture {architecture:?}; supported: {}",
+                supported_gguf()
+            ),
         ));
-    }
-    refuse_unsupported(&keys)?;
-    let config = read_llama(&keys)?;
-    config.check(gguf.path(), |name| gguf_name(name).to_string())?;
-    Ok(config)
+    };
+    let keys = Keys { gguf, architecture };
+    let mut config = read_base(&keys, family)?;
+    (family.shape)(&mut config);
+    read_biases(&keys, family, &mut config);
+    (family.read_gguf)(&keys, &mut config)?;
+    forget_idle_windows(&mut config);
+    config.check(gguf.path(), |name| gguf_name(&keys, name))?;
+    Ok((config, family))
 }
 
-fn read_llama(keys: &Keys<'_>) -> Result<ModelConfig, LoadError> {
+fn read_base(keys: &Keys<'_>, family: &Family) -> Result<ModelConfig, LoadError> {
     let gguf = keys.gguf;
-    let n_heads = keys.size("llama.attention.head_count")?;
-    let hidden_size = keys.size("llama.embedding_length")?;
-    let head_dim = match keys.opt_size("llama.attention.key_length")? {
+    let n_heads = keys.size("attention.head_count")?;
+    let hidden_size = keys.size("embedding_length")?;
+    let head_dim = match keys.opt_size("attention.key_length")? {
         Some(dim) => dim,
         None if n_heads > 0 && hidden_size.is_multiple_of(n_heads) => hidden_size / n_heads,
         None => {
             return Err(keys.error(
-                "llama.attention.head_count",
+                "attention.head_count",
                 format!("{hidden_size} hidden values do not divide into {n_heads} heads"),
             ));
         }
     };
-    let value_dim = keys.opt_size("llama.attention.value_length")?;
+    let value_dim = keys.opt_size("attention.value_length")?;
     if value_dim.is_some_and(|dim| dim != head_dim) {
         return Err(keys.error(
-            "llama.attention.value_length",
+            "attention.value_length",
             format!("values of another length than the keys' {head_dim} are not supported"),
         ));
     }
-    // The embedding's own rows count: some writers put the tokenizer's size into the metadata.
-    let vocab_size = gguf
-        .tensor("token_embd.weight")
-        .ok_or_else(|| LoadError::new(gguf.path(), "tensor `token_embd.weight` is missing"))?
-        .shape[0];
-    let has = |name: &str| gguf.tensor(name).is_some();
-    Ok(ModelConfig {
-        architecture: "llama".to_string(),
-        n_layers: keys.size("llama.block_count")?,
-        hidden_size,
-        intermediate_size: keys.size("llama.feed_forward_length")?,
-        n_heads,
-        n_kv_heads: keys
-            .opt_size("llama.attention.head_count_kv")?
-            .unwrap_or(n_heads),
-        head_dim,
-        vocab_size,
-        max_positions: keys.size("llama.context_length")?,
-        norm_eps: keys.number("llama.attention.layer_norm_rms_epsilon")? as f32,
-        rope: read_rope(keys, head_dim)?,
-        qkv_bias: has("blk.0.attn_q.bias"),
-        attention_output_bias: has("blk.0.attn_output.bias"),
-        mlp_bias: has("blk.0.ffn_gate.bias"),
-        tied_embeddings: !has("output.weight"),
-    })
-}
-
-fn refuse_unsupported(keys: &Keys<'_>) -> Result<(), LoadError> {
-    if let Some(n) = keys.opt_size("llama.expert_count")?
+    if let Some(n) = keys.opt_size("expert_count")?
         && n > 0
     {
         return Err(keys.error(
-            "llama.expert_count",
-            "mixtures of experts are not supported yet",
+            "expert_count",
+            "mixtures of experts are not supported in GGUF files yet",
         ));
     }
-    let window = keys.opt_size("llama.attention.sliding_window")?;
-    if let Some(window) = window
-        && window > 0
-        && window < keys.size("llama.context_length")?
-    {
-        return Err(keys.error(
-            "llama.attention.sliding_window",
-            format!("attention over a window of {window} positions is not supported yet"),
-        ));
+    let n_layers = keys.size("block_count")?;
+    let mut config = ModelConfig::plain(keys.architecture, n_layers.min(MAX_LAYERS), head_dim);
+    config.n_layers = n_layers;
+    config.hidden_size = hidden_size;
+    config.intermediate_size = keys.size("feed_forward_length")?;
+    config.n_heads = n_heads;
+    config.n_kv_heads = keys.opt_size("attention.head_count_kv")?.unwrap_or(n_heads);
+    // The embedding's own rows count: some writers put the tokenizer's size into the metadata.
+    config.vocab_size = gguf
+        .tensor("token_embd.weight")
+        .ok_or_else(|| LoadError::new(gguf.path(), "tensor `token_embd.weight` is missing"))?
+        .shape[0];
+    config.max_positions = keys.size("context_length")?;
+    if let Some(eps) = keys.opt_f32("attention.layer_norm_epsilon")? {
+        config.norm.kind = NormKind::Layer;
+        config.norm.eps = eps;
+    } else {
+        config.norm.eps = keys.number("attention.layer_norm_rms_epsilon")? as f32;
+    }
+    if family.spelling.rotary_part.is_some() {
+        config.ropes = vec![read_rope(keys, head_dim)?];
+    }
+    config.logits.tied = !keys.has("output.weight");
+    read_window(keys, &mut config)?;
+    Ok(config)
+}
+
+/// A window for all layers; families in which it is not for all change that.
+fn read_window(keys: &Keys<'_>, config: &mut ModelConfig) -> Result<(), LoadError> {
+    let window = keys
+        .opt_size("attention.sliding_window")?
+        .filter(|n| *n > 0);
+    for layer in &mut config.layers {
+        layer.window = window;
     }
     Ok(())
 }
 
-fn read_rope(keys: &Keys<'_>, head_dim: usize) -> Result<RopeConfig, LoadError> {
-    let dim = keys
-        .opt_size("llama.rope.dimension_count")?
-        .unwrap_or(head_dim);
-    Ok(RopeConfig {
-        theta: keys.opt_number("llama.rope.freq_base")?.unwrap_or(10_000.0),
-        dim,
-        scaling: read_scaling(keys, dim)?,
-    })
+/// Biases are where the first layer has them.
+fn read_biases(keys: &Keys<'_>, family: &Family, config: &mut ModelConfig) {
+    let names = (family.gguf_names)(config);
+    let has = |name: &str| keys.has(&format!("blk.0.{name}.bias"));
+    let (qkv, mlp) = (names.qkv.first(), names.mlp_in.last());
+    config.attention.qkv_bias = has(qkv);
+    config.attention.output_bias = has(names.output);
+    config.mlp.bias = has(mlp);
+    config.norm.bias = keys.has("output_norm.bias");
+    config.logits.bias = keys.has("output.bias");
 }
 
-fn read_scaling(keys: &Keys<'_>, dim: usize) -> Result<RopeScaling, LoadError> {
-    const KIND: &str = "llama.rope.scaling.type";
-    let divisors = read_divisors(keys, dim)?;
-    let kind = match keys.gguf.get(KIND) {
-        Some(GgufValue::String(kind)) => kind.as_str(),
-        Some(other) => return Err(keys.ill_typed(KIND, "a string", other)),
-        // The oldest files have a factor only.
-        None if keys.gguf.get("llama.rope.scale_linear").is_some() => "linear",
-        None => "none",
-    };
-    if let Some(divisors) = divisors {
-        if kind != "none" {
-            return Err(keys.error(
-                KIND,
-                format!("{kind:?} together with a tensor `rope_freqs.weight` is not supported"),
-            ));
-        }
-        return Ok(RopeScaling::Divisors(divisors));
-    }
-    match kind {
-        "none" => Ok(RopeScaling::None),
-        "linear" => match keys.opt_number("llama.rope.scaling.factor")? {
-            Some(factor) => Ok(RopeScaling::Linear { factor }),
-            None => Ok(RopeScaling::Linear {
-                factor: keys.number("llama.rope.scale_linear")?,
-            }),
-        },
-        "yarn" => read_yarn(keys),
-        other => Err(keys.error(
-            KIND,
-            format!("rope scaling {other:?} is not supported; supported: none, linear, yarn"),
-        )),
-    }
-}
-
-fn read_yarn(keys: &Keys<'_>) -> Result<RopeScaling, LoadError> {
-    let number = |name: &str, default: f64| {
-        keys.opt_number(&format!("llama.rope.scaling.{name}"))
-            .map(|x| x.unwrap_or(default))
-    };
-    let factor = keys.number("llama.rope.scaling.factor")?;
-    Ok(RopeScaling::Yarn {
-        factor,
-        original_positions: keys.size("llama.rope.scaling.original_context_length")?,
-        beta_fast: number("yarn_beta_fast", 32.0)?,
-        beta_slow: number("yarn_beta_slow", 1.0)?,
-        attention_factor: number("attn_factor", 1.0)? * yarn_mscale(factor, 1.0),
-        truncate: true,
-    })
-}
-
-/// Llama 3.1's scaling comes worked out, as a divisor for each frequency.
-fn read_divisors(keys: &Keys<'_>, dim: usize) -> Result<Option<Vec<f32>>, LoadError> {
-    let Some(tensor) = keys.gguf.tensor("rope_freqs.weight") else {
-        return Ok(None);
-    };
-    if tensor.ty != WeightType::F32 || tensor.shape != [dim / 2] {
-        return Err(LoadError::new(
-            tensor.file,
-            format!(
-                "tensor `rope_freqs.weight`: expected F32 of shape [{}], found {:?} of shape {:?}",
-                dim / 2,
-                tensor.ty,
-                tensor.shape
-            ),
-        ));
-    }
-    let mut divisors = vec![0.0; dim / 2];
-    dequantize(tensor.ty, tensor.bytes, &mut divisors);
-    Ok(Some(divisors))
-}
-
-/// The file's name for a field of [`ModelConfig`].
-fn gguf_name(name: &str) -> &str {
-    match name {
-        "n_layers" => "llama.block_count",
-        "hidden_size" => "llama.embedding_length",
-        "intermediate_size" => "llama.feed_forward_length",
-        "n_heads" => "llama.attention.head_count",
-        "n_kv_heads" => "llama.attention.head_count_kv",
-        "head_dim" => "llama.attention.key_length",
-        "vocab_size" => "token_embd.weight",
-        "max_positions" => "llama.context_length",
-        "norm_eps" => "llama.attention.layer_norm_rms_epsilon",
-        "rope_dim" => "llama.rope.dimension_count",
+/// The file's name for a field as `config.json` calls it.
+fn gguf_name(keys: &Keys<'_>, name: &str) -> String {
+    let key = match name {
+        "num_hidden_layers" => "block_count",
+        "hidden_size" => "embedding_length",
+        "intermediate_size" => "feed_forward_length",
+        "num_attention_heads" => "attention.head_count",
+        "num_key_value_heads" => "attention.head_count_kv",
+        "head_dim" => "attention.key_length",
+        "vocab_size" => return "token_embd.weight".to_string(),
+        "max_position_embeddings" => "context_length",
+        "rms_norm_eps" => "attention.layer_norm_rms_epsilon",
         other => other,
-    }
+    };
+    keys.full(key)
 }
 
 /// Typed reading of metadata, with errors that name the key.
 #[derive(Clone, Copy, Debug)]
-struct Keys<'a> {
-    gguf: &'a Gguf,
+pub(crate) struct Keys<'a> {
+    pub(crate) gguf: &'a Gguf,
+    /// What stands before a key, but for those that begin with `general.`.
+    architecture: &'a str,
 }
 
-impl Keys<'_> {
-    fn error(&self, key: &str, message: impl std::fmt::Display) -> LoadError {
-        LoadError::new(self.gguf.path(), format!("metadata `{key}`: {message}"))
+impl<'a> Keys<'a> {
+    fn full(&self, key: &str) -> String {
+        if key.starts_with("general.") {
+            key.to_string()
+        } else {
+            format!("{}.{key}", self.architecture)
+        }
     }
 
-    fn missing(&self, key: &str) -> LoadError {
-        LoadError::new(self.gguf.path(), format!("metadata `{key}` is missing"))
+    pub(crate) fn get(&self, key: &str) -> Option<&'a GgufValue> {
+        self.gguf.get(&self.full(key))
     }
 
-    fn ill_typed(&self, key: &str, expected: &str, found: &GgufValue) -> LoadError {
+    /// Whether the file has a tensor.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.gguf.tensor(name).is_some()
+    }
+
+    pub(crate) fn error(&self, key: &str, message: impl std::fmt::Display) -> LoadError {
+        LoadError::new(
+            self.gguf.path(),
+            format!("metadata `{}`: {message}", self.full(key)),
+        )
+    }
+
+    pub(crate) fn missing(&self, key: &str) -> LoadError {
+        LoadError::new(
+            self.gguf.path(),
+            format!("metadata `{}` is missing", self.full(key)),
+        )
+    }
+
+    pub(crate) fn ill_typed(&self, key: &str, expected: &str, found: &GgufValue) -> LoadError {
         self.error(
             key,
             format!("expected {expected}, found {}", found.describe()),
         )
     }
 
-    fn opt_size(&self, key: &str) -> Result<Option<usize>, LoadError> {
-        self.gguf
-            .get(key)
+    pub(crate) fn opt_size(&self, key: &str) -> Result<Option<usize>, LoadError> {
+        self.get(key)
             .map(|value| {
                 value
                     .as_u64()
@@ -231,13 +195,12 @@ impl Keys<'_> {
             .transpose()
     }
 
-    fn size(&self, key: &str) -> Result<usize, LoadError> {
+    pub(crate) fn size(&self, key: &str) -> Result<usize, LoadError> {
         self.opt_size(key)?.ok_or_else(|| self.missing(key))
     }
 
-    fn opt_number(&self, key: &str) -> Result<Option<f64>, LoadError> {
-        self.gguf
-            .get(key)
+    pub(crate) fn opt_number(&self, key: &str) -> Result<Option<f64>, LoadError> {
+        self.get(key)
             .map(|value| {
                 value
                     .as_f64()
@@ -246,7 +209,20 @@ impl Keys<'_> {
             .transpose()
     }
 
-    fn number(&self, key: &str) -> Result<f64, LoadError> {
+    pub(crate) fn number(&self, key: &str) -> Result<f64, LoadError> {
         self.opt_number(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    pub(crate) fn opt_bool(&self, key: &str) -> Result<Option<bool>, LoadError> {
+        self.get(key)
+            .map(|value| match value {
+                GgufValue::Bool(value) => Ok(*value),
+                other => Err(self.ill_typed(key, "true or false", other)),
+            })
+            .transpose()
+    }
+
+    pub(crate) fn opt_f32(&self, key: &str) -> Result<Option<f32>, LoadError> {
+        Ok(self.opt_number(key)?.map(|x| x as f32))
     }
 }

@@ -1,30 +1,35 @@
 //! A model's hyperparameters, whichever spelling they come in.
 
+mod check;
 mod fields;
 mod gguf;
 mod json;
+mod parts;
 mod rope;
+mod rope_gguf;
 mod rope_json;
 
-use std::path::Path;
-
-use crate::LoadError;
+use kernels::{Activation, NormKind, RopeStyle};
 
 pub(crate) use fields::Fields;
-pub(crate) use gguf::read_gguf_config;
-pub(crate) use json::read_config_json;
+pub(crate) use gguf::{Keys, read_gguf_config};
+pub(crate) use json::{layer_windows, read_config_json};
+pub use parts::{
+    AttentionConfig, BlockConfig, EmbeddingConfig, ExpertsConfig, LatentConfig, LayerConfig,
+    LogitsConfig, MlpConfig, NormConfig, NormWeight, Parallel, QkNorm, SharedExpert,
+};
 pub use rope::{RopeConfig, RopeScaling};
+pub(crate) use rope_json::{read_rope, read_scaled};
 
-/// Architectures that can be loaded, by the name that `config.json` has for them.
-pub(crate) const SUPPORTED: &str = "llama, mistral";
-
-/// Hyperparameters of a decoder.
+/// What a decoder is made of. Every family is a value of this: nothing else tells one from
+/// another when a model runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
-    /// `llama`, `mistral`, ...
+    /// `llama`, `qwen3`, ...: the file's own name for it.
     pub architecture: String,
     pub n_layers: usize,
     pub hidden_size: usize,
+    /// Inner width of feed-forward blocks without experts.
     pub intermediate_size: usize,
     pub n_heads: usize,
     pub n_kv_heads: usize,
@@ -33,83 +38,107 @@ pub struct ModelConfig {
     pub vocab_size: usize,
     /// Longest sequence that the model was made for.
     pub max_positions: usize,
-    pub norm_eps: f32,
-    pub rope: RopeConfig,
-    /// Queries, keys and values have biases.
-    pub qkv_bias: bool,
-    /// The projection after attention has a bias.
-    pub attention_output_bias: bool,
-    /// Gate, up and down projections have biases.
-    pub mlp_bias: bool,
-    /// The head is the embedding.
-    pub tied_embeddings: bool,
+    pub embedding: EmbeddingConfig,
+    pub norm: NormConfig,
+    pub block: BlockConfig,
+    pub attention: AttentionConfig,
+    pub mlp: MlpConfig,
+    pub experts: Option<ExpertsConfig>,
+    /// Rotary embeddings; layers say which of them they use.
+    pub ropes: Vec<RopeConfig>,
+    /// What differs from layer to layer; `n_layers` of them.
+    pub layers: Vec<LayerConfig>,
+    pub logits: LogitsConfig,
 }
 
-/// Sizes beyond these are damaged files, not models: products of any few of them stay far from
-/// overflow.
-const MAX_LAYERS: usize = 1 << 12;
-const MAX_WIDTH: usize = 1 << 20;
-const MAX_VOCAB: usize = 1 << 24;
-const MAX_POSITIONS: usize = 1 << 28;
-
 impl ModelConfig {
-    /// Refuses sizes that no model has. `field` gives the file's own name of a size.
-    fn check(&self, file: &Path, field: impl Fn(&str) -> String) -> Result<(), LoadError> {
-        let sizes = [
-            ("n_layers", self.n_layers, MAX_LAYERS),
-            ("hidden_size", self.hidden_size, MAX_WIDTH),
-            ("intermediate_size", self.intermediate_size, MAX_WIDTH),
-            ("n_heads", self.n_heads, MAX_LAYERS),
-            ("n_kv_heads", self.n_kv_heads, MAX_LAYERS),
-            ("head_dim", self.head_dim, MAX_LAYERS),
-            ("vocab_size", self.vocab_size, MAX_VOCAB),
-            ("max_positions", self.max_positions, MAX_POSITIONS),
-        ];
-        for (name, size, most) in sizes {
-            if size == 0 || size > most {
-                return Err(LoadError::new(
-                    file,
-                    format!(
-                        "field `{}`: {size} is not between 1 and {most}",
-                        field(name)
-                    ),
-                ));
-            }
+    /// A Llama whose sizes are still to be filled in.
+    fn plain(architecture: &str, n_layers: usize, head_dim: usize) -> Self {
+        let layer = LayerConfig {
+            window: None,
+            rope: Some(0),
+            experts: false,
+        };
+        Self {
+            architecture: architecture.to_string(),
+            n_layers,
+            hidden_size: 0,
+            intermediate_size: 0,
+            n_heads: 0,
+            n_kv_heads: 0,
+            head_dim,
+            vocab_size: 0,
+            max_positions: 0,
+            embedding: EmbeddingConfig {
+                scale: 1.0,
+                norm: false,
+                positions_offset: None,
+            },
+            norm: NormConfig {
+                kind: NormKind::Rms,
+                eps: 0.0,
+                weight: NormWeight::Stored,
+                bias: false,
+            },
+            block: BlockConfig {
+                norm_before: true,
+                norm_after: false,
+                parallel: Parallel::No,
+                residual_scale: 1.0,
+            },
+            attention: AttentionConfig {
+                scale: 1.0 / (head_dim as f32).sqrt(),
+                softcap: None,
+                alibi: None,
+                sinks: false,
+                clip: None,
+                qk_norm: QkNorm::None,
+                rope_style: RopeStyle::Half,
+                qkv_bias: false,
+                output_bias: false,
+                latent: None,
+            },
+            mlp: MlpConfig {
+                activation: Activation::Silu,
+                gated: true,
+                bias: false,
+            },
+            experts: None,
+            ropes: Vec::new(),
+            layers: vec![layer; n_layers],
+            logits: LogitsConfig {
+                tied: false,
+                bias: false,
+                scale: 1.0,
+                softcap: None,
+            },
         }
-        if !self.n_heads.is_multiple_of(self.n_kv_heads) {
-            return Err(LoadError::new(
-                file,
-                format!(
-                    "field `{}`: {} heads cannot share {} key-value heads equally",
-                    field("n_kv_heads"),
-                    self.n_heads,
-                    self.n_kv_heads
-                ),
-            ));
+    }
+
+    /// The widest inner values that a feed-forward block of this model has.
+    pub(crate) fn widest_inner(&self) -> usize {
+        let experts = self.experts.as_ref();
+        let routed = experts.map_or(0, |experts| experts.intermediate_size);
+        let shared = experts.and_then(|experts| experts.shared);
+        let shared = shared.map_or(0, |shared| shared.intermediate_size);
+        self.intermediate_size.max(routed).max(shared)
+    }
+
+    /// LayerNorm with biases, projections with biases, and no gate: what came before Llama.
+    pub(crate) fn with_biases_everywhere(&mut self) {
+        self.norm.kind = NormKind::Layer;
+        self.norm.bias = true;
+        self.attention.qkv_bias = true;
+        self.attention.output_bias = true;
+        self.mlp.gated = false;
+        self.mlp.bias = true;
+    }
+
+    /// No layer rotates its heads.
+    pub(crate) fn without_rope(&mut self) {
+        self.ropes.clear();
+        for layer in &mut self.layers {
+            layer.rope = None;
         }
-        if self.rope.dim > self.head_dim || !self.rope.dim.is_multiple_of(2) || self.rope.dim == 0 {
-            return Err(LoadError::new(
-                file,
-                format!(
-                    "field `{}`: cannot rotate {} of the {} values of a head",
-                    field("rope_dim"),
-                    self.rope.dim,
-                    self.head_dim
-                ),
-            ));
-        }
-        if !(self.norm_eps.is_finite() && self.norm_eps >= 0.0) {
-            return Err(LoadError::new(
-                file,
-                format!(
-                    "field `{}`: {} is not an epsilon",
-                    field("norm_eps"),
-                    self.norm_eps
-                ),
-            ));
-        }
-        self.rope
-            .check()
-            .map_err(|message| LoadError::new(file, message))
     }
 }

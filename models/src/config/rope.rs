@@ -42,6 +42,16 @@ pub enum RopeScaling {
         high_freq_factor: f64,
         original_positions: usize,
     },
+    /// Each frequency is divided by a number of its own, from one list or the other: `long` when
+    /// sequences may be longer than `original_positions`
+    /// (<https://arxiv.org/abs/2402.13753>).
+    LongRope {
+        short: Vec<f32>,
+        long: Vec<f32>,
+        original_positions: usize,
+        /// Multiplies cosines and sines.
+        attention_factor: f64,
+    },
     /// Each frequency is divided by a number of its own: the `rope_freqs.weight` of GGUF files.
     Divisors(Vec<f32>),
 }
@@ -103,10 +113,34 @@ impl RopeConfig {
                 positive("rope scaling high_freq_factor", *high_freq_factor)?;
                 positive("rope scaling original length", *original_positions as f64)
             }
-            RopeScaling::Divisors(divisors) => divisors
-                .iter()
-                .try_for_each(|x| positive("rope_freqs.weight", f64::from(*x))),
+            RopeScaling::LongRope {
+                short,
+                long,
+                attention_factor,
+                ..
+            } => {
+                for (name, factors) in [("short_factor", short), ("long_factor", long)] {
+                    self.check_divisors(name, factors)?;
+                }
+                positive("rope scaling attention factor", *attention_factor)
+            }
+            RopeScaling::Divisors(divisors) => self.check_divisors("rope_freqs.weight", divisors),
         }
+    }
+}
+
+impl RopeConfig {
+    fn check_divisors(&self, name: &str, divisors: &[f32]) -> Result<(), String> {
+        if divisors.len() != self.dim / 2 {
+            return Err(format!(
+                "{name}: expected {} numbers, found {}",
+                self.dim / 2,
+                divisors.len()
+            ));
+        }
+        divisors
+            .iter()
+            .try_for_each(|x| positive(name, f64::from(*x)))
     }
 }
 
@@ -115,6 +149,15 @@ fn positive(what: &str, x: f64) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!("{what}: {x} is not a positive number"))
+    }
+}
+
+/// LongRope's attention temperature for a stretch of `factor`.
+pub(super) fn longrope_mscale(factor: f64, original_positions: usize) -> f64 {
+    if factor <= 1.0 {
+        1.0
+    } else {
+        (1.0 + factor.ln() / (original_positions as f64).ln()).sqrt()
     }
 }
 

@@ -1,40 +1,61 @@
 //! Rope parameters in `config.json`.
 
-use super::rope::yarn_mscale;
+use super::rope::{longrope_mscale, yarn_mscale};
 use super::{Fields, RopeConfig, RopeScaling};
 use crate::LoadError;
 
 /// What transformers assumes when a config names no base.
 const DEFAULT_THETA: f64 = 10_000.0;
 
-pub(super) fn read_rope(
+/// `part`: of a head's values are rotated, when the file says nothing.
+pub(crate) fn read_rope(
     fields: &Fields<'_>,
     head_dim: usize,
     max_positions: usize,
+    part: f64,
 ) -> Result<RopeConfig, LoadError> {
-    if let Some(part) = fields.opt_number("partial_rotary_factor")?
-        && part != 1.0
-    {
-        return Err(fields.error("partial_rotary_factor", format!("{part} is not supported")));
-    }
     let parameters = match fields.object("rope_parameters")? {
         Some(parameters) => Some(parameters),
         None => fields.object("rope_scaling")?,
     };
-    let own_theta = match &parameters {
+    let own_part = match &parameters {
+        Some(parameters) => parameters.opt_number("partial_rotary_factor")?,
+        None => None,
+    };
+    let part = own_part
+        .or(fields.opt_number("partial_rotary_factor")?)
+        .unwrap_or(part);
+    if !(part > 0.0 && part <= 1.0) {
+        return Err(fields.error(
+            "partial_rotary_factor",
+            format!("{part} is not a part of a head"),
+        ));
+    }
+    let dim = (head_dim as f64 * part) as usize;
+    read_scaled(parameters.as_ref(), fields, dim, max_positions)
+}
+
+/// The rotary embedding of one object of parameters; `root` has what it lacks.
+pub(crate) fn read_scaled(
+    parameters: Option<&Fields<'_>>,
+    root: &Fields<'_>,
+    dim: usize,
+    max_positions: usize,
+) -> Result<RopeConfig, LoadError> {
+    let own_theta = match parameters {
         Some(parameters) => parameters.opt_number("rope_theta")?,
         None => None,
     };
     let theta = own_theta
-        .or(fields.opt_number("rope_theta")?)
+        .or(root.opt_number("rope_theta")?)
         .unwrap_or(DEFAULT_THETA);
-    let scaling = match &parameters {
-        Some(parameters) => read_scaling(parameters, fields, max_positions)?,
+    let scaling = match parameters {
+        Some(parameters) => read_scaling(parameters, root, max_positions)?,
         None => RopeScaling::None,
     };
     Ok(RopeConfig {
         theta,
-        dim: head_dim,
+        dim,
         scaling,
     })
 }
@@ -67,6 +88,8 @@ fn read_scaling(
             original_positions,
         },
         "yarn" => read_yarn(parameters, original_positions)?,
+        // Its first name.
+        "longrope" | "su" => read_longrope(parameters, original_positions, max_positions)?,
         "llama3" => RopeScaling::Llama3 {
             factor: parameters.number("factor")?,
             low_freq_factor: parameters.number("low_freq_factor")?,
@@ -78,7 +101,7 @@ fn read_scaling(
                 "rope_type",
                 format!(
                     "rope scaling {other:?} is not supported; supported: default, linear, \
-                     dynamic, yarn, llama3"
+                     dynamic, yarn, longrope, llama3"
                 ),
             ));
         }
@@ -104,5 +127,29 @@ fn read_yarn(parameters: &Fields<'_>, original_positions: usize) -> Result<RopeS
         beta_slow: parameters.opt_number("beta_slow")?.unwrap_or(1.0),
         attention_factor,
         truncate: parameters.opt_bool("truncate")?.unwrap_or(true),
+    })
+}
+
+fn read_longrope(
+    parameters: &Fields<'_>,
+    original_positions: usize,
+    max_positions: usize,
+) -> Result<RopeScaling, LoadError> {
+    let factor = match parameters.opt_number("factor")? {
+        Some(factor) if original_positions == max_positions => factor,
+        _ => max_positions as f64 / original_positions as f64,
+    };
+    let attention_factor = parameters.opt_number("attention_factor")?;
+    for name in ["short_mscale", "long_mscale"] {
+        if parameters.get(name).is_some() {
+            return Err(parameters.error(name, "is not supported"));
+        }
+    }
+    Ok(RopeScaling::LongRope {
+        short: parameters.numbers("short_factor")?,
+        long: parameters.numbers("long_factor")?,
+        original_positions,
+        attention_factor: attention_factor
+            .unwrap_or_else(|| longrope_mscale(factor, original_positions)),
     })
 }

@@ -6,7 +6,7 @@ use scheduler::{TokenLogprob, TokenLogprobs};
 use serde_json::Value;
 
 pub(crate) fn fixtures() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures")
 }
 
 pub(crate) fn read(path: &str) -> Value {

@@ -58,7 +58,7 @@ fn check_last_logits(case: &Case, outcome: &Outcome) {
     }
 }
 
-/// The four prompts, greedy, and the same prompts drawn at random, as company.
+/// The prompts (most models have four), greedy, and the same prompts drawn at random, as company.
 fn eight_requests(cases: &[Case]) -> Vec<Request> {
     let mut requests = Vec::new();
     for (i, case) in cases.iter().enumerate() {
@@ -88,9 +88,16 @@ fn assert_same(alone: &[Outcome], served: &Served, how: &str) {
 
 /// Everything that a model must show in f32.
 fn check(model: &str) {
-    let cases = cases(model);
-    let requests = eight_requests(&cases);
-    let mut roomy = start(model, Machine::EXACT);
+    check_cases(model, &cases(model), Machine::EXACT.max_model_len);
+}
+
+fn check_cases(model: &str, cases: &[Case], max_model_len: usize) {
+    let exact = Machine {
+        max_model_len,
+        ..Machine::EXACT
+    };
+    let requests = eight_requests(cases);
+    let mut roomy = start(model, exact);
     let alone: Vec<Outcome> = requests
         .iter()
         .map(|request| roomy.serve_alone(request))
@@ -109,18 +116,24 @@ fn check(model: &str) {
 
     let in_chunks = Machine {
         max_batched_tokens: 5,
-        ..Machine::EXACT
+        ..exact
     };
     let chunked = start(model, in_chunks).serve(&requests);
     assert!(chunked.n_steps > 2 * together.n_steps);
     assert_same(&alone, &chunked, "in chunks of 5 tokens");
 
-    // The longest needs 32 blocks, all of them some 90, and each is admitted long before it has
-    // all that it will need.
+    // Room for the longest and a little more: each is admitted long before it has all the
+    // blocks that it will need, and together they need more than twice of what is there.
+    let longest = cases
+        .iter()
+        .map(|case| case.ids.len())
+        .max()
+        .expect("cases")
+        + N_GREEDY as usize;
     let cramped = Machine {
         block_size: 4,
-        n_blocks: 40,
-        ..Machine::EXACT
+        n_blocks: longest.div_ceil(4) + 4,
+        ..exact
     };
     let preempted = start(model, cramped).serve(&requests);
     assert!(preempted.n_preemptions > 0, "nothing was preempted");
@@ -160,4 +173,67 @@ micro_models! {
     llama_yarn: "llama-yarn",
     llama_bias: "llama-bias",
     mistral_nemo: "mistral-nemo",
+    mistral_sw: "mistral-sw",
+    qwen2: "qwen2",
+    qwen2_tied: "qwen2-tied",
+    qwen3: "qwen3",
+    gemma: "gemma",
+    gemma2: "gemma2",
+    gemma3: "gemma3",
+    smollm3: "smollm3",
+    phi3: "phi3",
+    olmo2: "olmo2",
+    olmo3: "olmo3",
+    olmo: "olmo",
+    granite: "granite",
+    starcoder2: "starcoder2",
+    stablelm: "stablelm",
+    phi: "phi",
+    gpt_neox: "gpt-neox",
+    gpt_neox_seq: "gpt-neox-seq",
+    gpt2: "gpt2",
+    gpt2_hub: "gpt2-hub",
+    gpt_bigcode: "gpt-bigcode",
+    opt: "opt",
+    bloom: "bloom",
+    falcon_mqa: "falcon-mqa",
+    falcon_new: "falcon-new",
+    cohere: "cohere",
+    glm4: "glm4",
+    mixtral: "mixtral",
+    qwen2_moe: "qwen2-moe",
+    qwen3_moe: "qwen3-moe",
+    gpt_oss: "gpt-oss",
+    deepseek_v3: "deepseek-v3",
+}
+
+/// LongRope has two lists of frequencies, and which one rotates is settled by the longest
+/// sequence that is served. The goldens chose by the length of each prompt, so the short ones
+/// are checked on a server of short sequences.
+#[test]
+fn phi3_longrope() {
+    let all = cases("phi3-longrope");
+    check_cases("phi3-longrope", &all[..3], 64);
+    check_cases("phi3-longrope", &all[3..], 256);
+}
+
+/// The eager attention that this golden was computed with adds the slopes twice: in the mask,
+/// and once more. The model's authors, and the attention that transformers uses by default, add
+/// them once, and so does this server. The first position sees only itself and shows all of the
+/// rest.
+#[test]
+fn falcon_alibi_at_first_positions() {
+    let mut server = start("falcon-alibi", Machine::EXACT);
+    let mut n_compared = 0;
+    for case in cases("falcon-alibi").iter().filter(|case| case.pos0 == 0) {
+        let outcome = server.serve_alone(&greedy(&case.ids, 1, 20));
+        let first = match outcome.prompt.first() {
+            Some(scored) => scored,
+            None => outcome.tokens[0].logprobs.as_ref().expect("asked for"),
+        };
+        let largest = case.top[0].differences(first).fold(0.0, f64::max);
+        assert!(largest <= TOLERANCE, "{largest}");
+        n_compared += 1;
+    }
+    assert!(n_compared >= 2);
 }

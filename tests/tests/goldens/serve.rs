@@ -20,6 +20,7 @@ pub(crate) struct Machine {
     pub(crate) n_blocks: usize,
     pub(crate) max_batched_tokens: usize,
     pub(crate) max_sequences: usize,
+    pub(crate) max_model_len: usize,
 }
 
 impl Machine {
@@ -31,6 +32,7 @@ impl Machine {
         n_blocks: 128,
         max_batched_tokens: 1024,
         max_sequences: 8,
+        max_model_len: 256,
     };
 
     /// What is served by default.
@@ -40,8 +42,6 @@ impl Machine {
         ..Self::EXACT
     };
 }
-
-const MAX_MODEL_LEN: usize = 256;
 
 /// What came of one request.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -77,7 +77,7 @@ impl Server {
             block_size: machine.block_size,
             kv_type: machine.kv_type,
             max_batched_tokens: machine.max_batched_tokens,
-            max_model_len: MAX_MODEL_LEN,
+            max_model_len: machine.max_model_len,
         };
         let runner = ModelRunner::new(model, options).expect("memory for a small cache");
         Self { machine, runner }
@@ -90,7 +90,7 @@ impl Server {
             n_blocks: self.machine.n_blocks,
             max_batched_tokens: self.machine.max_batched_tokens,
             max_sequences: self.machine.max_sequences,
-            max_model_len: MAX_MODEL_LEN,
+            max_model_len: self.machine.max_model_len,
             prefix_cache: false,
             fairness: true,
             age_bound_steps: SchedulerConfig::AGE_BOUND_STEPS,

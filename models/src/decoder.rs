@@ -1,0 +1,296 @@
+//! A decoder: the one engine of all families.
+
+use kernels::{Buffer, Device, KvCache, Linear, LinearCall, Numerics, WeightType};
+
+use crate::activations::Activations;
+use crate::attention::{Attention, AttentionStep};
+use crate::config::Parallel;
+use crate::experts::Experts;
+use crate::mlp::Mlp;
+use crate::norm::NormLayer;
+use crate::weights::Weights;
+use crate::{Checkpoint, LoadError, ModelConfig};
+
+/// A loaded model.
+#[derive(Debug)]
+pub struct Model {
+    config: ModelConfig,
+    device: Device,
+    embedding: Linear,
+    embedding_norm: Option<NormLayer>,
+    /// Learned vectors of positions.
+    positions: Option<Linear>,
+    layers: Vec<Layer>,
+    final_norm: NormLayer,
+    /// `None`: the embedding is the head.
+    head: Option<Linear>,
+    head_bias: Option<Buffer>,
+}
+
+/// Norms are where the family has them.
+#[derive(Debug)]
+struct Layer {
+    before_attention: Option<NormLayer>,
+    attention: Attention,
+    after_attention: Option<NormLayer>,
+    before_mlp: Option<NormLayer>,
+    mlp: FeedForward,
+    after_mlp: Option<NormLayer>,
+}
+
+#[derive(Debug)]
+enum FeedForward {
+    Mlp(Mlp),
+    Experts(Box<Experts>),
+}
+
+impl Model {
+    /// Packs all weights for `device`. `dense`: store unquantized weights in this type instead
+    /// of the checkpoint's.
+    pub fn load(
+        checkpoint: &Checkpoint,
+        device: &Device,
+        numerics: Numerics,
+        dense: Option<WeightType>,
+    ) -> Result<Self, LoadError> {
+        let config = checkpoint.config().clone();
+        let names = checkpoint.tensor_map();
+        let weights = Weights::new(checkpoint, device, names, numerics, dense)?;
+        let (vocab, hidden) = (config.vocab_size, config.hidden_size);
+        let norm = |name: &str| NormLayer::load(&weights, &config.norm, name, hidden);
+        let head = (!config.logits.tied)
+            .then(|| weights.matrix(names.head, vocab, hidden))
+            .transpose()?;
+        let head_bias = config
+            .logits
+            .bias
+            .then(|| weights.vector(&format!("{}.bias", names.head), vocab))
+            .transpose()?;
+        let positions = config
+            .embedding
+            .positions_offset
+            .map(|offset| weights.matrix(names.positions, config.max_positions + offset, hidden));
+        let embedding_norm = config.embedding.norm.then(|| norm(names.embedding_norm));
+        let embedding = weights.matrix(names.embedding, vocab, hidden)?;
+        let mut layers = Vec::with_capacity(config.n_layers);
+        for layer in 0..config.n_layers {
+            // What is packed is not needed as it was stored: the peak stays near the result.
+            checkpoint.drop_pages();
+            layers.push(Layer::load(&weights, &config, layer)?);
+        }
+        let model = Self {
+            embedding,
+            embedding_norm: embedding_norm.transpose()?,
+            positions: positions.transpose()?,
+            layers,
+            final_norm: norm(names.final_norm)?,
+            head,
+            head_bias,
+            device: device.clone(),
+            config,
+        };
+        weights.finish(model.config.n_layers)?;
+        checkpoint.drop_pages();
+        Ok(model)
+    }
+
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Bytes of packed weights.
+    pub fn n_bytes(&self) -> usize {
+        let layers: usize = self.layers.iter().map(Layer::n_bytes).sum();
+        let tables = [
+            Some(&self.embedding),
+            self.positions.as_ref(),
+            self.head.as_ref(),
+        ];
+        let tables = tables
+            .into_iter()
+            .flatten()
+            .map(Linear::n_bytes)
+            .sum::<usize>();
+        tables + layers + self.final_norm.n_bytes()
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Runs all layers over the rows of a step and leaves their final states in `normed`.
+    /// `positions`: of the rows, for learned vectors of positions.
+    pub(crate) fn forward(
+        &self,
+        tokens: &[u32],
+        positions: &[u32],
+        step: AttentionStep<'_>,
+        kv: &mut KvCache,
+        a: &mut Activations,
+    ) {
+        let n_rows = tokens.len();
+        let device = &self.device;
+        self.embed(tokens, positions, a);
+        let first = self.layers[0].before_attention.as_ref();
+        self.norm_residual(first, n_rows, a);
+        for (i, layer) in self.layers.iter().enumerate() {
+            layer.attention.forward(device, step, i, kv, a);
+            if let Some(norm) = &layer.after_attention {
+                norm.in_place(device, &mut a.block_out, n_rows);
+            }
+            let before_mlp = layer.before_mlp.as_ref();
+            match self.config.block.parallel {
+                Parallel::No => self.add_and_norm(before_mlp, n_rows, a),
+                // Both blocks see the stream as it was before either.
+                Parallel::SharedNorm => self.add(n_rows, a),
+                Parallel::OwnNorm => {
+                    self.norm_residual(before_mlp, n_rows, a);
+                    self.add(n_rows, a);
+                }
+            }
+            layer.mlp.forward(device, n_rows, a);
+            if let Some(norm) = &layer.after_mlp {
+                norm.in_place(device, &mut a.block_out, n_rows);
+            }
+            match self.layers.get(i + 1) {
+                Some(next) => self.add_and_norm(next.before_attention.as_ref(), n_rows, a),
+                None => self.add_and_norm(Some(&self.final_norm), n_rows, a),
+            }
+        }
+    }
+
+    /// Tokens (and positions) to `residual`.
+    fn embed(&self, tokens: &[u32], positions: &[u32], a: &mut Activations) {
+        let (device, n_rows) = (&self.device, tokens.len());
+        let len = n_rows * self.config.hidden_size;
+        device.embed_into(&self.embedding, tokens, &mut a.residual);
+        if self.config.embedding.scale != 1.0 {
+            device.scale_softcap(&mut a.residual, self.config.embedding.scale, None, len);
+        }
+        if let Some(table) = &self.positions {
+            device.embed_into(table, positions, &mut a.block_out);
+            device.add_scaled(&mut a.residual, &a.block_out, 1.0, len);
+        }
+        if let Some(norm) = &self.embedding_norm {
+            norm.in_place(device, &mut a.residual, n_rows);
+        }
+    }
+
+    /// `residual` to `normed`; without a norm, a copy.
+    fn norm_residual(&self, norm: Option<&NormLayer>, n_rows: usize, a: &mut Activations) {
+        match norm {
+            Some(norm) => norm.forward(&self.device, &a.residual, n_rows, &mut a.normed),
+            None => {
+                let len = n_rows * self.config.hidden_size;
+                self.device.copy(&a.residual, len, &mut a.normed);
+            }
+        }
+    }
+
+    /// Adds `block_out` to the stream.
+    fn add(&self, n_rows: usize, a: &mut Activations) {
+        let len = n_rows * self.config.hidden_size;
+        let scale = self.config.block.residual_scale;
+        self.device
+            .add_scaled(&mut a.residual, &a.block_out, scale, len);
+    }
+
+    /// Adding to the stream and norming what comes next is one op where there is a norm.
+    fn add_and_norm(&self, norm: Option<&NormLayer>, n_rows: usize, a: &mut Activations) {
+        let Some(norm) = norm else {
+            self.add(n_rows, a);
+            return self.norm_residual(None, n_rows, a);
+        };
+        let added = (&a.block_out, self.config.block.residual_scale);
+        norm.add(&self.device, &mut a.residual, added, n_rows, &mut a.normed);
+    }
+
+    /// Logits of some rows of `normed`, at most `logits_rows`, into `logits`.
+    pub(crate) fn logits(&self, rows: &[u32], activations: &mut Activations) {
+        let a = activations;
+        let width = self.config.hidden_size;
+        let logits = &self.config.logits;
+        self.device
+            .gather_rows_into(&a.normed, width, rows, &mut a.gathered);
+        let call = LinearCall {
+            weight: self.head.as_ref().unwrap_or(&self.embedding),
+            bias: self.head_bias.as_ref(),
+            out: &mut a.logits,
+        };
+        self.device
+            .linear_into(&a.gathered, rows.len(), &mut [call]);
+        if logits.scale != 1.0 || logits.softcap.is_some() {
+            let len = rows.len() * self.config.vocab_size;
+            self.device
+                .scale_softcap(&mut a.logits, logits.scale, logits.softcap, len);
+        }
+    }
+}
+
+impl Layer {
+    fn load(weights: &Weights<'_>, config: &ModelConfig, layer: usize) -> Result<Self, LoadError> {
+        let names = weights.names();
+        let prefix = format!("{}{layer}.", names.layers);
+        let (block, hidden) = (&config.block, config.hidden_size);
+        let norm = |is_there: bool, name: &str| {
+            let name = format!("{prefix}{name}");
+            let load = || NormLayer::load(weights, &config.norm, &name, hidden);
+            is_there.then(load).transpose()
+        };
+        let own_norm = block.norm_before && block.parallel != Parallel::SharedNorm;
+        Ok(Self {
+            before_attention: norm(block.norm_before, names.norms.before_attention)?,
+            attention: Attention::load(weights, config, &prefix, layer)?,
+            after_attention: norm(block.norm_after, names.norms.after_attention)?,
+            before_mlp: norm(own_norm, names.norms.before_mlp)?,
+            mlp: FeedForward::load(weights, config, &prefix, layer)?,
+            after_mlp: norm(block.norm_after, names.norms.after_mlp)?,
+        })
+    }
+
+    fn n_bytes(&self) -> usize {
+        let norms = [
+            &self.before_attention,
+            &self.after_attention,
+            &self.before_mlp,
+            &self.after_mlp,
+        ];
+        let norms: usize = norms.into_iter().flatten().map(NormLayer::n_bytes).sum();
+        norms + self.attention.n_bytes() + self.mlp.n_bytes()
+    }
+}
+
+impl FeedForward {
+    fn load(
+        weights: &Weights<'_>,
+        config: &ModelConfig,
+        prefix: &str,
+        layer: usize,
+    ) -> Result<Self, LoadError> {
+        if let Some(experts) = &config.experts
+            && config.layers[layer].experts
+        {
+            let experts = Experts::load(weights, config, experts, prefix)?;
+            return Ok(Self::Experts(Box::new(experts)));
+        }
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        Mlp::load(weights, &config.mlp, hidden, inner, prefix).map(Self::Mlp)
+    }
+
+    /// From `normed` to `block_out`.
+    fn forward(&self, device: &Device, n_rows: usize, a: &mut Activations) {
+        match self {
+            Self::Mlp(mlp) => {
+                mlp.forward(device, &a.normed, n_rows, &mut a.inner, &mut a.block_out);
+            }
+            Self::Experts(experts) => experts.forward(device, n_rows, a),
+        }
+    }
+
+    fn n_bytes(&self) -> usize {
+        match self {
+            Self::Mlp(mlp) => mlp.n_bytes(),
+            Self::Experts(experts) => experts.n_bytes(),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Multi-head latent attention (<https://arxiv.org/abs/2405.04434>): keys and values come out
+//! of one narrow vector, and one rotated part of the key is shared by all heads.
+//!
+//! Here the narrow vector is widened before it is cached, so that attention is the one all
+//! families use: exact, at the price of a cache as large as that of plain heads. A head is
+//! `[rotated, not rotated]`, whereas files have the rotated values last; values are padded with
+//! zeros to the length of a key.
+
+use kernels::{Buffer, Device, StridedCopy};
+
+use crate::activations::Activations;
+use crate::config::LatentConfig;
+use crate::norm::NormLayer;
+use crate::piece::Piece;
+use crate::weights::{Projection, Weights};
+use crate::{LoadError, ModelConfig};
+
+#[derive(Debug)]
+pub(crate) struct LatentProjections {
+    /// To the narrow vector of queries, and its norm.
+    q_down: Option<(Projection, NormLayer)>,
+    q_up: Projection,
+    /// To the narrow vector of keys and values, and to the shared rotated part of keys.
+    kv_down: Projection,
+    k_rope: Projection,
+    kv_norm: NormLayer,
+    /// The parts of keys that are not rotated, and values.
+    k_up: Projection,
+    v_up: Projection,
+    config: LatentConfig,
+    n_heads: usize,
+    head_dim: usize,
+}
+
+impl LatentProjections {
+    pub(crate) fn load(
+        weights: &Weights<'_>,
+        config: &ModelConfig,
+        prefix: &str,
+    ) -> Result<Self, LoadError> {
+        let latent = config
+            .attention
+            .latent
+            .expect("called for latent attention");
+        let LatentConfig {
+            kv_rank,
+            rope_dim,
+            value_dim,
+            ..
+        } = latent;
+        let (hidden, n_heads, head_dim) = (config.hidden_size, config.n_heads, config.head_dim);
+        let plain_dim = head_dim - rope_dim;
+        let name = |name: &str| format!("{prefix}self_attn.{name}");
+        let bias = config.attention.qkv_bias;
+        let q_row = move |row: usize| {
+            let (head, i) = (row / head_dim, row % head_dim);
+            head * head_dim + (i + plain_dim) % head_dim
+        };
+        let q_piece = Piece::rows(n_heads * head_dim, &q_row);
+        let q_shape = |n_in| [n_heads * head_dim, n_in];
+        let (q_down, q_up) = match latent.q_rank {
+            None => (
+                None,
+                weights.projection_of(&name("q_proj"), &q_piece, q_shape(hidden), false)?,
+            ),
+            Some(rank) => {
+                let down = weights.projection(&name("q_a_proj"), rank, hidden, bias)?;
+                let norm = NormLayer::load(weights, &config.norm, &name("q_a_layernorm"), rank)?;
+                let up =
+                    weights.projection_of(&name("q_b_proj"), &q_piece, q_shape(rank), false)?;
+                (Some((down, norm)), up)
+            }
+        };
+        let down = |first: usize, n_out: usize| {
+            let row = move |row| first + row;
+            let piece = Piece::rows(kv_rank + rope_dim, &row);
+            weights.projection_of(&name("kv_a_proj_with_mqa"), &piece, [n_out, hidden], bias)
+        };
+        let kv_dim = plain_dim + value_dim;
+        let up = |first: usize, dim: usize| {
+            let row = move |row: usize| row / dim * kv_dim + first + row % dim;
+            let piece = Piece::rows(n_heads * kv_dim, &row);
+            weights.projection_of(&name("kv_b_proj"), &piece, [n_heads * dim, kv_rank], false)
+        };
+        Ok(Self {
+            q_down,
+            q_up,
+            kv_down: down(0, kv_rank)?,
+            k_rope: down(kv_rank, rope_dim)?,
+            kv_norm: NormLayer::load(weights, &config.norm, &name("kv_a_layernorm"), kv_rank)?,
+            k_up: up(0, plain_dim)?,
+            v_up: up(plain_dim, value_dim)?,
+            config: latent,
+            n_heads,
+            head_dim,
+        })
+    }
+
+    /// From `normed` to `q`, `k` and `v`.
+    pub(crate) fn forward(&self, device: &Device, n_rows: usize, a: &mut Activations) {
+        let l = &mut a.latent;
+        let LatentConfig {
+            rope_dim,
+            value_dim,
+            ..
+        } = self.config;
+        let down = &mut [
+            self.kv_down.call(&mut l.kv),
+            self.k_rope.call(&mut l.k_rope),
+        ];
+        device.linear_into(&a.normed, n_rows, down);
+        match &self.q_down {
+            None => device.linear_into(&a.normed, n_rows, &mut [self.q_up.call(&mut a.q)]),
+            Some((q_down, norm)) => {
+                device.linear_into(&a.normed, n_rows, &mut [q_down.call(&mut l.q)]);
+                norm.in_place(device, &mut l.q, n_rows);
+                device.linear_into(&l.q, n_rows, &mut [self.q_up.call(&mut a.q)]);
+            }
+        }
+        self.kv_norm.in_place(device, &mut l.kv, n_rows);
+        let up = &mut [self.k_up.call(&mut l.k), self.v_up.call(&mut l.v)];
+        device.linear_into(&l.kv, n_rows, up);
+        let n_heads = self.n_heads;
+        let plain_dim = self.head_dim - rope_dim;
+        let copy = |from: &Buffer, len, repeat, to: &mut Buffer, to_offset| {
+            device.strided_copy(StridedCopy {
+                from,
+                from_stride: len,
+                from_offset: 0,
+                repeat,
+                to,
+                to_stride: self.head_dim,
+                to_offset,
+                n: n_rows * n_heads,
+                len,
+            });
+        };
+        copy(&l.k_rope, rope_dim, n_heads, &mut a.k, 0);
+        copy(&l.k, plain_dim, 1, &mut a.k, rope_dim);
+        copy(&l.v, value_dim, 1, &mut a.v, 0);
+    }
+
+    /// What attention gave without the padding of values, in `out`.
+    pub(crate) fn narrow<'a>(
+        &self,
+        device: &Device,
+        n_rows: usize,
+        attended: &Buffer,
+        out: &'a mut Buffer,
+    ) -> &'a Buffer {
+        device.strided_copy(StridedCopy {
+            from: attended,
+            from_stride: self.head_dim,
+            from_offset: 0,
+            repeat: 1,
+            to: out,
+            to_stride: self.config.value_dim,
+            to_offset: 0,
+            n: n_rows * self.n_heads,
+            len: self.config.value_dim,
+        });
+        out
+    }
+
+    pub(crate) fn n_bytes(&self) -> usize {
+        let q_down = self.q_down.as_ref().map_or(0, |(down, _)| down.n_bytes());
+        let others = [
+            &self.q_up,
+            &self.kv_down,
+            &self.k_rope,
+            &self.k_up,
+            &self.v_up,
+        ];
+        q_down
+            + others
+                .iter()
+                .map(|projection| projection.n_bytes())
+                .sum::<usize>()
+    }
+}
