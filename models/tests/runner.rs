@@ -22,6 +22,7 @@ fn spec(params: SamplingParams) -> SampleSpec {
         history: Vec::new(),
         n_prompt: 0,
         banned: Arc::new([]),
+        allowed: None,
     }
 }
 

@@ -41,7 +41,7 @@ impl Sampler {
     ) -> Result<SampledToken, ExecutorError> {
         check_numbers(logits)?;
         let params = &*spec.params;
-        let token = if is_plain(params) && spec.banned.is_empty() {
+        let token = if is_plain(params) && spec.banned.is_empty() && spec.allowed.is_none() {
             draw(&mut self.candidates, logits, choice, spec)?
         } else {
             self.adjusted.clear();

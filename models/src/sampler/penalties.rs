@@ -1,4 +1,4 @@
-//! What changes logits before a draw: bias, penalties, bans.
+//! What changes logits before a draw: bias, penalties, bans, and what a grammar allows.
 
 use scheduler::{ExecutorError, SampleSpec, TokenId};
 
@@ -11,7 +11,8 @@ pub(super) struct Penalties {
 
 impl Penalties {
     /// In the order that `SamplingParams` documents: bias, repetition, presence and frequency;
-    /// banned tokens last, so that nothing lifts them again.
+    /// banned tokens and
+    /// what is not allowed last, so that nothing lifts them again.
     pub(super) fn apply(
         &mut self,
         logits: &mut [f32],
@@ -26,6 +27,9 @@ impl Penalties {
         }
         for &token in spec.banned.iter() {
             *entry(logits, token)? = f32::NEG_INFINITY;
+        }
+        if let Some(allowed) = &spec.allowed {
+            keep_allowed(logits, allowed);
         }
         Ok(())
     }
@@ -66,6 +70,25 @@ impl Penalties {
             }
         }
         Ok(())
+    }
+}
+
+/// Forbids what a set of bits does not allow. Words that forbid all are done at once: a grammar
+/// leaves few tokens as a rule.
+fn keep_allowed(logits: &mut [f32], allowed: &[u32]) {
+    let words = allowed.iter().copied().chain(std::iter::repeat(0));
+    for (chunk, word) in logits.chunks_mut(32).zip(words) {
+        match word {
+            u32::MAX => {}
+            0 => chunk.fill(f32::NEG_INFINITY),
+            _ => {
+                for (bit, logit) in chunk.iter_mut().enumerate() {
+                    if word >> bit & 1 == 0 {
+                        *logit = f32::NEG_INFINITY;
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -16,6 +16,7 @@ fn spec(params: SamplingParams) -> SampleSpec {
         history: Vec::new(),
         n_prompt: 0,
         banned: Arc::new([]),
+        allowed: None,
     }
 }
 
@@ -367,6 +368,42 @@ fn banned_tokens_are_never_drawn() {
             assert_ne!(sampler.sample(&logits, 0, &spec).unwrap().token, 0);
         }
     }
+}
+
+#[test]
+fn only_allowed_tokens_are_drawn() {
+    let logits: Vec<f32> = (0..70).map(|i| if i == 3 { 50.0 } else { 0.0 }).collect();
+    let mut sampler = Sampler::default();
+    // Tokens 1, 33 and 34; ids from 64 on have no word.
+    let allowed: Arc<[u32]> = Arc::new([0b10, 0b110]);
+    let mut seen = std::collections::BTreeSet::new();
+    for n_generated in 0..200 {
+        let mut spec = SampleSpec {
+            allowed: Some(Arc::clone(&allowed)),
+            n_generated,
+            ..spec(SamplingParams {
+                logprobs: Some(1),
+                // Nothing lifts what is not allowed.
+                logit_bias: vec![(69, 100.0)],
+                ..SamplingParams::default()
+            })
+        };
+        let drawn = sampler.sample(&logits, 0, &spec).unwrap();
+        seen.insert(drawn.token);
+        // What is reported is the model's own.
+        assert_eq!(drawn.logprobs.unwrap().top[0].token, 3);
+        spec.params = Arc::new(SamplingParams {
+            temperature: 0.0,
+            ..SamplingParams::default()
+        });
+        assert_eq!(sampler.sample(&logits, 0, &spec).unwrap().token, 1);
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), [1, 33, 34]);
+    let nothing = SampleSpec {
+        allowed: Some(Arc::new([0, 0, 0])),
+        ..spec(SamplingParams::default())
+    };
+    assert!(sampler.sample(&logits, 0, &nothing).is_err());
 }
 
 #[test]

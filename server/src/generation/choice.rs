@@ -13,6 +13,8 @@ use crate::text::{Detokenizer, StopStrings, Tokenizer};
 pub struct Piece {
     pub text: String,
     pub tokens: Vec<ScoredToken>,
+    /// Tokens that the choice has drawn so far.
+    pub n_drawn: u64,
 }
 
 impl Piece {
@@ -32,8 +34,10 @@ pub struct ScoredToken {
 
 #[derive(Debug)]
 pub(super) struct Choice {
+    tokenizer: Tokenizer,
     detokenizer: Detokenizer,
     stops: StopStrings,
+    spelled: Arc<[TokenId]>,
     stop_tokens: Arc<[TokenId]>,
     min_tokens: u32,
     n_tokens: u64,
@@ -64,7 +68,9 @@ impl Choice {
             Detokenizer::new(tokenizer.clone())
         };
         Self {
+            tokenizer: tokenizer.clone(),
             detokenizer,
+            spelled: Arc::clone(&rules.spelled),
             stops: StopStrings::new(rules.stop.clone()),
             stop_tokens: Arc::clone(&rules.stop_tokens),
             min_tokens: rules.min_tokens,
@@ -92,7 +98,7 @@ impl Choice {
         if self.stop_tokens.contains(&token.token) {
             return Piece::default();
         }
-        let text = self.detokenizer.push(token.token);
+        let text = self.text_of(token.token);
         let start = self.n_produced;
         let offset = self.n_characters;
         self.n_produced += text.len();
@@ -109,6 +115,15 @@ impl Choice {
         }
         let text = self.pass_stops(text);
         self.piece(text)
+    }
+
+    fn text_of(&mut self, token: TokenId) -> String {
+        if !self.spelled.contains(&token) {
+            return self.detokenizer.push(token);
+        }
+        // Half a character before a mark never becomes whole.
+        let rest = self.detokenizer.finish();
+        rest + &self.tokenizer.token_spelling(token).unwrap_or_default()
     }
 
     /// The text that stop strings let through.
@@ -157,7 +172,11 @@ impl Choice {
             }
             tokens.extend(self.held.pop_front().map(|held| held.token));
         }
-        Piece { text, tokens }
+        Piece {
+            text,
+            tokens,
+            n_drawn: self.n_tokens,
+        }
     }
 
     pub(super) fn totals(&self, n_cached: u64) -> ChoiceTotals {

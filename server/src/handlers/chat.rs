@@ -11,8 +11,8 @@ use super::chat_choice::{ChatChoiceReader, fold};
 use super::chat_prepare::{self, Conversation};
 use super::chat_stream;
 use super::prepare;
-use crate::answer::AnswerRules;
 use crate::admission::Call;
+use crate::answer::AnswerRules;
 use crate::app::AppState;
 use crate::generation::{Generation, Piece, Update};
 use crate::identity::Numbers;
@@ -119,7 +119,9 @@ struct Collected {
 }
 
 async fn whole(shape: Shape, mut generation: Generation) -> Result<Response, ApiError> {
-    let mut readers: Vec<_> = (0..shape.n).map(|_| ChatChoiceReader::new(&shape)).collect();
+    let mut readers: Vec<_> = (0..shape.n)
+        .map(|_| ChatChoiceReader::new(&shape))
+        .collect();
     let mut choices: Vec<Collected> = (0..shape.n).map(|_| Collected::default()).collect();
     let mut counts = TokenCounts {
         prompt: shape.n_prompt as u64,
@@ -128,9 +130,7 @@ async fn whole(shape: Shape, mut generation: Generation) -> Result<Response, Api
     while let Some(update) = generation.next().await {
         let (index, parts) = match update? {
             Update::PromptScored(_) => continue,
-            Update::Text { index, piece } => {
-                (index, readers[index as usize].push(&shape, &piece))
-            }
+            Update::Text { index, piece } => (index, readers[index as usize].push(&shape, &piece)),
             Update::Finished {
                 index,
                 piece,

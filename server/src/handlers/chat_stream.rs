@@ -3,11 +3,13 @@
 use axum::response::Response;
 
 use super::chat::Shape;
-use crate::generation::{Generation, Piece, Update};
+use super::chat_choice::{ChatChoiceReader, Part};
+use crate::generation::{Generation, Update};
 use crate::openai::{ChatChunk, TokenCounts};
 use crate::sse::{self, Frames, frame};
 
 struct ChatFrames {
+    readers: Vec<ChatChoiceReader>,
     shape: Shape,
     counts: TokenCounts,
 }
@@ -17,7 +19,15 @@ pub(super) fn respond(shape: Shape, generation: Generation) -> Response {
         prompt: shape.n_prompt as u64,
         ..TokenCounts::default()
     };
-    sse::respond(ChatFrames { shape, counts }, generation.into_updates())
+    let readers = (0..shape.n)
+        .map(|_| ChatChoiceReader::new(&shape))
+        .collect();
+    let frames = ChatFrames {
+        readers,
+        shape,
+        counts,
+    };
+    sse::respond(frames, generation.into_updates())
 }
 
 impl ChatFrames {
@@ -25,14 +35,18 @@ impl ChatFrames {
         self.shape.streaming.include_usage
     }
 
-    fn content(&self, index: u32, piece: Piece) -> Option<String> {
-        if piece.is_empty() {
-            return None;
-        }
-        let logprobs = self.shape.logprobs(&piece);
+    fn chunks(&self, index: u32, parts: Vec<Part>) -> Vec<String> {
         let head = &self.shape.head;
-        let chunk = ChatChunk::content(head, self.include_usage(), index, piece.text, logprobs);
-        Some(frame(&chunk))
+        let chunk = |(part, logprobs)| {
+            frame(&ChatChunk::part(
+                head,
+                self.include_usage(),
+                index,
+                part,
+                logprobs,
+            ))
+        };
+        parts.into_iter().map(chunk).collect()
     }
 }
 
@@ -50,21 +64,27 @@ impl Frames for ChatFrames {
     fn update(&mut self, update: Update) -> Vec<String> {
         match update {
             Update::PromptScored(_) => Vec::new(),
-            Update::Text { index, piece } => self.content(index, piece).into_iter().collect(),
+            Update::Text { index, piece } => {
+                let parts = self.readers[index as usize].push(&self.shape, &piece);
+                self.chunks(index, parts)
+            }
             Update::Finished {
                 index,
                 piece,
                 reason,
                 totals,
             } => {
+                let reader = &mut self.readers[index as usize];
+                let parts = reader.finish(&self.shape, &piece);
+                let reason = reader.finish_reason(reason);
                 self.counts.completion += totals.n_tokens;
                 self.counts.cached = totals.n_cached;
+                self.counts.reasoning += reader.n_reasoning(&totals);
+                let mut frames = self.chunks(index, parts);
                 let head = &self.shape.head;
                 let last = ChatChunk::finish(head, self.include_usage(), index, reason);
-                self.content(index, piece)
-                    .into_iter()
-                    .chain([frame(&last)])
-                    .collect()
+                frames.push(frame(&last));
+                frames
             }
         }
     }

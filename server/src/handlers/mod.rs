@@ -1,6 +1,8 @@
 //! One handler an endpoint: read, prepare, submit, answer.
 
 pub(crate) mod chat;
+mod chat_choice;
+mod chat_prepare;
 mod chat_stream;
 mod completion_choices;
 mod completion_stream;

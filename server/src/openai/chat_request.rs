@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::fields::{invalid_value, type_name};
+use super::fields::invalid_value;
 use super::tools::{ToolChoice, Tools};
 use super::{ApiError, Fields, Format, Sampling, Streaming, formats, messages, tools};
 
@@ -25,14 +25,6 @@ pub struct ChatRequest {
     /// What the answer must match.
     pub format: Option<Format>,
     pub tools: Tools,
-    /// Kept for the endpoints of stored completions.
-    pub storing: Option<Storing>,
-}
-
-/// What is kept with a stored completion.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Storing {
-    pub metadata: Map<String, Value>,
 }
 
 /// Parameters that the API has and that this server does not offer.
@@ -66,7 +58,6 @@ impl ChatRequest {
             reasoning_effort: effort,
             format: formats::take(&mut body)?,
             tools: tools::take(&mut body)?,
-            storing: storing(&mut body)?,
         };
         take_without_effect(&mut body)?;
         refuse_unsupported(&mut body)?;
@@ -165,6 +156,7 @@ fn refuse_unsupported(body: &mut Fields) -> Result<(), ApiError> {
     for name in UNSUPPORTED {
         body.refuse(name)?;
     }
+    refuse_storing(body)?;
     match body.take("modalities") {
         None => Ok(()),
         Some(Value::Array(kinds)) if kinds.iter().all(|kind| kind == "text") => Ok(()),
@@ -205,11 +197,12 @@ fn prediction(body: &mut Fields) -> Result<(), ApiError> {
     prediction.finish()
 }
 
-/// Takes `store` and `metadata`.
-fn storing(body: &mut Fields) -> Result<Option<Storing>, ApiError> {
-    let is_stored = body.bool("store")?.unwrap_or(false);
-    let metadata = metadata(body)?;
-    if !is_stored && !metadata.is_empty() {
+/// `store` and `metadata` of the hosted service: nothing is kept here.
+fn refuse_storing(body: &mut Fields) -> Result<(), ApiError> {
+    if body.bool("store")? == Some(true) {
+        return Err(ApiError::unsupported_value("store", "true"));
+    }
+    if body.object("metadata")?.is_some_and(|map| !map.is_empty()) {
         let message = "The 'metadata' parameter is only allowed when 'store' is enabled.";
         return Err(ApiError::invalid(
             "metadata",
@@ -217,40 +210,5 @@ fn storing(body: &mut Fields) -> Result<Option<Storing>, ApiError> {
             message,
         ));
     }
-    Ok(is_stored.then_some(Storing { metadata }))
-}
-
-/// Takes `metadata`: at most 16 strings of at most 512 characters under keys of at most 64.
-pub(super) fn metadata(body: &mut Fields) -> Result<Map<String, Value>, ApiError> {
-    let metadata = body.object("metadata")?.unwrap_or_default();
-    if metadata.len() > 16 {
-        let message = format!(
-            "Invalid 'metadata': too many properties. Expected an object with at most 16 \
-             properties, but got an object with {} properties instead.",
-            metadata.len()
-        );
-        return Err(ApiError::invalid(
-            "metadata",
-            "object_above_max_properties",
-            message,
-        ));
-    }
-    for (key, value) in &metadata {
-        let path = format!("metadata.{key}");
-        let Value::String(text) = value else {
-            return Err(ApiError::wrong_type(&path, "a string", type_name(value)));
-        };
-        if key.chars().count() > 64 || text.chars().count() > 512 {
-            let message = format!(
-                "Invalid '{path}': string too long. Keys have at most 64 and values at most 512 \
-                 characters."
-            );
-            return Err(ApiError::invalid(
-                &path,
-                "string_above_max_length",
-                message,
-            ));
-        }
-    }
-    Ok(metadata)
+    Ok(())
 }

@@ -221,8 +221,15 @@ pub enum ChunkPart {
     Nothing,
     Content(String),
     Reasoning(String),
-    Call { index: u32, id: String, name: String },
-    Arguments { index: u32, json: String },
+    Call {
+        index: u32,
+        id: String,
+        name: String,
+    },
+    Arguments {
+        index: u32,
+        json: String,
+    },
 }
 
 impl From<ChunkPart> for Delta {

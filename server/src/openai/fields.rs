@@ -72,6 +72,11 @@ impl Fields {
         self.map.swap_remove(name).filter(|value| !value.is_null())
     }
 
+    /// Gives back a field that was taken.
+    pub fn put(&mut self, name: &str, value: Value) {
+        self.map.insert(name.to_owned(), value);
+    }
+
     /// Takes field `name` and tells `null` from absence by the error.
     pub fn require(&mut self, name: &str, expected: &str) -> Result<Value, ApiError> {
         match self.map.swap_remove(name) {

@@ -1,6 +1,8 @@
 //! The conversation of a chat request: checked, and flattened to what templates read.
 
-use serde_json::{Map, Value};
+use std::collections::HashMap;
+
+use serde_json::{Map, Value, json};
 
 use super::fields::{empty_array, invalid_value};
 use super::{ApiError, Fields};
@@ -31,7 +33,9 @@ pub(super) fn take(body: &mut Fields) -> Result<Vec<Value>, ApiError> {
         .into_iter()
         .enumerate()
         .map(|(i, item)| message(Fields::from_value(&format!("messages[{i}]"), item)?));
-    messages.collect()
+    let mut messages = messages.collect::<Result<Vec<Value>, ApiError>>()?;
+    name_results(&mut messages)?;
+    Ok(messages)
 }
 
 fn message(mut fields: Fields) -> Result<Value, ApiError> {
@@ -39,29 +43,129 @@ fn message(mut fields: Fields) -> Result<Value, ApiError> {
     if !ROLES.contains(&role.as_str()) {
         return Err(invalid_value(&fields.path("role"), &role, &ROLES));
     }
-    if role == "tool" || role == "function" {
+    if role == "function" {
         return Err(ApiError::unsupported_value(
             &fields.path("role"),
             &format!("'{role}'"),
         ));
     }
-    for name in ["tool_calls", "function_call", "audio", "tool_call_id"] {
+    for name in ["function_call", "audio"] {
         fields.refuse(name)?;
     }
     let mut message = Map::new();
-    let content = content(&mut fields, &role)?;
-    let role = if role == "developer" {
-        "system".to_owned()
-    } else {
-        role
+    message.insert("role".to_owned(), json!(template_role(&role)));
+    let calls = match role.as_str() {
+        "assistant" => tool_calls(&mut fields)?,
+        _ => None,
     };
-    message.insert("role".to_owned(), Value::String(role));
+    let content = match calls {
+        // What calls functions need not say anything.
+        Some(_) => optional_content(&mut fields, &role)?,
+        None => content(&mut fields, &role)?,
+    };
     message.insert("content".to_owned(), Value::String(content));
+    if let Some(calls) = calls {
+        message.insert("tool_calls".to_owned(), calls);
+    }
+    if role == "assistant" {
+        // Two names are in use for it.
+        let reasoning = fields.string("reasoning_content")?;
+        if let Some(reasoning) = fields.string("reasoning")?.or(reasoning) {
+            message.insert("reasoning_content".to_owned(), Value::String(reasoning));
+        }
+        // Parts of our own answers, sent back as they were.
+        fields.take("annotations");
+    }
+    if role == "tool" {
+        let id = fields.required_string("tool_call_id")?;
+        message.insert("tool_call_id".to_owned(), Value::String(id));
+    }
     if let Some(name) = fields.string("name")? {
         message.insert("name".to_owned(), Value::String(name));
     }
     fields.finish()?;
     Ok(Value::Object(message))
+}
+
+/// `developer` is the newer name of what templates of open models know as `system`.
+fn template_role(role: &str) -> &str {
+    if role == "developer" { "system" } else { role }
+}
+
+fn optional_content(fields: &mut Fields, role: &str) -> Result<String, ApiError> {
+    match fields.take("content") {
+        None => Ok(String::new()),
+        Some(Value::Array(parts)) if parts.is_empty() => Ok(String::new()),
+        Some(value) => {
+            fields.put("content", value);
+            content(fields, role)
+        }
+    }
+}
+
+/// The calls of an assistant's message, in the form of the API.
+fn tool_calls(fields: &mut Fields) -> Result<Option<Value>, ApiError> {
+    let path = fields.path("tool_calls");
+    let items = match fields.take("tool_calls") {
+        None => return Ok(None),
+        Some(Value::Array(items)) if items.is_empty() => return Err(empty_array(&path)),
+        Some(Value::Array(items)) => items,
+        Some(other) => return Err(fields.wrong_type("tool_calls", "an array of objects", &other)),
+    };
+    let calls = items.into_iter().enumerate().map(|(i, item)| {
+        let mut call = Fields::from_value(&format!("{path}[{i}]"), item)?;
+        let id = call.required_string("id")?;
+        let kind = call.required_string("type")?;
+        if kind != "function" {
+            let value = format!("calls of type '{kind}'");
+            return Err(ApiError::unsupported_value(&call.path("type"), &value));
+        }
+        // Folded streams have it.
+        call.integer("index", 0, i64::MAX)?;
+        let function_path = call.path("function");
+        let function = call.require("function", "an object")?;
+        call.finish()?;
+        let mut function = Fields::from_value(&function_path, function)?;
+        let name = function.required_string("name")?;
+        let arguments = function.required_string("arguments")?;
+        function.finish()?;
+        let function = json!({"name": name, "arguments": arguments});
+        Ok(json!({"id": id, "type": "function", "function": function}))
+    });
+    calls
+        .collect::<Result<Vec<Value>, ApiError>>()
+        .map(|calls| Some(Value::Array(calls)))
+}
+
+/// Names of the calls that results answer: templates want the name, the API has only the id.
+fn name_results(messages: &mut [Value]) -> Result<(), ApiError> {
+    let mut names: HashMap<String, String> = HashMap::new();
+    for (i, message) in messages.iter_mut().enumerate() {
+        for call in message["tool_calls"].as_array().into_iter().flatten() {
+            let id = call["id"].as_str().unwrap_or_default().to_owned();
+            let name = call["function"]["name"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
+            names.insert(id, name);
+        }
+        if message["role"] != "tool" {
+            continue;
+        }
+        let id = message["tool_call_id"].as_str().unwrap_or_default();
+        let Some(name) = names.get(id) else {
+            let param = format!("messages[{i}].tool_call_id");
+            let text = format!(
+                "Invalid parameter: messages with role 'tool' must be a response to a preceding \
+                 message with 'tool_calls': there is no call '{id}'."
+            );
+            return Err(ApiError::invalid(&param, "invalid_value", text));
+        };
+        if message.get("name").is_none() {
+            message["name"] = json!(name);
+        }
+    }
+    Ok(())
 }
 
 fn content(fields: &mut Fields, role: &str) -> Result<String, ApiError> {
@@ -130,6 +234,21 @@ mod tests {
     }
 
     #[test]
+    fn calls_and_their_results_are_joined() {
+        let found = parse(
+            r#"[{"role":"assistant","content":null,"tool_calls":[
+                    {"id":"call_1","type":"function","function":{"name":"f","arguments":"{}"}}]},
+                {"role":"tool","tool_call_id":"call_1","content":[{"type":"text","text":"7"}]}]"#,
+        );
+        let expected = serde_json::json!([
+            {"role": "assistant", "content": "", "tool_calls": [
+                {"id": "call_1", "type": "function",
+                 "function": {"name": "f", "arguments": "{}"}}]},
+            {"role": "tool", "content": "7", "tool_call_id": "call_1", "name": "f"}]);
+        assert_eq!(Value::Array(found.unwrap()), expected);
+    }
+
+    #[test]
     fn errors_point_at_the_part() {
         let cases = [
             (r#"[]"#, "messages", "empty_array"),
@@ -160,6 +279,26 @@ mod tests {
             ),
             (
                 r#"[{"role":"tool","content":"x"}]"#,
+                "messages[0].tool_call_id",
+                "missing_required_parameter",
+            ),
+            (
+                r#"[{"role":"tool","content":"x","tool_call_id":"call_1"}]"#,
+                "messages[0].tool_call_id",
+                "invalid_value",
+            ),
+            (
+                r#"[{"role":"assistant","tool_calls":[{"id":"a","type":"custom"}]}]"#,
+                "messages[0].tool_calls[0].type",
+                "unsupported_value",
+            ),
+            (
+                r#"[{"role":"user","content":"x","tool_calls":[]}]"#,
+                "messages[0].tool_calls",
+                "unknown_parameter",
+            ),
+            (
+                r#"[{"role":"function","name":"f","content":"x"}]"#,
                 "messages[0].role",
                 "unsupported_value",
             ),

@@ -15,7 +15,7 @@ mod serving;
 mod tools;
 mod usage;
 
-pub use chat_request::{ChatRequest, Storing};
+pub use chat_request::ChatRequest;
 pub use chat_response::{
     CalledFunction, ChatChoice, ChatChunk, ChatCompletion, ChatLogprob, ChunkPart, Head, Said,
     ToolCall, TopLogprob,

@@ -11,6 +11,8 @@ pub struct TokenCounts {
     pub cached: u64,
     /// All generated tokens, end tokens included.
     pub completion: u64,
+    /// Of those, thoughts.
+    pub reasoning: u64,
 }
 
 /// `usage` on the wire.
@@ -47,7 +49,10 @@ impl From<TokenCounts> for Usage {
                 cached_tokens: counts.cached,
                 audio_tokens: 0,
             },
-            completion_tokens_details: CompletionTokensDetails::default(),
+            completion_tokens_details: CompletionTokensDetails {
+                reasoning_tokens: counts.reasoning,
+                ..CompletionTokensDetails::default()
+            },
         }
     }
 }

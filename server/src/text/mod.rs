@@ -2,6 +2,7 @@
 
 mod detokenize;
 mod gguf_tokenizer;
+mod guard;
 mod pieces;
 mod pretokenize;
 mod stop;
@@ -9,6 +10,7 @@ mod template;
 mod tokenizer;
 
 pub use detokenize::Detokenizer;
+pub use guard::Guard;
 pub use stop::{StopMatch, StopStrings};
 pub use template::{ChatTemplate, Clock, TemplateError};
 pub use tokenizer::{Tokenizer, TokenizerError};

@@ -83,6 +83,11 @@ impl ChatTemplate {
         }))
     }
 
+    /// The text of the template that conversations with tools are rendered by.
+    pub fn source(&self) -> String {
+        self.tool_use.as_ref().unwrap_or(&self.default).source()
+    }
+
     /// Renders a conversation. `messages` is the array of the API; `tools` its tools, if any;
     /// `kwargs` extra variables (`chat_template_kwargs`).
     pub fn render(

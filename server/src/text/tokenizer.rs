@@ -1,11 +1,14 @@
 //! Text to token ids and back.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use models::{Checkpoint, Gguf};
 use serde_json::Value;
+use tokenizers::tokenizer::normalizer::OffsetReferential;
+use tokenizers::{AddedToken, OffsetType};
 
+use super::guard::{self, Guard, Spellings};
 use super::pieces::{Decoder, Pieces};
 use super::{Detokenizer, gguf_tokenizer};
 
@@ -23,7 +26,13 @@ struct Shared {
     /// Tokens around a text where the post-processor of the file does not say.
     prefix: Option<u32>,
     suffix: Option<u32>,
+    spellings: Spellings,
+    /// The same tokenizer, to which control tokens are text; made when first needed.
+    literal: OnceLock<tokenizers::Tokenizer>,
 }
+
+/// A token of the literal tokenizer only: what follows it is not the beginning of a text.
+const BEFORE: &str = "\u{fffff}before\u{fffff}";
 
 /// A tokenizer that cannot be built, or text that cannot be encoded.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +141,8 @@ impl Tokenizer {
                 .ok_or_else(|| fail(format!("token {token:?} is not in the vocabulary"))),
         };
         let (prefix, suffix) = (id_of(definition.add_bos)?, id_of(definition.add_eos)?);
+        let special = tokens.iter().flatten().filter(|(_, special)| *special);
+        let spellings = Spellings::new(special.map(|(spelling, _)| spelling.clone()));
         let pieces = Pieces::new(&decoder, tokens);
         Ok(Self {
             shared: Arc::new(Shared {
@@ -140,6 +151,8 @@ impl Tokenizer {
                 pieces,
                 prefix,
                 suffix,
+                spellings,
+                literal: OnceLock::new(),
             }),
         })
     }
@@ -160,6 +173,70 @@ impl Tokenizer {
         ids.extend_from_slice(encoding.get_ids());
         ids.extend(shared.suffix.filter(|_| add_special));
         Ok(ids)
+    }
+
+    /// A guard for what a client sent: see [`Guard`]. `None` if it uses a whole plane of private
+    /// characters, so that none is left.
+    pub fn guard(&self, values: &[&Value]) -> Option<Guard<'_>> {
+        Guard::new(&self.shared.spellings, values)
+    }
+
+    /// Encodes a text in which spellings of control tokens were broken by `mark`: those are
+    /// text, all others are control tokens.
+    pub fn encode_guarded(
+        &self,
+        text: &str,
+        mark: Option<char>,
+    ) -> Result<Vec<u32>, TokenizerError> {
+        let Some(mark) = mark else {
+            return self.encode(text, false);
+        };
+        let text = guard::unescape(text, mark);
+        let added = self.shared.tokenizer.get_added_vocabulary();
+        let parts = added.extract_and_normalize(self.shared.tokenizer.get_normalizer(), &text);
+        let mut ids = Vec::new();
+        // Everything up to here is encoded.
+        let mut done = 0;
+        for (_, (start, end), tokens) in
+            parts.get_splits(OffsetReferential::Original, OffsetType::Byte)
+        {
+            if tokens.is_none() && text[start..end].contains(mark) {
+                ids.extend(self.encode(&text[done..start], false)?);
+                ids.extend(self.encode_literally(&text[start..end].replace(mark, ""), start > 0)?);
+                done = end;
+            }
+        }
+        ids.extend(self.encode(&text[done..], false)?);
+        Ok(ids)
+    }
+
+    /// Encodes text without control tokens. `continues`: it is not the beginning of a text.
+    fn encode_literally(&self, text: &str, continues: bool) -> Result<Vec<u32>, TokenizerError> {
+        let fail = |message: String| TokenizerError {
+            file: self.shared.file.clone(),
+            message,
+        };
+        let literal = self.shared.literal.get_or_init(|| {
+            let mut literal = self.shared.tokenizer.clone();
+            literal.set_encode_special_tokens(true);
+            // A clone that refuses the token encodes it as text, which is noticed below.
+            drop(literal.add_tokens([AddedToken::from(BEFORE, false).normalized(false)]));
+            literal
+        });
+        let prefix = if continues { BEFORE } else { "" };
+        let encoding = literal
+            .encode_fast(format!("{prefix}{text}"), false)
+            .map_err(|error| fail(format!("the text cannot be encoded: {error}")))?;
+        let ids = encoding.get_ids();
+        if !continues {
+            return Ok(ids.to_vec());
+        }
+        match ids.split_first() {
+            Some((before, rest)) if literal.token_to_id(BEFORE) == Some(*before) => {
+                Ok(rest.to_vec())
+            }
+            _ => Err(fail("control tokens in text cannot be encoded".into())),
+        }
     }
 
     /// The exact bytes that a token contributes to text (empty for special tokens that text

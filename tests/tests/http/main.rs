@@ -11,3 +11,4 @@ mod sampling;
 mod server;
 mod shutdown;
 mod streams;
+mod structured;

@@ -7,6 +7,8 @@ use scheduler::{
 };
 use tests::fake::{FakeConfig, FakeExecutor};
 
+use crate::server::EOS;
+
 /// Executes as strictly as the fake does, and then draws from a script.
 pub(crate) struct ScriptedModel {
     fake: FakeExecutor,
@@ -79,17 +81,36 @@ impl Executor for ScriptedModel {
             _ => {}
         }
         let mut sampled = self.fake.execute(batch)?;
-        let Some(script) = &self.script else {
-            return Ok(sampled);
-        };
         for (result, row) in sampled.iter_mut().zip(&batch.rows) {
             if let (Some(drawn), Some(spec)) = (&mut result.token, &row.sample) {
-                let i = (spec.n_generated as usize).min(script.len() - 1);
-                *drawn = scripted(script[i], spec.params.logprobs);
+                if let Some(script) = &self.script {
+                    let i = (spec.n_generated as usize).min(script.len() - 1);
+                    *drawn = scripted(script[i], spec.params.logprobs);
+                }
+                if let Some(allowed) = &spec.allowed {
+                    let token = obedient(drawn.token, allowed, spec.n_generated);
+                    *drawn = scripted(token, spec.params.logprobs);
+                }
             }
         }
         Ok(sampled)
     }
+}
+
+/// The wanted token if it is allowed, else the end if that is, else some token that is.
+fn obedient(wanted: u32, allowed: &[u32], n_generated: u32) -> u32 {
+    let is_allowed = |id: u32| allowed[(id / 32) as usize] >> (id % 32) & 1 == 1;
+    if is_allowed(wanted) {
+        return wanted;
+    }
+    if is_allowed(EOS) {
+        return EOS;
+    }
+    let n_ids = u32::try_from(allowed.len()).unwrap() * 32;
+    let start = n_generated.wrapping_mul(193) % n_ids;
+    let mut ids = (start..n_ids).chain(0..start);
+    ids.find(|id| is_allowed(*id))
+        .expect("something is allowed")
 }
 
 /// The token with half of all probability; the others follow by id.

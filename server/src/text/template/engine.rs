@@ -66,6 +66,12 @@ impl Compiled {
         Ok(compiled)
     }
 
+    /// The text of the template.
+    pub(super) fn source(&self) -> String {
+        let template = self.environment.get_template(&self.file);
+        template.map_or_else(|_| String::new(), |template| template.source().to_owned())
+    }
+
     /// Renders a conversation in the API's form.
     pub(super) fn render(
         &self,

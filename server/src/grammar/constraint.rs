@@ -1,0 +1,77 @@
+//! Where one answer stands in its grammar.
+
+use std::fmt;
+use std::sync::Arc;
+
+use llguidance::Matcher;
+use scheduler::TokenId;
+
+/// The state of one sequence. A clone is independent and begins where the original stands.
+pub struct Constraint {
+    matcher: Matcher,
+    /// What is allowed now, if it was asked for already.
+    allowed: Option<Arc<[u32]>>,
+}
+
+impl fmt::Debug for Constraint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Constraint")
+            .field("is_stopped", &self.matcher.is_stopped())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Clone for Constraint {
+    fn clone(&self) -> Self {
+        Self {
+            matcher: self.matcher.deep_clone(),
+            allowed: self.allowed.clone(),
+        }
+    }
+}
+
+impl Constraint {
+    pub(super) fn new(matcher: Matcher) -> Self {
+        Self {
+            matcher,
+            allowed: None,
+        }
+    }
+
+    /// The tokens that may come next, bit `id % 32` of word `id / 32`; ids beyond are forbidden.
+    ///
+    /// # Errors
+    /// The grammar allows none, or matching it has become too expensive.
+    pub fn allowed(&mut self) -> Result<Arc<[u32]>, String> {
+        if let Some(allowed) = &self.allowed {
+            return Ok(Arc::clone(allowed));
+        }
+        let mask = self.matcher.compute_mask_or_eos();
+        let mask = mask.map_err(|error| first_line(&error.to_string()))?;
+        if mask.is_zero() {
+            return Err("the grammar of the answer allows no token".to_owned());
+        }
+        let allowed: Arc<[u32]> = mask.as_slice().into();
+        self.allowed = Some(Arc::clone(&allowed));
+        Ok(allowed)
+    }
+
+    /// Goes on by a token that was drawn.
+    ///
+    /// # Errors
+    /// The token was not allowed.
+    pub fn accept(&mut self, token: TokenId) -> Result<(), String> {
+        self.allowed = None;
+        // At the end of the grammar only end tokens are allowed, and they change nothing.
+        if self.matcher.is_stopped() && !self.matcher.is_error() {
+            return Ok(());
+        }
+        let accepted = self.matcher.consume_token(token);
+        accepted.map_err(|error| first_line(&error.to_string()))
+    }
+}
+
+/// Errors of the library go on with a dump of its state.
+pub(super) fn first_line(message: &str) -> String {
+    message.lines().next().unwrap_or_default().to_owned()
+}

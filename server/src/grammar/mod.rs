@@ -1,0 +1,40 @@
+//! Structured output: what a request allows its answer to be, as sets of tokens.
+//!
+//! Grammars are compiled before admission, off the async threads and within limits, so that a
+//! bad one is an error of its own request and of nothing else. A compiled grammar is a
+//! [`Constraint`]: the engine asks it before each draw which tokens are allowed and tells it what
+//! was drawn. It never fails open: without an allowed token the sequence fails.
+
+mod compiler;
+mod constraint;
+mod environment;
+mod limits;
+
+pub use compiler::{GrammarCompiler, GrammarError};
+pub(crate) use compiler::{lark_string, schema_in_lark};
+pub use constraint::Constraint;
+
+use serde_json::Value;
+
+/// What an answer must match, from its first byte to its last.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Grammar {
+    /// JSON that a JSON schema admits.
+    JsonSchema(Value),
+    /// A regular expression over the whole text.
+    Regex(String),
+    /// One of these texts.
+    Choice(Vec<String>),
+    /// A context-free grammar in Lark's notation, as llguidance reads it.
+    Lark(String),
+}
+
+impl Grammar {
+    /// Any JSON object.
+    pub fn json_object() -> Self {
+        Self::JsonSchema(serde_json::json!({"type": "object"}))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! Whatever a constraint lets through matches its grammar, and bad grammars are refused in time.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::text::Tokenizer;
+
+/// `<|im_end|>` of the tokenizer used here.
+const EOS: u32 = 2;
+
+fn compiler() -> (GrammarCompiler, Tokenizer) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tokenizers/gpt2");
+    let tokenizer = Tokenizer::from_dir(&dir).unwrap();
+    let compiler = GrammarCompiler::new(tokenizer.clone(), [EOS].into());
+    (compiler, tokenizer)
+}
+
+/// A walk through the grammar that ends when it may and draws evenly until then. `None`: it did
+/// not end within its length.
+fn walk(constraint: &Constraint, tokenizer: &Tokenizer, seed: u64) -> Option<String> {
+    let mut constraint = constraint.clone();
+    let mut state = seed;
+    let mut tokens = Vec::new();
+    for _ in 0..400 {
+        let allowed = constraint.allowed().unwrap();
+        let is_allowed = |id: &u32| allowed[(*id / 32) as usize] >> (*id % 32) & 1 == 1;
+        let ids: Vec<u32> = (0..512).filter(is_allowed).collect();
+        if ids.contains(&EOS) {
+            return Some(tokenizer.decode(&tokens));
+        }
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695);
+        let token = ids[usize::try_from(state >> 33).unwrap() % ids.len()];
+        constraint.accept(token).unwrap();
+        tokens.push(token);
+    }
+    None
+}
+
+/// A schema and what must hold of whatever it admits.
+type Case = (Value, fn(&Value) -> bool);
+
+fn cases() -> [Case; 8] {
+    [
+        (
+            json!({"type": "object", "properties": {"a": {"enum": ["x", "yy"]}},
+                "required": ["a"], "additionalProperties": false}),
+            |v| v == &json!({"a": "x"}) || v == &json!({"a": "yy"}),
+        ),
+        (
+            json!({"type": "array", "items": {"type": "boolean"}, "minItems": 2, "maxItems": 3}),
+            |v| {
+                let items = v.as_array().unwrap();
+                (2..=3).contains(&items.len()) && items.iter().all(Value::is_boolean)
+            },
+        ),
+        (
+            json!({"type": "integer", "minimum": 10, "maximum": 99}),
+            |v| (10..=99).contains(&v.as_i64().unwrap()),
+        ),
+        (json!({"type": "string", "pattern": "^[a-c]{2}\\d$"}), |v| {
+            let text = v.as_str().unwrap();
+            text.len() == 3 && text.ends_with(|c: char| c.is_ascii_digit())
+        }),
+        (
+            json!({"$defs": {"p": {"type": "object", "properties": {"n": {"type": "null"}},
+                "required": ["n"], "additionalProperties": false}}, "$ref": "#/$defs/p"}),
+            |v| v == &json!({"n": null}),
+        ),
+        (
+            json!({"anyOf": [{"const": 7}, {"type": "string", "maxLength": 2}]}),
+            |v| v == &json!(7) || v.as_str().unwrap().chars().count() <= 2,
+        ),
+        (
+            json!({"$defs": {"t": {"anyOf": [{"type": "null"}, {"type": "object",
+                "properties": {"next": {"$ref": "#/$defs/t"}}, "required": ["next"],
+                "additionalProperties": false}]}}, "$ref": "#/$defs/t"}),
+            |v| v.is_null() || v.get("next").is_some(),
+        ),
+        (json!({"type": "object", "required": ["k"]}), |v| {
+            v.get("k").is_some()
+        }),
+    ]
+}
+
+#[test]
+fn what_ends_is_valid() {
+    let (compiler, tokenizer) = compiler();
+    let mut n_ended = 0;
+    for (schema, holds) in cases() {
+        let constraint = compiler
+            .compile(&Grammar::JsonSchema(schema.clone()))
+            .unwrap();
+        for seed in 0..25 {
+            let Some(text) = walk(&constraint, &tokenizer, seed) else {
+                continue;
+            };
+            n_ended += 1;
+            let value: Value = match serde_json::from_str(&text) {
+                Ok(value) => value,
+                // JSON bounds no number; this reader does.
+                Err(error) if error.to_string().contains("out of range") => continue,
+                Err(error) => panic!("{schema}: {text:?}: {error}"),
+            };
+            assert!(holds(&value), "{schema}: {text}");
+        }
+    }
+    assert!(n_ended > 120, "{n_ended}");
+}
+
+#[test]
+fn other_grammars_hold_too() {
+    let (compiler, tokenizer) = compiler();
+    let ends = |grammar: Grammar| {
+        let constraint = compiler.compile(&grammar).unwrap();
+        walk(&constraint, &tokenizer, 1).unwrap()
+    };
+    let choices = ["yes \"indeed\"".to_owned(), "no\n".to_owned()];
+    assert!(choices.contains(&ends(Grammar::Choice(choices.to_vec()))));
+    assert_eq!(ends(Grammar::Regex("a{3}b".to_owned())), "aaab");
+    assert_eq!(
+        ends(Grammar::Lark("start: \"x\" y\ny: \"z\"".to_owned())),
+        "xz"
+    );
+    let object = ends(Grammar::json_object());
+    assert!(serde_json::from_str::<Value>(&object).unwrap().is_object());
+}
+
+#[test]
+fn a_token_that_is_not_allowed_fails() {
+    let (compiler, tokenizer) = compiler();
+    let mut constraint = compiler.compile(&Grammar::Regex("ab".to_owned())).unwrap();
+    let wrong = tokenizer.encode("x", false).unwrap()[0];
+    assert!(constraint.accept(wrong).is_err());
+    // It stays failed: nothing is let through afterwards.
+    assert!(constraint.allowed().is_err());
+}
+
+#[test]
+fn hostile_grammars_are_refused_in_time() {
+    let (compiler, _) = compiler();
+    let mut deep = json!({"type": "null"});
+    for _ in 0..100 {
+        deep = json!({"type": "array", "items": deep});
+    }
+    let words: Vec<String> = (0..60_000).map(|i| format!("word number {i}")).collect();
+    let hostile = [
+        Grammar::JsonSchema(deep),
+        Grammar::JsonSchema(json!({"enum": words})),
+        Grammar::JsonSchema(json!({"type": "strnig"})),
+        Grammar::JsonSchema(json!({"$ref": "#/$defs/none"})),
+        Grammar::JsonSchema(json!({"$ref": "https://example.com/schema.json"})),
+        Grammar::JsonSchema(json!({"type": "string", "pattern": "("})),
+        Grammar::JsonSchema(json!({"type": "string", "pattern": "(?=a)b"})),
+        Grammar::JsonSchema(json!({"allOf": [{"type": "string"}, {"type": "null"}]})),
+        Grammar::JsonSchema(json!([1, 2])),
+        Grammar::Regex("(".to_owned()),
+        Grammar::Regex("x".repeat(40_000)),
+        Grammar::Choice(Vec::new()),
+        Grammar::Choice(vec!["y".repeat(70_000)]),
+        Grammar::Lark("start: undefined".to_owned()),
+        Grammar::Lark("begin: \"a\"".to_owned()),
+        Grammar::Lark(String::new()),
+        Grammar::Lark("start: ".to_owned() + &"(".repeat(20_000)),
+    ];
+    for grammar in hostile {
+        let started = Instant::now();
+        let result = compiler.compile(&grammar);
+        let took = started.elapsed();
+        let shown: String = format!("{grammar:?}").chars().take(120).collect();
+        assert!(result.is_err(), "{shown}");
+        let message = result.unwrap_err().to_string();
+        assert!(
+            !message.is_empty() && message.len() < 4_000,
+            "{shown}: {message}"
+        );
+        assert!(took < Duration::from_secs(2), "{shown}: {took:?}");
+    }
+    // What can be matched at a bounded cost need not be refused.
+    for regex in [
+        "((((a{1,100}){1,100}){1,100}){1,100}){1,100}".to_owned(),
+        "(a|b)*a".to_owned() + &"(a|b){500}".repeat(200),
+        "(a*)*(a*)*(a*)*b".to_owned(),
+    ] {
+        let started = Instant::now();
+        if let Ok(mut constraint) = compiler.compile(&Grammar::Regex(regex.clone())) {
+            assert!(constraint.allowed().is_ok());
+        }
+        let took = started.elapsed();
+        assert!(took < Duration::from_secs(2), "{regex:.60}: {took:?}");
+    }
+    // And it goes on as before.
+    assert!(compiler.compile(&Grammar::json_object()).is_ok());
+}

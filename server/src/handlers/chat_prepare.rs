@@ -1,0 +1,246 @@
+//! From a chat request to a request for the engine.
+
+use scheduler::{Request, TokenId};
+use serde_json::{Map, Value};
+
+use super::prepare::{self, Input, Lengths, Plan};
+use crate::answer::{
+    AnswerRules, CallRules, THINKING_MARKS, Thinking, ToolSyntax, after_thoughts, forced_calls,
+    has_calls, taught,
+};
+use crate::app::AppState;
+use crate::generation::TextRules;
+use crate::grammar::{Constraint, Grammar, GrammarError};
+use crate::openai::{ApiError, ChatRequest, Tool, ToolChoice};
+use crate::text::{ChatTemplate, TemplateError};
+
+/// A conversation, ready for the engine.
+pub(super) struct Conversation {
+    pub(super) request: Request,
+    pub(super) constraint: Option<Constraint>,
+    pub(super) rules: TextRules,
+    pub(super) answer: AnswerRules,
+    pub(super) n_prompt: usize,
+}
+
+/// A conversation as text.
+struct Rendered {
+    text: String,
+    /// Breaks control tokens in what the client wrote.
+    mark: Option<char>,
+    thinking: Option<Thinking>,
+}
+
+pub(super) fn conversation(state: &AppState, chat: &ChatRequest) -> Result<Conversation, ApiError> {
+    let model = &state.model;
+    let rendered = render(state, chat)?;
+    // The template has put all control tokens where they belong.
+    let prompt = model
+        .tokenizer
+        .encode_guarded(&rendered.text, rendered.mark)
+        .map_err(|error| ApiError::internal_for_good(error.to_string()))?;
+    if prompt.is_empty() {
+        let message = "Invalid 'messages': the conversation has no tokens.";
+        return Err(ApiError::invalid("messages", "invalid_value", message));
+    }
+    let n_prompt = prompt.len();
+    let lengths = Lengths {
+        n_prompt,
+        max_tokens: chat.max_tokens,
+        n_needed: 1,
+    };
+    let sampling = &chat.sampling;
+    let plan = Plan {
+        n: sampling.n,
+        max_new_tokens: prepare::max_new_tokens(state, Input::Messages, lengths)?,
+        logprobs: chat.logprobs,
+        prompt_logprobs: None,
+        seed: sampling.seed.unwrap_or_else(|| state.draw_seed()),
+    };
+    let request = prepare::request(state, prompt, sampling, plan)?;
+    let constraint = constraint(state, chat, rendered.thinking)?;
+    let answer = answer_rules(state, chat, rendered.thinking);
+    let rules = TextRules {
+        stop: sampling.stop.clone(),
+        stop_tokens: request.stop_tokens.clone(),
+        min_tokens: sampling.min_tokens,
+        spelled: spelled(state, &answer).into(),
+        continues_prompt: chat.continue_final_message,
+    };
+    Ok(Conversation {
+        request,
+        constraint,
+        rules,
+        answer,
+        n_prompt,
+    })
+}
+
+fn answer_rules(state: &AppState, chat: &ChatRequest, thinking: Option<Thinking>) -> AnswerRules {
+    let names = || chat.tools.tools.iter().map(|tool| tool.name.clone());
+    let calls = chat.tools.may_call().then(|| CallRules {
+        syntax: state.dialect.syntax(),
+        names: names().collect(),
+        parallel: chat.tools.parallel && chat.tools.choice != ToolChoice::Named,
+    });
+    AnswerRules { thinking, calls }
+}
+
+/// Control tokens that the parser of the answer has to see.
+fn spelled(state: &AppState, answer: &AnswerRules) -> Vec<TokenId> {
+    let tokenizer = &state.model.tokenizer;
+    let calls = answer.calls.as_ref().map(|calls| calls.syntax.marks());
+    let thoughts: &[&str] = match answer.thinking {
+        Some(_) => &THINKING_MARKS,
+        None => &[],
+    };
+    let marks = calls.unwrap_or_default().iter().chain(thoughts);
+    let ids = marks.filter_map(|mark| tokenizer.token_id(mark));
+    ids.filter(|id| tokenizer.is_special(*id)).collect()
+}
+
+fn render(state: &AppState, chat: &ChatRequest) -> Result<Rendered, ApiError> {
+    let template = state.model.template.as_ref();
+    let template = template.ok_or_else(ApiError::not_a_chat_model)?;
+    check_effort(state, chat)?;
+    let mut tools = chat.tools.for_template();
+    let mut messages = chat.messages.clone();
+    if state.dialect.must_be_taught() && (tools.is_some() || has_calls(&messages)) {
+        messages = taught(&messages, tools.take().as_ref());
+    }
+    let messages = Value::Array(messages);
+    let kwargs = Value::Object(chat.template_kwargs.clone());
+    let given_tools = tools.clone().unwrap_or_default();
+    let guard = state
+        .model
+        .tokenizer
+        .guard(&[&messages, &kwargs, &given_tools]);
+    let guard = guard.ok_or_else(|| {
+        let message = "Invalid 'messages': they spell control tokens and use all private \
+                       characters that could mark them as text.";
+        ApiError::invalid("messages", "invalid_value", message)
+    })?;
+    let messages = guard.guard(&messages);
+    let tools = tools.map(|tools| guard.guard(&tools));
+    let kwargs = guard.guard_map(&chat.template_kwargs);
+    let mut text = apply(template, &messages, tools.as_ref(), chat, &kwargs)?;
+    let thinks = state.dialect.thinks();
+    let mut thinking = thinks.then(|| Thinking::of_prompt(&text)).flatten();
+    if chat.continue_final_message {
+        let (start, end) = final_message(&messages, &text)?;
+        text.truncate(end);
+        thinking = Thinking::of_beginning(&text[start..]).filter(|_| thinks);
+    }
+    Ok(Rendered {
+        text,
+        mark: guard.mark(),
+        thinking,
+    })
+}
+
+fn apply(
+    template: &ChatTemplate,
+    messages: &Value,
+    tools: Option<&Value>,
+    chat: &ChatRequest,
+    kwargs: &Map<String, Value>,
+) -> Result<String, ApiError> {
+    let rendered = template.render(messages, tools, chat.add_generation_prompt, kwargs);
+    rendered.map_err(|error| match error {
+        TemplateError::Raised(message) => {
+            let message =
+                format!("The chat template of this model refuses the messages: {message}");
+            ApiError::invalid("messages", "invalid_value", message)
+        }
+        TemplateError::Failed { .. } => {
+            ApiError::internal_for_good(format!("The chat template of this model failed: {error}"))
+        }
+    })
+}
+
+/// An effort that the template has no use for would be ignored silently.
+fn check_effort(state: &AppState, chat: &ChatRequest) -> Result<(), ApiError> {
+    match chat.reasoning_effort {
+        None | Some("none") => Ok(()),
+        Some(_) if state.dialect.takes_effort() => Ok(()),
+        Some(_) => Err(ApiError::unsupported_parameter("reasoning_effort")),
+    }
+}
+
+/// Where the last message's content lies in the rendered text, before whatever closes it.
+fn final_message(messages: &Value, text: &str) -> Result<(usize, usize), ApiError> {
+    let content = messages
+        .as_array()
+        .and_then(|messages| messages.last())
+        .and_then(|message| message["content"].as_str());
+    let content = content.unwrap_or_default().trim();
+    let start = text.rfind(content).filter(|_| !content.is_empty());
+    start
+        .map(|start| (start, start + content.len()))
+        .ok_or_else(|| {
+            let message = "The final message cannot be continued: the chat template of this \
+                           model does not render its content as it is.";
+            ApiError::invalid("continue_final_message", "invalid_value", message)
+        })
+}
+
+/// What the answer must match: calls that are required, or a format.
+fn constraint(
+    state: &AppState,
+    chat: &ChatRequest,
+    thinking: Option<Thinking>,
+) -> Result<Option<Constraint>, ApiError> {
+    let is_forced = matches!(chat.tools.choice, ToolChoice::Required | ToolChoice::Named);
+    let tools = tool_schemas(state, &chat.tools.tools)?;
+    if is_forced {
+        let parallel = chat.tools.parallel && chat.tools.choice == ToolChoice::Required;
+        let syntax: ToolSyntax = state.dialect.syntax();
+        let tokenizer = &state.model.tokenizer;
+        let grammar = forced_calls(syntax, &tools, parallel, thinking, tokenizer)
+            .map_err(|reason| tool_error(&reason))?;
+        let compiled = state.grammars.compile(&grammar);
+        return compiled
+            .map(Some)
+            .map_err(|error| tool_error(&error.to_string()));
+    }
+    let Some(format) = &chat.format else {
+        return Ok(None);
+    };
+    let tokenizer = &state.model.tokenizer;
+    let compiled = state.grammars.check(&format.grammar).and_then(|()| {
+        let grammar = after_thoughts(format.grammar.clone(), thinking, tokenizer);
+        state
+            .grammars
+            .compile(&grammar.map_err(GrammarError::Invalid)?)
+    });
+    compiled
+        .map(Some)
+        .map_err(|error| format.error(&error.to_string()))
+}
+
+fn tool_error(reason: &str) -> ApiError {
+    let message = format!("Invalid 'tools': {reason}.");
+    ApiError::invalid("tools", "invalid_function_parameters", message)
+}
+
+/// Names and schemas of functions. A strict schema must be one that can be enforced; of another
+/// that cannot, only the form of an object is.
+fn tool_schemas(state: &AppState, tools: &[Tool]) -> Result<Vec<(String, Value)>, ApiError> {
+    let mut schemas = Vec::with_capacity(tools.len());
+    for (i, tool) in tools.iter().enumerate() {
+        let schema = tool.schema();
+        let grammar = Grammar::JsonSchema(schema.clone());
+        let schema = match state.grammars.compile(&grammar) {
+            Ok(_) => schema,
+            Err(error) if tool.strict => {
+                let param = format!("tools[{i}].function.parameters");
+                let message = format!("Invalid schema for function '{}': {error}.", tool.name);
+                let code = "invalid_function_parameters";
+                return Err(ApiError::invalid(&param, code, message));
+            }
+            Err(_) => serde_json::json!({"type": "object"}),
+        };
+        schemas.push((tool.name.clone(), schema));
+    }
+    Ok(schemas)
+}

@@ -1,0 +1,180 @@
+//! What a request demands of the form of its answer: `response_format`, and the extensions that
+//! name a grammar outright.
+
+use serde_json::{Map, Value};
+
+use super::fields::{empty_array, invalid_value};
+use super::{ApiError, Fields};
+use crate::grammar::Grammar;
+
+/// A grammar, and how to speak of it in errors.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Format {
+    pub grammar: Grammar,
+    /// The parameter it came from.
+    pub param: String,
+    /// The hosted wording: `Invalid schema for response_format 'name'`.
+    pub complaint: String,
+}
+
+impl Format {
+    fn new(param: &str, grammar: Grammar) -> Self {
+        Self {
+            grammar,
+            param: param.to_owned(),
+            complaint: format!("Invalid grammar in '{param}'"),
+        }
+    }
+
+    /// The error of a grammar that cannot be compiled.
+    pub fn error(&self, reason: &str) -> ApiError {
+        let code = match self.grammar {
+            Grammar::JsonSchema(_) => "invalid_json_schema",
+            _ => "invalid_grammar",
+        };
+        let message = format!("{}: {reason}.", self.complaint);
+        ApiError::invalid(&self.param, code, message)
+    }
+}
+
+/// Takes `response_format` and the extensions; at most one of them may be there.
+pub(super) fn take(body: &mut Fields) -> Result<Option<Format>, ApiError> {
+    let mut formats = Vec::new();
+    if let Some(format) = body.fields("response_format")? {
+        formats.extend(response_format(format)?);
+    }
+    if let Some(mut outputs) = body.fields("structured_outputs")? {
+        extensions(&mut outputs, &mut formats)?;
+        outputs.finish()?;
+    }
+    for name in ["regex", "grammar"] {
+        if let Some(text) = body.string(name)? {
+            formats.push(Format::new(name, text_grammar(name, text)));
+        }
+    }
+    match formats.len() {
+        0 | 1 => Ok(formats.pop()),
+        _ => {
+            let param = &formats[1].param;
+            let message = format!(
+                "'{}' and '{param}' cannot be combined: an answer has one form.",
+                formats[0].param
+            );
+            Err(ApiError::invalid(
+                param,
+                "invalid_parameter_combination",
+                message,
+            ))
+        }
+    }
+}
+
+/// The nested form of chat completions: `{"type", "json_schema": {"name", "schema", ...}}`.
+fn response_format(mut format: Fields) -> Result<Option<Format>, ApiError> {
+    const KINDS: [&str; 3] = ["text", "json_object", "json_schema"];
+    let kind = format.required_string("type")?;
+    let found = match kind.as_str() {
+        "text" => None,
+        "json_object" => Some(Format::new("response_format", Grammar::json_object())),
+        "json_schema" => {
+            let path = format.path("json_schema");
+            let nested = format.require("json_schema", "an object")?;
+            let nested = Fields::from_value(&path, nested)?;
+            Some(json_schema(nested, "response_format")?)
+        }
+        _ => return Err(invalid_value(&format.path("type"), &kind, &KINDS)),
+    };
+    format.finish()?;
+    Ok(found)
+}
+
+fn json_schema(mut fields: Fields, param: &str) -> Result<Format, ApiError> {
+    let name = fields.required_string("name")?;
+    check_name(&fields.path("name"), &name)?;
+    fields.string("description")?;
+    // Without it the schema is enforced all the same.
+    fields.bool("strict")?;
+    let schema = fields.object("schema")?.unwrap_or_default();
+    fields.finish()?;
+    Ok(Format {
+        grammar: Grammar::JsonSchema(Value::Object(schema)),
+        param: param.to_owned(),
+        complaint: format!("Invalid schema for response_format '{name}'"),
+    })
+}
+
+/// Names of schemas and functions.
+pub(super) fn check_name(path: &str, name: &str) -> Result<(), ApiError> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if (1..=64).contains(&name.len()) && name.chars().all(is_plain) {
+        return Ok(());
+    }
+    let message = format!(
+        "Invalid '{path}': string does not match pattern. Expected a string that matches the \
+         pattern '^[a-zA-Z0-9_-]{{1,64}}$'."
+    );
+    Err(ApiError::invalid(path, "invalid_value", message))
+}
+
+fn text_grammar(name: &str, text: String) -> Grammar {
+    match name {
+        "regex" => Grammar::Regex(text),
+        _ => Grammar::Lark(text),
+    }
+}
+
+/// `structured_outputs`, as other servers of open models have it.
+fn extensions(outputs: &mut Fields, formats: &mut Vec<Format>) -> Result<(), ApiError> {
+    if let Some(schema) = outputs.take("json") {
+        let param = outputs.path("json");
+        let schema = match schema {
+            Value::String(text) => serde_json::from_str::<Map<String, Value>>(&text)
+                .map(Value::Object)
+                .map_err(|error| {
+                    let message = format!("Invalid schema in '{param}': {error}.");
+                    ApiError::invalid(&param, "invalid_json_schema", message)
+                })?,
+            schema => schema,
+        };
+        formats.push(Format::new(&param, Grammar::JsonSchema(schema)));
+    }
+    for name in ["regex", "grammar"] {
+        if let Some(text) = outputs.string(name)? {
+            formats.push(Format::new(&outputs.path(name), text_grammar(name, text)));
+        }
+    }
+    if let Some(choices) = outputs.take("choice") {
+        let param = outputs.path("choice");
+        formats.push(Format::new(
+            &param,
+            Grammar::Choice(texts(&param, choices)?),
+        ));
+    }
+    if outputs.bool("json_object")? == Some(true) {
+        let param = outputs.path("json_object");
+        formats.push(Format::new(&param, Grammar::json_object()));
+    }
+    Ok(())
+}
+
+fn texts(path: &str, value: Value) -> Result<Vec<String>, ApiError> {
+    let Value::Array(items) = value else {
+        let found = super::fields::type_name(&value);
+        return Err(ApiError::wrong_type(path, "an array of strings", found));
+    };
+    if items.is_empty() {
+        return Err(empty_array(path));
+    }
+    let texts = items.into_iter().enumerate().map(|(i, item)| match item {
+        Value::String(text) => Ok(text),
+        other => {
+            let found = super::fields::type_name(&other);
+            Err(ApiError::wrong_type(
+                &format!("{path}[{i}]"),
+                "a string",
+                found,
+            ))
+        }
+    });
+    texts.collect()
+}
