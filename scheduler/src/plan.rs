@@ -102,13 +102,16 @@ impl Scheduler {
             let n_blocks = running.table.blocks.len() + self.store.pool.n_free();
             let n_room = n_blocks * self.store.block_size - running.n_computed;
             let n_tokens = n_wanted.min(n_room);
+            if n_tokens == n_wanted {
+                return self.plan(age, n_tokens, packing);
+            }
             let last = self.last_in_rank();
             let gives_way = |last: &Rank| {
                 let yields = last.tier() == Tier::Batch && rank.tier() == Tier::Regular;
                 *last > rank && (n_tokens == 0 || yields)
             };
             match last.filter(gives_way) {
-                Some(last) if n_tokens < n_wanted => self.preempt(last.age, packing),
+                Some(last) => self.preempt(last.age, packing),
                 _ if n_tokens > 0 => return self.plan(age, n_tokens, packing),
                 _ => return, // It keeps what it has and waits for others to end.
             }

@@ -1,0 +1,153 @@
+//! What a step's policy costs: `begin_step` and `end_step` without a model between them.
+//!
+//! The cost must grow with the rows of a batch, never with the queue behind them. So each figure
+//! stands beside the same machine's with a hundred times the queue, and the ratio is printed.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use scheduler::{
+    Batch, FlowId, Priority, Request, RequestId, Sampled, SampledToken, SamplingParams, Scheduler,
+    SchedulerConfig,
+};
+
+const N_FLOWS: u64 = 50;
+const N_PROMPT: usize = 40;
+const BLOCK_SIZE: usize = 16;
+
+/// Measures the scheduler.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Steps to measure for each figure
+    #[arg(long, default_value_t = 1_000)]
+    steps: usize,
+}
+
+/// One machine's load.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    n_running: usize,
+    n_waiting: usize,
+    /// Tokens that each sequence draws: few make sequences come and go in every step.
+    max_new_tokens: u32,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(
+        out,
+        "microseconds a step (begin_step + end_step), median and 99th percentile of {} steps",
+        args.steps
+    )?;
+    writeln!(
+        out,
+        "      load running   waiting    p50    p99   p50 a row   p50 vs. shortest queue"
+    )?;
+    for (name, max_new_tokens) in [("long", 100_000), ("come-and-go", 8)] {
+        for n_running in [1, 64, 256] {
+            let mut shortest = None;
+            for n_waiting in [100, 1_000, 10_000] {
+                let load = Load {
+                    n_running,
+                    n_waiting,
+                    max_new_tokens,
+                };
+                let (p50, p99) = measure(load, args.steps)?;
+                let ratio = p50 / *shortest.get_or_insert(p50);
+                writeln!(
+                    out,
+                    "{name:>11} {n_running:6} {n_waiting:9} {p50:6.1} {p99:6.1} {:11.3} {ratio:8.2}",
+                    p50 / n_running as f64
+                )?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Median and 99th percentile of the time of a step, in microseconds.
+fn measure(load: Load, n_steps: usize) -> Result<(f64, f64)> {
+    let n_longest = N_PROMPT + n_steps + 2_048;
+    let n_blocks = load.n_running * (n_longest.div_ceil(BLOCK_SIZE) + 1);
+    let mut scheduler = Scheduler::new(SchedulerConfig {
+        block_size: BLOCK_SIZE,
+        n_blocks,
+        max_batched_tokens: 512,
+        max_sequences: load.n_running,
+        max_model_len: n_longest,
+        prefix_cache: true,
+        fairness: true,
+        age_bound_steps: SchedulerConfig::AGE_BOUND_STEPS,
+    })?;
+    let mut next_id = 0;
+    let mut times = Vec::with_capacity(n_steps);
+    let n_warm_up = n_steps / 10 + 50;
+    for step in 0..n_warm_up + n_steps {
+        // The queue is as long in every step. Submitting is not part of what is measured.
+        while scheduler.stats().n_waiting + scheduler.stats().n_running
+            < load.n_waiting + load.n_running
+        {
+            scheduler.submit(request(next_id, load.max_new_tokens))?;
+            next_id += 1;
+        }
+        let started = Instant::now();
+        let batch = scheduler.begin_step();
+        let begun = started.elapsed();
+        let Some(batch) = batch else {
+            anyhow::bail!("there is work but no batch");
+        };
+        let sampled = results(&batch);
+        let started = Instant::now();
+        let events = scheduler.end_step(sampled);
+        let took = begun + started.elapsed();
+        drop(events);
+        if step >= n_warm_up {
+            times.push(took.as_secs_f64() * 1e6);
+        }
+    }
+    ensure!(
+        scheduler.stats().n_running <= load.n_running,
+        "too many run"
+    );
+    times.sort_by(f64::total_cmp);
+    Ok((times[times.len() / 2], times[times.len() * 99 / 100]))
+}
+
+/// What a model would answer.
+fn results(batch: &Batch) -> Vec<Sampled> {
+    let answer = |row: &scheduler::BatchRow| Sampled {
+        sequence: row.sequence,
+        token: row.sample.as_ref().map(|_| SampledToken {
+            token: row.start % 1_000,
+            logprobs: None,
+        }),
+        scored: Vec::new(),
+        failed: None,
+    };
+    batch.rows.iter().map(answer).collect()
+}
+
+fn request(id: u64, max_new_tokens: u32) -> Request {
+    let token = |i: usize| {
+        (id as u32)
+            .wrapping_mul(2_654_435_761)
+            .wrapping_add(i as u32)
+            % 50_000
+    };
+    Request {
+        id: RequestId(id),
+        prompt: (0..N_PROMPT).map(token).collect(),
+        n: 1,
+        max_new_tokens,
+        min_new_tokens: 0,
+        stop_tokens: [].into(),
+        adapter: None,
+        kv_root: 0,
+        sampling: Arc::new(SamplingParams::default()),
+        prompt_logprobs: None,
+        flow: FlowId(id % N_FLOWS),
+        priority: Priority::Normal,
+    }
+}
