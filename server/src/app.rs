@@ -139,7 +139,7 @@ impl AppState {
         if self.model.names.iter().any(|served| served == name) {
             Ok(())
         } else {
-            Err(ApiError::model_not_found(name))
+            Err(ApiError::model_not_found(name, &self.model.names))
         }
     }
 }

@@ -1,22 +1,52 @@
 //! The command line, as it was typed. Names are vLLM's where it has the flag.
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+
+use clap::error::ErrorKind;
+use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum};
 
 /// Serves fine-tuned open models behind the OpenAI API.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "understudy", version, about, propagate_version = true)]
 pub struct Args {
     #[command(subcommand)]
-    pub command: Option<Command>,
+    command: Command,
 }
 
+/// Flags that are not those of a command.
+const OWN_FLAGS: [&str; 4] = ["-h", "--help", "-V", "--version"];
+
 impl Args {
-    /// What to do. No arguments at all serve the demo model.
-    pub fn into_command(self) -> Command {
-        self.command.unwrap_or_else(|| {
-            let serve = Self::parse_from(["understudy", "serve"]);
-            serve.command.expect("a subcommand was given")
-        })
+    /// What a command line asks for; it begins with the program's name. Without a command it is
+    /// `serve`, of the demo model if there are no flags either.
+    pub fn command_of<T: Into<OsString>>(
+        line: impl IntoIterator<Item = T>,
+    ) -> Result<Command, clap::Error> {
+        let mut line = line.into_iter().map(Into::into);
+        let program = line.next().unwrap_or_else(|| "understudy".into());
+        let mut words: Vec<OsString> = line.collect();
+        let first = words
+            .first()
+            .map(|word| word.to_string_lossy().into_owned());
+        let is_command = first
+            .as_deref()
+            .is_some_and(|word| !word.starts_with('-') || OWN_FLAGS.contains(&word));
+        if !is_command {
+            words.insert(0, "serve".into());
+        }
+        let parsed = Self::try_parse_from([program].into_iter().chain(words));
+        match parsed {
+            Ok(args) => Ok(args.command),
+            Err(error) if error.kind() == ErrorKind::InvalidSubcommand => {
+                let word = first.unwrap_or_default();
+                let message = format!(
+                    "there is no command '{word}'; to serve a model of that name: \
+                     understudy serve {word}"
+                );
+                Err(Self::command().error(ErrorKind::InvalidSubcommand, message))
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -68,6 +98,10 @@ pub struct ServeArgs {
     /// Most tokens computed in one step. Smaller: steadier streams; larger: faster prompts.
     #[arg(long, value_name = "TOKENS", default_value_t = 512)]
     pub max_num_batched_tokens: usize,
+    /// How many times as long a step may become by prompts, while other requests stream.
+    /// Smaller: steadier streams; larger: faster prompts; 0: no limit but the tokens of a step.
+    #[arg(long, value_name = "FACTOR", default_value_t = 2.5)]
+    pub stream_stretch: f64,
     /// Tokens in one block of the KV cache.
     #[arg(long, value_name = "TOKENS", default_value_t = 16)]
     pub block_size: usize,
@@ -136,4 +170,33 @@ pub enum Dtype {
 pub enum LogFormat {
     Text,
     Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Command, clap::Error> {
+        Args::command_of([&["understudy"], words].concat())
+    }
+
+    #[test]
+    fn flags_without_a_command_are_those_of_serve() {
+        for (words, port) in [(&[][..], 8000), (&["--port", "9000"], 9000)] {
+            match parse(words) {
+                Ok(Command::Serve(args)) => assert_eq!(args.port, port),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(matches!(parse(&["fetch"]), Ok(Command::Fetch(_))));
+        let version = parse(&["--version"]).unwrap_err();
+        assert_eq!(version.kind(), ErrorKind::DisplayVersion);
+        assert_eq!(parse(&["-h"]).unwrap_err().kind(), ErrorKind::DisplayHelp);
+    }
+
+    #[test]
+    fn a_model_without_a_command_is_told_the_command() {
+        let error = parse(&["./model", "--port", "1"]).unwrap_err().to_string();
+        assert!(error.contains("understudy serve ./model"), "{error}");
+    }
 }

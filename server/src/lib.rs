@@ -1,5 +1,5 @@
 //! The binary's library: HTTP, OpenAI wire types, text, the engine thread, and where models
-//! come from. The only room that knows JSON, clocks and sockets.
+//! come from. The only room that knows the API's JSON, clocks and sockets.
 
 mod admission;
 pub mod answer;

@@ -1,6 +1,5 @@
 //! From a model's name to everything that serves it.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use kernels::{CpuOptions, Device};
@@ -24,7 +23,7 @@ pub enum StartError {
     Load(#[from] LoadError),
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    #[error("chat template: {0}")]
+    #[error(transparent)]
     Template(#[from] TemplateError),
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -59,7 +58,7 @@ pub fn load(settings: &Settings, source: &ModelSource) -> Result<Loaded, StartEr
     let tokenizer = Tokenizer::load(&checkpoint)?;
     let template = ChatTemplate::load(&checkpoint)?;
     if let Some(template) = &template {
-        try_template(&checkpoint, template)?;
+        try_template(template)?;
     }
     let config = checkpoint.config().clone();
     let device = Device::cpu(CpuOptions {
@@ -122,32 +121,18 @@ pub fn load(settings: &Settings, source: &ModelSource) -> Result<Loaded, StartEr
 
 /// Renders the simplest conversation there is. A template that cannot do that would fail every
 /// request, and it is better to know now.
-fn try_template(checkpoint: &Checkpoint, template: &ChatTemplate) -> Result<(), TemplateError> {
+fn try_template(template: &ChatTemplate) -> Result<(), TemplateError> {
     let messages = serde_json::json!([{"role": "user", "content": "Hello."}]);
     let rendered = template.render(&messages, None, true, &serde_json::Map::new());
     match rendered {
         Ok(_) => Ok(()),
         Err(TemplateError::Raised(message)) => Err(TemplateError::Failed {
-            file: template_file(checkpoint).display().to_string(),
-            message: format!("it refuses a conversation of one user message: {message}"),
+            file: template.file().to_owned(),
+            message: format!(
+                "the chat template refuses a conversation of one user message: {message}"
+            ),
         }),
         Err(failed) => Err(failed),
-    }
-}
-
-/// Where a checkpoint's template is from.
-fn template_file(checkpoint: &Checkpoint) -> PathBuf {
-    match (checkpoint.dir(), checkpoint.gguf()) {
-        (Some(dir), _) => {
-            let own = dir.join("chat_template.jinja");
-            if own.exists() {
-                own
-            } else {
-                dir.join("tokenizer_config.json")
-            }
-        }
-        (None, Some(gguf)) => gguf.path().to_path_buf(),
-        (None, None) => PathBuf::new(),
     }
 }
 
@@ -171,4 +156,27 @@ fn fingerprint(identity: &[u8; 32]) -> String {
         .map(|byte| format!("{byte:02x}"))
         .collect();
     format!("fp_{hex}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn a_template_that_refuses_everybody_is_named_once() {
+        let text = "{{ raise_exception('no') }}";
+        let template = ChatTemplate::from_text(
+            "dir/t.jinja",
+            text,
+            &serde_json::Map::new(),
+            SystemTime::now,
+        );
+        let error = try_template(&template.unwrap()).unwrap_err();
+        // As `main` prints it: the error and all that caused it.
+        let printed = format!("{:#}", anyhow::Error::from(StartError::from(error)));
+        assert_eq!(printed.matches("dir/t.jinja").count(), 1, "{printed}");
+        assert_eq!(printed.matches(": no").count(), 1, "{printed}");
+    }
 }

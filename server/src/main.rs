@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use axum::Router;
-use clap::Parser;
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 use understudy::app::{AppState, router};
@@ -17,6 +16,7 @@ use understudy::engine::Engine;
 use understudy::load::{Loaded, load};
 use understudy::metrics::{Metrics, Served};
 use understudy::settings::Settings;
+use understudy::source::{ModelSource, SourceError, SourceSettings};
 use understudy::startup::Front;
 use understudy::{shutdown, source};
 
@@ -24,7 +24,9 @@ use understudy::{shutdown, source};
 const HTTP_THREADS: usize = 2;
 
 fn main() -> ExitCode {
-    match run(Args::parse().into_command()) {
+    // What clap has to say, help as well, it prints itself.
+    let command = Args::command_of(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // If standard error is closed, the exit code still tells.
@@ -38,7 +40,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Fetch(args) => {
             init_log(LogFormat::Text);
-            let source = source::resolve(args.model.as_deref())?;
+            let source = find(args.model.as_deref())?;
             writeln!(io::stdout(), "{}", source.path.display())?;
             Ok(())
         }
@@ -62,10 +64,25 @@ fn init_log(format: LogFormat) {
     }
 }
 
+/// The model on this machine's disk, downloaded first if need be.
+fn find(model: Option<&str>) -> Result<ModelSource, SourceError> {
+    match source::resolve_local(model)? {
+        Some(source) => Ok(source),
+        None => source::resolve(model, &SourceSettings::from_env()?),
+    }
+}
+
 fn serve(settings: Settings) -> anyhow::Result<()> {
-    // Taken before the model is loaded: a port in use should be known at once.
+    // A path that does not exist should be known at once, before others hear of the server.
+    source::resolve_local(settings.model.as_deref())?;
+    // Taken before the model is loaded, for the same reason.
     let listener = std::net::TcpListener::bind((settings.host.as_str(), settings.port))
-        .with_context(|| format!("cannot listen on {}:{}", settings.host, settings.port))?;
+        .with_context(|| {
+            format!(
+                "cannot listen on {}:{} (choose another port with --port)",
+                settings.host, settings.port
+            )
+        })?;
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(HTTP_THREADS)
@@ -86,7 +103,7 @@ async fn serve_on(listener: std::net::TcpListener, settings: Settings) -> anyhow
     let loading = tokio::task::spawn_blocking({
         let settings = Arc::clone(&settings);
         move || -> anyhow::Result<Loaded> {
-            let source = source::resolve(settings.model.as_deref())?;
+            let source = find(settings.model.as_deref())?;
             Ok(load(&settings, &source)?)
         }
     });
@@ -129,7 +146,7 @@ fn assemble(
     let engine = Engine::start(
         scheduler,
         Box::new(runner),
-        settings.queue,
+        settings.engine,
         metrics.clone(),
     )?;
     let banner = Banner {

@@ -7,15 +7,23 @@ use kernels::{KvType, Numerics, WeightType};
 use crate::app::AppOptions;
 use crate::args::{Dtype, ServeArgs};
 use crate::auth::ApiKeys;
-use crate::engine::QueueLimits;
+use crate::engine::{EngineOptions, QueueLimits};
 
 /// An argument that makes no sense.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SettingsError {
     #[error("--{flag} must be at least 1")]
     Zero { flag: &'static str },
+    #[error("--stream-stretch is {factor}; it must be 0 (no limit) or above 1")]
+    Stretch { factor: f64 },
     #[error("--{flag} must not be empty")]
     Empty { flag: &'static str },
+    /// `--served-model-name` takes every word that follows it.
+    #[error(
+        "--served-model-name takes all words up to the next flag, `{last}` as well, so no MODEL \
+         is left; put MODEL first, or write `--` before it"
+    )]
+    ModelAmongNames { last: String },
     #[error("--{flag} is {value}, but at most {max} is possible")]
     TooLarge {
         flag: &'static str,
@@ -53,7 +61,7 @@ pub struct Settings {
     pub kv_memory_bytes: Option<u64>,
     pub prefix_cache: bool,
     pub fairness: bool,
-    pub queue: QueueLimits,
+    pub engine: EngineOptions,
     pub n_threads: Option<usize>,
     pub precision: Precision,
     pub shutdown_timeout: Duration,
@@ -70,6 +78,7 @@ impl Settings {
                 return Err(SettingsError::Empty { flag });
             }
         }
+        check_names(&args)?;
         Ok(Self {
             model: args.model,
             host: args.host,
@@ -90,10 +99,13 @@ impl Settings {
             kv_memory_bytes: args.kv_cache_memory,
             prefix_cache: !args.no_enable_prefix_caching,
             fairness: !args.no_fairness,
-            queue: QueueLimits {
-                max_requests: args.max_queued_requests,
-                max_tokens: args.max_queued_tokens,
-                timeout: seconds(args.queue_timeout),
+            engine: EngineOptions {
+                queue: QueueLimits {
+                    max_requests: args.max_queued_requests,
+                    max_tokens: args.max_queued_tokens,
+                    timeout: seconds(args.queue_timeout),
+                },
+                stretch: stretch(args.stream_stretch)?,
             },
             n_threads: args.threads,
             precision: Precision::of(args.dtype),
@@ -105,6 +117,17 @@ impl Settings {
 /// A time; 0 is none.
 fn seconds(n: u64) -> Option<Duration> {
     (n > 0).then(|| Duration::from_secs(n))
+}
+
+/// How much longer a step may be; 0 is no limit.
+fn stretch(factor: f64) -> Result<Option<f64>, SettingsError> {
+    if factor == 0.0 {
+        Ok(None)
+    } else if factor > 1.0 && factor.is_finite() {
+        Ok(Some(factor))
+    } else {
+        Err(SettingsError::Stretch { factor })
+    }
 }
 
 impl Precision {
@@ -122,8 +145,26 @@ impl Precision {
     }
 }
 
+/// A name that looks like a model was meant to be one.
+fn check_names(args: &ServeArgs) -> Result<(), SettingsError> {
+    match args.served_model_name.last() {
+        Some(last)
+            if args.model.is_none()
+                && (last.starts_with("hf:") || std::path::Path::new(last).exists()) =>
+        {
+            Err(SettingsError::ModelAmongNames { last: last.clone() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Most that each size can be. Beyond it are typing errors; below it, memory decides.
+const MAX_BLOCK_SIZE: usize = 1024;
+const MAX_SEQUENCES: usize = 1 << 16;
+const MAX_BATCHED_TOKENS: usize = 1 << 20;
+const MAX_THREADS: usize = 1024;
+
 fn check_sizes(args: &ServeArgs) -> Result<(), SettingsError> {
-    const MAX_BLOCK_SIZE: usize = 1024;
     let sizes = [
         ("max-model-len", args.max_model_len),
         ("max-num-seqs", Some(args.max_num_seqs)),
@@ -136,12 +177,18 @@ fn check_sizes(args: &ServeArgs) -> Result<(), SettingsError> {
     if let Some((flag, _)) = sizes.iter().find(|(_, size)| *size == Some(0)) {
         return Err(SettingsError::Zero { flag });
     }
-    if args.block_size > MAX_BLOCK_SIZE {
-        return Err(SettingsError::TooLarge {
-            flag: "block-size",
-            value: args.block_size,
-            max: MAX_BLOCK_SIZE,
-        });
+    let bounds = [
+        ("block-size", args.block_size, MAX_BLOCK_SIZE),
+        ("max-num-seqs", args.max_num_seqs, MAX_SEQUENCES),
+        (
+            "max-num-batched-tokens",
+            args.max_num_batched_tokens,
+            MAX_BATCHED_TOKENS,
+        ),
+        ("threads", args.threads.unwrap_or(1), MAX_THREADS),
+    ];
+    if let Some(&(flag, value, max)) = bounds.iter().find(|(_, value, max)| value > max) {
+        return Err(SettingsError::TooLarge { flag, value, max });
     }
     if args.max_num_batched_tokens < args.max_num_seqs {
         return Err(SettingsError::TooFewTokens {
@@ -188,14 +235,12 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
     use crate::args::{Args, Command};
 
     fn resolve(arguments: &[&str]) -> Result<Settings, SettingsError> {
-        let args = Args::parse_from([&["understudy", "serve"], arguments].concat());
-        match args.into_command() {
+        let command = Args::command_of([&["understudy", "serve"], arguments].concat());
+        match command.unwrap() {
             Command::Serve(args) => Settings::resolve(*args),
             Command::Fetch(_) => unreachable!("serve was given"),
         }
@@ -229,6 +274,41 @@ mod tests {
         assert_eq!(settings.precision.kv_type, KvType::F32);
         assert_eq!(settings.kv_memory_bytes, Some(1 << 30));
         assert!(settings.prefix_cache);
+    }
+
+    #[test]
+    fn a_model_among_the_names_is_noticed() {
+        let here = env!("CARGO_MANIFEST_DIR");
+        for words in [
+            ["--served-model-name", "a", here],
+            ["--served-model-name", "a", "hf:org/name"],
+        ] {
+            let error = resolve(&words).unwrap_err().to_string();
+            assert!(
+                error.contains(words[2]) && error.contains("MODEL first"),
+                "{error}"
+            );
+        }
+        let parted = resolve(&["--served-model-name", "a", "--", here]).unwrap();
+        assert_eq!(parted.model.as_deref(), Some(here));
+        assert_eq!(parted.names, ["a"]);
+        assert_eq!(resolve(&["--served-model-name", "a"]).unwrap().names, ["a"]);
+    }
+
+    #[test]
+    fn absurd_sizes_are_refused_by_flag() {
+        for flag in [
+            "max-num-seqs",
+            "max-num-batched-tokens",
+            "threads",
+            "block-size",
+        ] {
+            let error = resolve(&[&format!("--{flag}"), "99999999999"]).unwrap_err();
+            assert!(
+                matches!(&error, SettingsError::TooLarge { flag: found, .. } if *found == flag),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -16,6 +16,16 @@ test("chat", async () => {
   assert.ok(reply._request_id);
 });
 
+test("an answer is taken back as it came", async () => {
+  const first = await client.chat.completions.create({ model, messages, temperature: 0 });
+  const stream = client.chat.completions.stream({ model, messages, temperature: 0 });
+  const folded = await stream.finalChatCompletion();
+  for (const { message } of [first.choices[0], folded.choices[0]]) {
+    const again = await client.chat.completions.create({ model, messages: [...messages, message, ...messages], max_tokens: 4 });
+    assert.ok(again.usage.prompt_tokens > first.usage.total_tokens);
+  }
+});
+
 test("streaming helper folds n choices", async () => {
   const stream = client.chat.completions.stream({ model, messages, n: 3, seed: 4, temperature: 0.9, max_tokens: 20 });
   const final = await stream.finalChatCompletion();

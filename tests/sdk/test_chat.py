@@ -20,6 +20,21 @@ def test_greedy_answer_and_usage(client):
     assert reply._request_id
 
 
+def test_an_answer_is_taken_back_as_it_came(client):
+    first = client.chat.completions.create(model=MODEL, messages=ASK, temperature=0).choices[0].message
+    whole = {
+        **first.model_dump(),
+        "function_call": None, "audio": None, "tool_calls": None, "annotations": [],
+    }
+    texts = set()
+    for message in [{"role": "assistant", "content": ANSWER}, first, first.model_dump(), whole]:
+        again = client.chat.completions.create(
+            model=MODEL, messages=[*ASK, message, *ASK], temperature=0, max_tokens=8
+        )
+        texts.add((again.choices[0].message.content, again.usage.prompt_tokens))
+    assert len(texts) == 1
+
+
 def test_stream_folds_to_the_same_text(client):
     stream = client.chat.completions.create(
         model=MODEL, messages=ASK, temperature=0, stream=True, stream_options={"include_usage": True}

@@ -109,7 +109,7 @@ impl<'a> Fields<'a> {
                     .as_u64()
                     .or(whole.map(|x| x as u64))
                     .and_then(|n| usize::try_from(n).ok())
-                    .ok_or_else(|| self.ill_typed(name, "a number of things", value))
+                    .ok_or_else(|| self.ill_typed(name, "a whole number", value))
             })
             .transpose()
     }

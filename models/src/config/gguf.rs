@@ -190,7 +190,7 @@ impl<'a> Keys<'a> {
                 value
                     .as_u64()
                     .and_then(|n| usize::try_from(n).ok())
-                    .ok_or_else(|| self.ill_typed(key, "a number of things", value))
+                    .ok_or_else(|| self.ill_typed(key, "a whole number", value))
             })
             .transpose()
     }

@@ -180,7 +180,16 @@ fn template_kwargs(
         kwargs.insert("enable_thinking".to_owned(), json!(effort != "none"));
         kwargs.insert("thinking".to_owned(), json!(effort != "none"));
     }
-    kwargs.extend(body.object("chat_template_kwargs")?.unwrap_or_default());
+    let given = body.object("chat_template_kwargs")?.unwrap_or_default();
+    // The parameters of these names have been checked; these would not be.
+    for name in ["messages", "tools", "add_generation_prompt"] {
+        if given.contains_key(name) {
+            let path = format!("chat_template_kwargs.{name}");
+            let message = format!("'{path}' is not allowed: it is a parameter of its own.");
+            return Err(ApiError::invalid(&path, "invalid_value", message));
+        }
+    }
+    kwargs.extend(given);
     Ok(kwargs)
 }
 

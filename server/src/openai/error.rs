@@ -90,10 +90,14 @@ impl ApiError {
         Self::invalid(param, "unsupported_value", message)
     }
 
-    /// A model that is not served here.
-    pub fn model_not_found(model: &str) -> Self {
-        let message =
-            format!("The model `{model}` does not exist or you do not have access to it.");
+    /// A model that is not served here. The hosted API's sentence, and what would be right.
+    pub fn model_not_found(model: &str, served: &[String]) -> Self {
+        let served: Vec<String> = served.iter().map(|name| format!("`{name}`")).collect();
+        let message = format!(
+            "The model `{model}` does not exist or you do not have access to it. This server \
+             serves: {}.",
+            served.join(", ")
+        );
         Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, message).with_code("model_not_found")
     }
 

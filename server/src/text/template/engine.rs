@@ -66,6 +66,10 @@ impl Compiled {
         Ok(compiled)
     }
 
+    pub(super) fn file(&self) -> &str {
+        &self.file
+    }
+
     /// The text of the template.
     pub(super) fn source(&self) -> String {
         let template = self.environment.get_template(&self.file);
