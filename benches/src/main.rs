@@ -1,1 +1,74 @@
-fn main() {}
+//! Benchmarks of the running product, for anybody to run again:
+//! `cargo run --release -p benches -- <name>`. Each starts the release binary itself.
+
+mod fairness;
+mod http;
+mod interference;
+mod invariance;
+mod overload;
+mod prefix;
+mod report;
+mod scheduler;
+mod server;
+mod traffic;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use report::Report;
+use server::Product;
+
+#[derive(Debug, Parser)]
+#[command(about, version)]
+struct Args {
+    #[command(subcommand)]
+    benchmark: Benchmark,
+    /// What to serve, as the server's own argument; without it, the demo model.
+    #[arg(long, global = true)]
+    model: Option<String>,
+    /// Write <benchmark>.json to this directory, for example benches/results.
+    #[arg(long, global = true, value_name = "DIR")]
+    results: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Benchmark {
+    /// A long prompt arrives while streams run: do they stutter?
+    Interference(interference::Options),
+    /// One tenant sends 50 requests, another two: how long does the second wait?
+    Fairness(fairness::Options),
+    /// Requests that share a long system prompt: cold and warm.
+    Prefix(prefix::Options),
+    /// Ten times more requests than can be served.
+    Overload(overload::Options),
+    /// The same requests alone, together, cold, warm and preempted: the same bytes?
+    Invariance(invariance::Options),
+    /// What a step's policy costs, without a model.
+    Scheduler(scheduler::Args),
+}
+
+fn main() -> Result<ExitCode> {
+    let args = Args::parse();
+    if let Benchmark::Scheduler(args) = &args.benchmark {
+        scheduler::run(args)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let product = Product::new(args.model)?;
+    let report: Report = match &args.benchmark {
+        Benchmark::Interference(options) => interference::run(&product, options)?,
+        Benchmark::Fairness(options) => fairness::run(&product, options)?,
+        Benchmark::Prefix(options) => prefix::run(&product, options)?,
+        Benchmark::Overload(options) => overload::run(&product, options)?,
+        Benchmark::Invariance(options) => invariance::run(&product, options)?,
+        Benchmark::Scheduler(_) => unreachable!("it needs no server and has run"),
+    };
+    report.publish(args.results.as_deref())?;
+    Ok(if report.is_met() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
