@@ -22,7 +22,12 @@ impl Dialect {
             syntax: chosen.or(own).unwrap_or(ToolSyntax::Hermes),
             must_be_taught: own.is_none(),
             thinks: mentions(&["</think>"]),
-            takes_effort: mentions(&["reasoning_effort", "enable_thinking", "thinking"]),
+            takes_effort: mentions(&[
+                "reasoning_effort",
+                "enable_thinking",
+                "thinking is defined",
+                "if thinking",
+            ]),
         }
     }
 

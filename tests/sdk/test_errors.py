@@ -37,8 +37,10 @@ def test_unknown_model_is_not_found(client):
         ({"messages": [{"role": "wizard", "content": "x"}]}, "messages[0].role"),
         ({"extra_body": {"no_such_thing": 1}}, "no_such_thing"),
         ({"extra_body": {"min_p": 2}}, "min_p"),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
+        ({"tools": [{"type": "code_interpreter"}]}, "tools[0].type"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"response_format": {"type": "json_schema"}}, "response_format"),
         ({"modalities": ["text", "audio"]}, "modalities"),
     ],
 )

@@ -40,6 +40,8 @@ pub struct GrammarCompiler {
     /// Built when the first grammar comes.
     factory: OnceLock<Option<ParserFactory>>,
     kept: Mutex<VecDeque<(String, Constraint)>>,
+    /// One at a time: whoever sends costly grammars takes one core at most from the engine.
+    compiling: Mutex<()>,
 }
 
 impl fmt::Debug for GrammarCompiler {
@@ -55,6 +57,7 @@ impl GrammarCompiler {
             eos_tokens,
             factory: OnceLock::new(),
             kept: Mutex::default(),
+            compiling: Mutex::default(),
         }
     }
 
@@ -63,6 +66,14 @@ impl GrammarCompiler {
     pub fn compile(&self, grammar: &Grammar) -> Result<Constraint, GrammarError> {
         limits::check(grammar).map_err(GrammarError::Invalid)?;
         let key = format!("{grammar:?}");
+        if let Some(kept) = self.kept(&key) {
+            return Ok(kept);
+        }
+        let _turn = self
+            .compiling
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // Somebody may have sent the same in the meantime.
         if let Some(kept) = self.kept(&key) {
             return Ok(kept);
         }

@@ -191,7 +191,7 @@ fn constraint(
     thinking: Option<Thinking>,
 ) -> Result<Option<Constraint>, ApiError> {
     let is_forced = matches!(chat.tools.choice, ToolChoice::Required | ToolChoice::Named);
-    let tools = tool_schemas(state, &chat.tools.tools)?;
+    let tools = tool_schemas(state, &chat.tools.tools, is_forced)?;
     if is_forced {
         let parallel = chat.tools.parallel && chat.tools.choice == ToolChoice::Required;
         let syntax: ToolSyntax = state.dialect.syntax();
@@ -223,11 +223,18 @@ fn tool_error(reason: &str) -> ApiError {
     ApiError::invalid("tools", "invalid_function_parameters", message)
 }
 
-/// Names and schemas of functions. A strict schema must be one that can be enforced; of another
-/// that cannot, only the form of an object is.
-fn tool_schemas(state: &AppState, tools: &[Tool]) -> Result<Vec<(String, Value)>, ApiError> {
+/// Names and schemas of functions that are strict or forced. A strict schema must be one that can
+/// be enforced; of another that cannot, only the form of an object is.
+fn tool_schemas(
+    state: &AppState,
+    tools: &[Tool],
+    is_forced: bool,
+) -> Result<Vec<(String, Value)>, ApiError> {
     let mut schemas = Vec::with_capacity(tools.len());
     for (i, tool) in tools.iter().enumerate() {
+        if !is_forced && !tool.strict {
+            continue;
+        }
         let schema = tool.schema();
         let grammar = Grammar::JsonSchema(schema.clone());
         let schema = match state.grammars.compile(&grammar) {

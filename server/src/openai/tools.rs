@@ -78,6 +78,7 @@ impl Tools {
 pub(super) fn take(body: &mut Fields) -> Result<Tools, ApiError> {
     let tools = match body.take("tools") {
         None => Vec::new(),
+        Some(Value::Array(items)) if items.is_empty() => return Err(empty_array("tools")),
         Some(Value::Array(items)) => read_tools(items)?,
         Some(other) => return Err(body.wrong_type("tools", "an array of objects", &other)),
     };
