@@ -6,6 +6,6 @@ mod attention;
 mod linear;
 mod rows;
 
-pub use attention::{AttentionShape, attention};
+pub use attention::{AttentionShape, Scoring, attention};
 pub use linear::{linear, linear_native};
-pub use rows::{rms_norm, rope, silu_mul};
+pub use rows::{activate, gate, norm, rope};

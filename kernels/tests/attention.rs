@@ -7,7 +7,7 @@ use kernels::{
     AttentionRow, Buffer, Device, KvCache, KvShape, KvType, PagedAttention, RopeAngles, RopeStyle,
     RopeWriteKv, reference,
 };
-use reference::AttentionShape;
+use reference::{AttentionShape, Scoring};
 
 #[derive(Clone, Copy, Debug)]
 struct Case {
@@ -18,6 +18,11 @@ struct Case {
     rotary_dim: usize,
     style: RopeStyle,
     kv: KvType,
+    window: Option<usize>,
+    softcap: Option<f32>,
+    /// Slopes and sinks for the heads.
+    alibi: bool,
+    sinks: bool,
 }
 
 const CASE: Case = Case {
@@ -28,6 +33,10 @@ const CASE: Case = Case {
     rotary_dim: 64,
     style: RopeStyle::Half,
     kv: KvType::F32,
+    window: None,
+    softcap: None,
+    alibi: false,
+    sinks: false,
 };
 
 /// The tokens of one sequence: queries, keys, values, angles.
@@ -141,6 +150,8 @@ impl Case {
             layer: 1,
         });
         let mut out = Buffer::zeros(device, q.len());
+        let scoring = self.scoring();
+        let per_head = |values: Option<Vec<f32>>| values.map(|v| Buffer::from_slice(device, &v));
         device.paged_attention_into(PagedAttention {
             q: &q,
             kv,
@@ -148,9 +159,23 @@ impl Case {
             rows: &rows,
             n_heads: self.n_heads,
             scale: 0.3,
+            window: self.window,
+            softcap: self.softcap,
+            alibi_slopes: per_head(scoring.alibi_slopes).as_ref(),
+            sinks: per_head(scoring.sinks).as_ref(),
             out: &mut out,
         });
         out.read(0..out.len()).into_owned()
+    }
+
+    fn scoring(&self) -> Scoring {
+        let per_head = |f: fn(f32) -> f32| (0..self.n_heads).map(|i| f(i as f32)).collect();
+        Scoring {
+            window: self.window,
+            softcap: self.softcap,
+            alibi_slopes: self.alibi.then(|| per_head(|head| 0.5 / (1.0 + head))),
+            sinks: self.sinks.then(|| per_head(|head| 3.0 - head)),
+        }
     }
 
     fn reference(&self, s: &Sequence) -> Vec<f64> {
@@ -180,7 +205,7 @@ impl Case {
             head_dim: self.head_dim,
             scale: 0.3,
         };
-        reference::attention(&q, &k, &v, shape)
+        reference::attention(&q, &k, &v, shape, &self.scoring())
     }
 }
 
@@ -209,6 +234,11 @@ fn ragged_attention_matches_the_reference_at_any_shape() {
         rotary_dim: 32,
         ..CASE
     });
+    for window in [1, 3, 8, 16, 17, 40, 75, 1000] {
+        let window = Some(window);
+        cases.push(Case { window, ..CASE });
+    }
+    cases.extend(parameters());
     let plain = cases.clone();
     cases.extend(plain.iter().map(|&case| Case {
         kv: KvType::Bf16,
@@ -235,15 +265,50 @@ fn ragged_attention_matches_the_reference_at_any_shape() {
     }
 }
 
+/// Each parameter of the scores, and all at once.
+fn parameters() -> Vec<Case> {
+    let softcap = Some(2.5);
+    let all = Case {
+        window: Some(11),
+        softcap,
+        alibi: true,
+        sinks: true,
+        ..CASE
+    };
+    vec![
+        Case { softcap, ..CASE },
+        Case {
+            alibi: true,
+            ..CASE
+        },
+        Case {
+            sinks: true,
+            ..CASE
+        },
+        all,
+    ]
+}
+
 #[test]
 fn chunks_and_company_do_not_change_bits() {
+    let mut shapes = vec![];
+    for base in std::iter::once(CASE).chain(parameters()) {
+        for window in [base.window, Some(5), Some(30)] {
+            shapes.push(Case { window, ..base });
+        }
+    }
     for kv in [KvType::F32, KvType::Bf16] {
-        for (n_heads, block_size) in [(6, 16), (2, 5), (16, 32)] {
+        for (i, (n_heads, block_size)) in [(6, 16), (2, 5), (16, 32)]
+            .into_iter()
+            .cycle()
+            .take(shapes.len())
+            .enumerate()
+        {
             let case = Case {
                 n_heads,
                 block_size,
                 kv,
-                ..CASE
+                ..shapes[i]
             };
             let all = case.sequences(&[70, 33, 9]);
             let whole = [vec![[0, 0, 70], [1, 0, 33], [2, 0, 9]]];

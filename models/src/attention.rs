@@ -42,7 +42,7 @@ pub(crate) struct Attention {
 /// How queries, keys and values come out of the normed input.
 #[derive(Debug)]
 enum Projections {
-    Direct([Projection; 3]),
+    Direct(Box<[Projection; 3]>),
     Latent(Box<LatentProjections>),
 }
 
@@ -68,7 +68,7 @@ impl Attention {
         };
         let (projections, output_in) = match attention.latent {
             None => (
-                Projections::Direct(load_qkv(weights, config, prefix)?),
+                Projections::Direct(Box::new(load_qkv(weights, config, prefix)?)),
                 q_width,
             ),
             Some(latent) => (
@@ -143,11 +143,11 @@ impl Attention {
     /// From `normed` to `q`, `k` and `v`, normed and limited.
     fn project(&self, device: &Device, n_rows: usize, a: &mut Activations) {
         match &self.projections {
-            Projections::Direct([q, k, v]) => device.linear_into(
-                &a.normed,
-                n_rows,
-                &mut [q.call(&mut a.q), k.call(&mut a.k), v.call(&mut a.v)],
-            ),
+            Projections::Direct(projections) => {
+                let [q, k, v] = &**projections;
+                let calls = &mut [q.call(&mut a.q), k.call(&mut a.k), v.call(&mut a.v)];
+                device.linear_into(&a.normed, n_rows, calls);
+            }
             Projections::Latent(latent) => latent.forward(device, n_rows, a),
         }
         let (q_width, kv_width) = (

@@ -40,7 +40,7 @@ struct Layer {
 
 #[derive(Debug)]
 enum FeedForward {
-    Mlp(Mlp),
+    Mlp(Box<Mlp>),
     Experts(Box<Experts>),
 }
 
@@ -274,7 +274,8 @@ impl FeedForward {
             return Ok(Self::Experts(Box::new(experts)));
         }
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        Mlp::load(weights, &config.mlp, hidden, inner, prefix).map(Self::Mlp)
+        let mlp = Mlp::load(weights, &config.mlp, hidden, inner, prefix)?;
+        Ok(Self::Mlp(Box::new(mlp)))
     }
 
     /// From `normed` to `block_out`.

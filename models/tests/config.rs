@@ -71,7 +71,7 @@ fn both_spellings_mean_the_same() {
             original_positions: 32,
         },
     };
-    assert_eq!(config.rope, expected);
+    assert_eq!(config.ropes, [expected]);
 }
 
 #[test]
@@ -81,9 +81,9 @@ fn defaults_are_those_of_the_oldest_configs() {
         (config.n_heads, config.n_kv_heads, config.head_dim),
         (4, 4, 16)
     );
-    assert_eq!(config.rope.theta, 10_000.0);
-    assert_eq!(config.rope.scaling, RopeScaling::None);
-    assert!(!config.tied_embeddings);
+    assert_eq!(config.ropes[0].theta, 10_000.0);
+    assert_eq!(config.ropes[0].scaling, RopeScaling::None);
+    assert!(!config.logits.tied);
 }
 
 #[test]
@@ -135,23 +135,25 @@ fn what_is_not_supported_is_refused_by_name() {
     let error = refused("model_type", json!("mamba"));
     assert!(error.contains("unknown architecture \"mamba\""), "{error}");
     assert!(error.contains("supported: llama, mistral"), "{error}");
-    let error = refused("sliding_window", json!(16));
+    let error = refused("sliding_window", json!(0));
+    assert!(error.contains("sliding_window"), "{error}");
+    let error = refused(
+        "layer_types",
+        json!(["chunked_attention", "full_attention", "full_attention"]),
+    );
     assert!(
-        error.contains("sliding_window") && error.contains("16"),
+        error.contains("layer_types") && error.contains("chunked_attention"),
         "{error}"
     );
-    let error = refused("hidden_act", json!("gelu"));
+    let error = refused("hidden_act", json!("mish"));
     assert!(
-        error.contains("hidden_act") && error.contains("gelu"),
+        error.contains("hidden_act") && error.contains("mish"),
         "{error}"
     );
     let error = refused("quantization_config", json!({"quant_method": "gptq"}));
     assert!(error.contains("gptq"), "{error}");
-    let error = refused(
-        "rope_scaling",
-        json!({"rope_type": "longrope", "factor": 2}),
-    );
-    assert!(error.contains("longrope"), "{error}");
+    let error = refused("rope_scaling", json!({"rope_type": "mrope", "factor": 2}));
+    assert!(error.contains("mrope"), "{error}");
     let error = refused("rope_scaling", json!({"rope_type": "linear", "factor": 0}));
     assert!(error.contains("factor"), "{error}");
 }

@@ -20,7 +20,7 @@ fn a_file_is_read_whole() {
         (config.n_heads, config.n_kv_heads, config.head_dim),
         (4, 2, 8)
     );
-    assert!(config.tied_embeddings && !config.qkv_bias);
+    assert!(config.logits.tied && !config.attention.qkv_bias);
     assert_eq!(checkpoint.eos_tokens(), [7, 9]);
     let model = Model::load(
         &checkpoint,

@@ -6,11 +6,6 @@
 //! pair are kept, then exponentiated, then summed, then weigh the values in the order of
 //! positions. What one pair computes depends on its own context alone, not on its company.
 
-#![expect(
-    clippy::needless_range_loop,
-    reason = "one index walks several arrays of registers"
-)]
-
 use std::sync::PoisonError;
 
 use super::Cpu;

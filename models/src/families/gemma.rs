@@ -64,11 +64,7 @@ pub(super) const GEMMA2: Family = Family {
         for layer in config.layers.iter_mut().skip(1).step_by(2) {
             layer.window = None;
         }
-        // The largest model is the only one whose queries are not scaled by their own length.
-        if config.n_layers == 46 {
-            config.attention.scale = 1.0 / ((config.hidden_size / config.n_heads) as f32).sqrt();
-        }
-        Ok(())
+        read_gguf_scale(keys, config, 46)
     },
     names: |_| &NAMES,
     ..GEMMA
@@ -108,7 +104,9 @@ pub(super) const GEMMA3: Family = Family {
 
 fn read_gguf3(keys: &Keys<'_>, config: &mut ModelConfig) -> Result<(), LoadError> {
     config.logits.softcap = keys.opt_f32("final_logit_softcapping")?;
-    for layer in config.layers.iter_mut().skip(PATTERN - 1).step_by(PATTERN) {
+    let pattern = keys.opt_size("attention.sliding_window_pattern")?;
+    let pattern = pattern.filter(|n| *n > 0).unwrap_or(PATTERN);
+    for layer in config.layers.iter_mut().skip(pattern - 1).step_by(pattern) {
         layer.window = None;
     }
     let theta = keys
@@ -122,11 +120,22 @@ fn read_gguf3(keys: &Keys<'_>, config: &mut ModelConfig) -> Result<(), LoadError
     if keys.opt_number("rope.freq_base")?.is_none() {
         config.ropes[0].theta = 1_000_000.0;
     }
-    // The largest model is the only one whose queries are not scaled by their own length.
-    if config.n_layers == 62 {
+    use_local_rope(config);
+    read_gguf_scale(keys, config, 62)
+}
+
+/// Files seldom say. Then the largest model, known by its layers, is the only one of its
+/// generation whose queries are not scaled by the length of a head.
+fn read_gguf_scale(
+    keys: &Keys<'_>,
+    config: &mut ModelConfig,
+    largest: usize,
+) -> Result<(), LoadError> {
+    if let Some(scale) = keys.opt_f32("attention.scale")? {
+        config.attention.scale = scale;
+    } else if config.n_layers == largest {
         config.attention.scale = 1.0 / ((config.hidden_size / config.n_heads) as f32).sqrt();
     }
-    use_local_rope(config);
     Ok(())
 }
 

@@ -167,9 +167,14 @@ pub(crate) const GGUF: Names = Names {
     ignored: &[".attn_rot_embd.weight", ".rope_freqs.weight"],
 };
 
-/// GGUF with queries, keys and values in one matrix.
-pub(crate) const GGUF_STACKED: Names = Names {
-    qkv: Qkv::Stacked("attn_qkv"),
+/// GGUF of a family whose feed-forward blocks have no gate.
+pub(crate) const GGUF_PLAIN: Names = Names {
     mlp_in: MlpIn::Separate(["", "ffn_up"]),
     ..GGUF
+};
+
+/// The same with queries, keys and values in one matrix.
+pub(crate) const GGUF_STACKED: Names = Names {
+    qkv: Qkv::Stacked("attn_qkv"),
+    ..GGUF_PLAIN
 };

@@ -1,7 +1,7 @@
 //! Phi 1 and 2 (parallel blocks, biases everywhere), Phi 3 and 4 (Llama with fused projections).
 
 use super::llama::{LLAMA, nothing_more, read_window};
-use super::names::{GGUF, GGUF_STACKED, HUGGING_FACE};
+use super::names::{GGUF, GGUF_PLAIN, HUGGING_FACE};
 use super::{Family, MlpIn, Names, Qkv, Spelling};
 use crate::config::Parallel;
 
@@ -33,7 +33,7 @@ pub(super) const PHI: Family = Family {
         };
         &NAMES
     },
-    gguf_names: |_| &GGUF_STACKED,
+    gguf_names: |_| &GGUF_PLAIN,
 };
 
 pub(super) const PHI3: Family = Family {

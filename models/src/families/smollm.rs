@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::Family;
-use super::llama::{LLAMA, nothing_more};
+use super::llama::LLAMA;
 use crate::LoadError;
 use crate::config::{Fields, ModelConfig};
 
@@ -21,7 +21,7 @@ pub(super) const SMOLLM3: Family = Family {
         read_unrotated(fields, config)
     },
     read_gguf: |keys, config| {
-        nothing_more(keys, config)?;
+        (LLAMA.read_gguf)(keys, config)?;
         leave_unrotated(config, |layer| (layer + 1).is_multiple_of(INTERVAL));
         Ok(())
     },

@@ -1,7 +1,7 @@
 //! StarCoder 2: biases everywhere, rotary embedding, a window.
 
 use super::llama::{LLAMA, nothing_more, read_window};
-use super::names::{GGUF, HUGGING_FACE};
+use super::names::{GGUF_PLAIN, HUGGING_FACE};
 use super::{Family, MlpIn, Names, Spelling};
 
 pub(super) const STARCODER2: Family = Family {
@@ -34,11 +34,5 @@ pub(super) const STARCODER2: Family = Family {
         };
         &NAMES
     },
-    gguf_names: |_| {
-        const NAMES: Names = Names {
-            mlp_in: MlpIn::Separate(["", "ffn_up"]),
-            ..GGUF
-        };
-        &NAMES
-    },
+    gguf_names: |_| &GGUF_PLAIN,
 };
