@@ -10,7 +10,7 @@ use scheduler::{Event, FinishReason, SampledToken, TokenId, TokenLogprobs};
 
 use crate::engine::TokenStream;
 use crate::openai::ApiError;
-use crate::text::Tokenizer;
+use crate::text::{StopSet, Tokenizer};
 
 use choice::Choice;
 pub use choice::{Piece, ScoredToken};
@@ -19,7 +19,7 @@ pub use choice::{Piece, ScoredToken};
 #[derive(Clone, Debug)]
 pub struct TextRules {
     /// Stop strings; they are never part of the text.
-    pub stop: Vec<String>,
+    pub stop: StopSet,
     /// Tokens that end a choice and have no text.
     pub stop_tokens: Arc<[TokenId]>,
     /// Stop strings count from this many tokens on.

@@ -3,6 +3,7 @@
 use scheduler::{Request, TokenId};
 use serde_json::{Map, Value};
 
+use super::continuation::Continuation;
 use super::prepare::{self, Input, Lengths, Plan};
 use crate::answer::{
     AnswerRules, CallRules, THINKING_MARKS, Thinking, ToolSyntax, after_thoughts, forced_calls,
@@ -12,7 +13,7 @@ use crate::app::AppState;
 use crate::generation::TextRules;
 use crate::grammar::{Constraint, Grammar, GrammarError};
 use crate::openai::{ApiError, ChatRequest, Tool, ToolChoice};
-use crate::text::{ChatTemplate, TemplateError};
+use crate::text::{ChatTemplate, StopSet, TemplateError};
 
 /// A conversation, ready for the engine.
 pub(super) struct Conversation {
@@ -61,7 +62,7 @@ pub(super) fn conversation(state: &AppState, chat: &ChatRequest) -> Result<Conve
     let constraint = constraint(state, chat, rendered.thinking)?;
     let answer = answer_rules(state, chat, rendered.thinking);
     let rules = TextRules {
-        stop: sampling.stop.clone(),
+        stop: StopSet::new(&sampling.stop),
         stop_tokens: request.stop_tokens.clone(),
         min_tokens: sampling.min_tokens,
         spelled: spelled(state, &answer).into(),
@@ -116,20 +117,23 @@ fn render(state: &AppState, chat: &ChatRequest) -> Result<Rendered, ApiError> {
         .tokenizer
         .guard(&[&messages, &kwargs, &given_tools]);
     let guard = guard.ok_or_else(|| {
-        let message = "Invalid 'messages': they spell control tokens and use all private \
-                       characters that could mark them as text.";
+        let message = "Invalid 'messages': they use all private characters that could mark \
+                       control tokens as text.";
         ApiError::invalid("messages", "invalid_value", message)
     })?;
-    let messages = guard.guard(&messages);
+    let mut messages = guard.guard(&messages);
+    let continuation = chat
+        .continue_final_message
+        .then(|| Continuation::of(&mut messages, guard.spare()))
+        .transpose()?;
     let tools = tools.map(|tools| guard.guard(&tools));
     let kwargs = guard.guard_map(&chat.template_kwargs);
     let mut text = apply(template, &messages, tools.as_ref(), chat, &kwargs)?;
     let thinks = state.dialect.thinks();
     let mut thinking = thinks.then(|| Thinking::of_prompt(&text)).flatten();
-    if chat.continue_final_message {
-        let (start, end) = final_message(&messages, &text)?;
-        text.truncate(end);
-        thinking = Thinking::of_beginning(&text[start..]).filter(|_| thinks);
+    if let Some(continuation) = continuation {
+        continuation.cut(&mut text)?;
+        thinking = Thinking::of_beginning(continuation.content()).filter(|_| thinks);
     }
     Ok(Rendered {
         text,
@@ -165,23 +169,6 @@ fn check_effort(state: &AppState, chat: &ChatRequest) -> Result<(), ApiError> {
         Some(_) if state.dialect.takes_effort() => Ok(()),
         Some(_) => Err(ApiError::unsupported_parameter("reasoning_effort")),
     }
-}
-
-/// Where the last message's content lies in the rendered text, before whatever closes it.
-fn final_message(messages: &Value, text: &str) -> Result<(usize, usize), ApiError> {
-    let content = messages
-        .as_array()
-        .and_then(|messages| messages.last())
-        .and_then(|message| message["content"].as_str());
-    let content = content.unwrap_or_default().trim();
-    let start = text.rfind(content).filter(|_| !content.is_empty());
-    start
-        .map(|start| (start, start + content.len()))
-        .ok_or_else(|| {
-            let message = "The final message cannot be continued: the chat template of this \
-                           model does not render its content as it is.";
-            ApiError::invalid("continue_final_message", "invalid_value", message)
-        })
 }
 
 /// What the answer must match: calls that are required, or a format.

@@ -16,6 +16,7 @@ use crate::openai::{
     ApiError, Completion, CompletionChoice, CompletionLogprobs, CompletionRequest, Head, Prompt,
     Streaming, TokenCounts,
 };
+use crate::text::StopSet;
 use crate::token_text::TokenText;
 
 /// A completion request, ready for the engine: one engine request for each prompt.
@@ -92,7 +93,7 @@ fn prepare(state: &AppState, body: &[u8]) -> Result<Prepared, ApiError> {
     }
     let sampling = completion.sampling;
     let rules = TextRules {
-        stop: sampling.stop,
+        stop: StopSet::new(&sampling.stop),
         stop_tokens: requests[0].stop_tokens.clone(),
         min_tokens: sampling.min_tokens,
         spelled: [].into(),

@@ -7,6 +7,7 @@ mod chat_stream;
 mod completion_choices;
 mod completion_stream;
 pub(crate) mod completions;
+mod continuation;
 pub(crate) mod health;
 pub(crate) mod models;
 mod prepare;

@@ -10,6 +10,8 @@ use super::{ApiError, Fields, Serving};
 
 /// Most choices of one request.
 const MAX_N: u32 = 128;
+/// Longest stop string, in characters. Each byte of an answer is compared with each of them.
+const MAX_STOP_CHARACTERS: usize = 1000;
 /// Most stop strings of one request.
 const MAX_STOP_STRINGS: usize = 4;
 
@@ -140,7 +142,7 @@ fn logit_bias(body: &mut Fields, vocab_size: usize) -> Result<Vec<(u32, f32)>, A
 fn stop_strings(body: &mut Fields) -> Result<Vec<String>, ApiError> {
     let stops = match body.take("stop") {
         None => return Ok(Vec::new()),
-        Some(Value::String(stop)) => vec![stop],
+        Some(Value::String(stop)) => vec![checked_stop("stop", stop)?],
         Some(Value::Array(items)) => stop_array(items)?,
         Some(other) => {
             return Err(body.wrong_type("stop", "one of a string or an array of strings", &other));
@@ -153,6 +155,18 @@ fn stop_strings(body: &mut Fields) -> Result<Vec<String>, ApiError> {
     Ok(stops)
 }
 
+fn checked_stop(path: &str, stop: String) -> Result<String, ApiError> {
+    let n_characters = stop.chars().count();
+    if n_characters <= MAX_STOP_CHARACTERS {
+        return Ok(stop);
+    }
+    let message = format!(
+        "Invalid '{path}': string too long. Expected a string with maximum length \
+         {MAX_STOP_CHARACTERS}, but got a string with length {n_characters} instead."
+    );
+    Err(ApiError::invalid(path, "string_above_max_length", message))
+}
+
 fn stop_array(items: Vec<Value>) -> Result<Vec<String>, ApiError> {
     if items.is_empty() {
         return Err(empty_array("stop"));
@@ -161,7 +175,7 @@ fn stop_array(items: Vec<Value>) -> Result<Vec<String>, ApiError> {
         return Err(array_too_long("stop", MAX_STOP_STRINGS, items.len()));
     }
     let texts = items.into_iter().enumerate().map(|(i, item)| match item {
-        Value::String(text) => Ok(text),
+        Value::String(text) => checked_stop(&format!("stop[{i}]"), text),
         other => {
             let path = format!("stop[{i}]");
             Err(ApiError::wrong_type(&path, "a string", type_name(&other)))

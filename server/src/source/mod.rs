@@ -43,10 +43,7 @@ pub fn resolve_local(model: Option<&str>) -> Result<Option<ModelSource>, SourceE
 }
 
 /// Finds `model` (`None`: the demo model), downloading it if need be; blocks.
-pub fn resolve(
-    model: Option<&str>,
-    settings: &SourceSettings,
-) -> Result<ModelSource, SourceError> {
+pub fn resolve(model: Option<&str>, settings: &SourceSettings) -> Result<ModelSource, SourceError> {
     let Some(model) = model else {
         return Ok(ModelSource {
             path: demo::fetch(settings)?,
@@ -58,8 +55,6 @@ pub fn resolve(
     }
     local(model)
 }
-
-
 
 /// A directory or a `.gguf` file.
 fn local(model: &str) -> Result<ModelSource, SourceError> {

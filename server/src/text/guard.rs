@@ -49,6 +49,7 @@ pub struct Guard<'a> {
     spellings: &'a Spellings,
     /// `None`: there is nothing to break.
     mark: Option<char>,
+    spare: char,
 }
 
 impl<'a> Guard<'a> {
@@ -62,12 +63,18 @@ impl<'a> Guard<'a> {
                 used.extend(text.chars().filter(|c| MARKS.contains(c)));
             });
         }
-        let mark = if is_needed {
-            Some(MARKS.clone().find(|mark| !used.contains(mark))?)
-        } else {
-            None
-        };
-        Some(Self { spellings, mark })
+        let mut free = MARKS.clone().filter(|mark| !used.contains(mark));
+        let (mark, spare) = (free.next()?, free.next()?);
+        Some(Self {
+            spellings,
+            mark: is_needed.then_some(mark),
+            spare,
+        })
+    }
+
+    /// Another character that the client's strings do not have, to mark something else with.
+    pub fn spare(&self) -> char {
+        self.spare
     }
 
     /// The character that breaks spellings, if any was broken.
@@ -181,6 +188,8 @@ mod tests {
         let value = json!("<|a|>\u{f0000}");
         let mark = Guard::new(&spellings, &[&value]).unwrap().mark().unwrap();
         assert_eq!(mark, '\u{f0001}');
+        let guard = Guard::new(&spellings, std::slice::from_ref(&&value)).unwrap();
+        assert_eq!(guard.spare(), '\u{f0002}');
         let text = json!({"x": format!("<{mark}|a|>")}).to_string();
         assert_eq!(unescape(&text.replace(mark, "\\udb80\\udc01"), mark), text);
     }

@@ -11,6 +11,6 @@ mod tokenizer;
 
 pub use detokenize::Detokenizer;
 pub use guard::Guard;
-pub use stop::{StopMatch, StopStrings};
+pub use stop::{StopMatch, StopSet, StopStrings};
 pub use template::{ChatTemplate, Clock, TemplateError};
 pub use tokenizer::{Tokenizer, TokenizerError};

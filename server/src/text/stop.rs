@@ -1,5 +1,7 @@
 //! Stop strings over streamed text.
 
+use std::sync::Arc;
+
 /// What may be emitted after a piece of text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StopMatch {
@@ -16,19 +18,35 @@ pub struct StopMatch {
 /// empty stop string never matches.
 #[derive(Debug)]
 pub struct StopStrings {
-    needles: Vec<Needle>,
+    set: StopSet,
+    /// How far the stream has matched each string of the set, in bytes.
+    n_matched: Vec<usize>,
     /// Text that may still become a stop string.
     held: String,
     stopped: bool,
 }
 
-/// One stop string and how far the stream has matched it (Knuth, Morris and Pratt 1977).
+/// The stop strings of a request, prepared once for all of its choices. Clones share them.
+#[derive(Clone, Debug)]
+pub struct StopSet {
+    needles: Arc<[Needle]>,
+}
+
+impl StopSet {
+    pub fn new(stops: &[String]) -> Self {
+        let stops = stops.iter().filter(|stop| !stop.is_empty());
+        Self {
+            needles: stops.map(|stop| Needle::new(stop)).collect(),
+        }
+    }
+}
+
+/// One stop string, to be matched byte by byte (Knuth, Morris and Pratt 1977).
 #[derive(Debug)]
 struct Needle {
     bytes: Vec<u8>,
     /// `borders[i]`: length of the longest proper border of the first `i + 1` bytes.
     borders: Vec<usize>,
-    n_matched: usize,
 }
 
 impl Needle {
@@ -42,31 +60,23 @@ impl Needle {
             }
             borders[end] = border + usize::from(bytes[border] == bytes[end]);
         }
-        Self {
-            bytes,
-            borders,
-            n_matched: 0,
-        }
+        Self { bytes, borders }
     }
 
-    /// Takes one byte; true when it completes the stop string.
-    fn advance(&mut self, byte: u8) -> bool {
-        while self.n_matched > 0 && self.bytes[self.n_matched] != byte {
-            self.n_matched = self.borders[self.n_matched - 1];
+    /// How much is matched after one more byte; all of it completes the stop string.
+    fn advance(&self, mut n_matched: usize, byte: u8) -> usize {
+        while n_matched > 0 && self.bytes[n_matched] != byte {
+            n_matched = self.borders[n_matched - 1];
         }
-        self.n_matched += usize::from(self.bytes[self.n_matched] == byte);
-        self.n_matched == self.bytes.len()
+        n_matched + usize::from(self.bytes[n_matched] == byte)
     }
 }
 
 impl StopStrings {
-    pub fn new(stops: Vec<String>) -> Self {
+    pub fn new(set: StopSet) -> Self {
         Self {
-            needles: stops
-                .iter()
-                .filter(|stop| !stop.is_empty())
-                .map(|stop| Needle::new(stop))
-                .collect(),
+            n_matched: vec![0; set.needles.len()],
+            set,
             held: String::new(),
             stopped: false,
         }
@@ -84,9 +94,10 @@ impl StopStrings {
         self.held.push_str(piece);
         for (index, &byte) in piece.as_bytes().iter().enumerate() {
             let mut longest = 0;
-            for needle in &mut self.needles {
-                if needle.advance(byte) {
-                    longest = longest.max(needle.bytes.len());
+            for (needle, n_matched) in self.set.needles.iter().zip(&mut self.n_matched) {
+                *n_matched = needle.advance(*n_matched, byte);
+                if *n_matched == needle.bytes.len() {
+                    longest = longest.max(*n_matched);
                 }
             }
             if longest > 0 {
@@ -99,7 +110,7 @@ impl StopStrings {
                 };
             }
         }
-        let n_held = self.needles.iter().map(|n| n.n_matched).max().unwrap_or(0);
+        let n_held = self.n_matched.iter().copied().max().unwrap_or(0);
         let held = self.held.split_off(self.held.len() - n_held);
         StopMatch {
             text: std::mem::replace(&mut self.held, held),
@@ -132,8 +143,27 @@ mod tests {
         (text, false)
     }
 
+    fn finder(stops: &[&str]) -> StopStrings {
+        let stops: Vec<String> = stops.iter().map(ToString::to_string).collect();
+        StopStrings::new(StopSet::new(&stops))
+    }
+
+    #[test]
+    fn choices_share_the_prepared_strings_and_nothing_else() {
+        let set = StopSet::new(&["ab".to_owned()]);
+        let mut choices = [StopStrings::new(set.clone()), StopStrings::new(set)];
+        assert!(Arc::ptr_eq(
+            &choices[0].set.needles,
+            &choices[1].set.needles
+        ));
+        assert_eq!(choices[0].push("a").text, "");
+        assert_eq!(choices[1].push("b").text, "b");
+        assert!(choices[0].push("b").stopped);
+        assert_eq!(choices[1].push("b").text, "b");
+    }
+
     fn stream(stops: &[&str], pieces: &[&str]) -> (String, bool) {
-        let mut finder = StopStrings::new(stops.iter().map(ToString::to_string).collect());
+        let mut finder = finder(stops);
         let mut out = String::new();
         let mut stopped = false;
         for piece in pieces {
@@ -187,7 +217,7 @@ mod tests {
 
     #[test]
     fn holds_back_only_what_can_still_match() {
-        let mut finder = StopStrings::new(vec!["\n\nUser:".into(), "###".into()]);
+        let mut finder = finder(&["\n\nUser:", "###"]);
         assert_eq!(finder.push("Hello\n").text, "Hello");
         assert_eq!(finder.push("\n").text, "");
         assert_eq!(finder.push("\n").text, "\n");
@@ -204,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_long_stream_takes_linear_time() {
-        let mut finder = StopStrings::new(vec!["a".repeat(2000) + "b"]);
+        let mut finder = finder(&[&("a".repeat(2000) + "b")]);
         let started = std::time::Instant::now();
         let mut n_out = 0;
         for _ in 0..20_000 {

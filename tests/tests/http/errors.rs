@@ -122,6 +122,12 @@ async fn parameters_of_chat() {
             "<= 1",
         ),
         (
+            json!({"stop": ["é".repeat(1000), "é".repeat(1001)]}),
+            "stop[1]",
+            "string_above_max_length",
+            "with length 1001",
+        ),
+        (
             json!({"chat_template_kwargs": {"messages": []}}),
             "chat_template_kwargs.messages",
             "invalid_value",
