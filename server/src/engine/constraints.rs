@@ -17,7 +17,7 @@ pub(super) struct Constraints {
 
 #[derive(Debug)]
 enum State {
-    Matching(Constraint),
+    Matching(Box<Constraint>),
     /// Why it cannot go on.
     Failed(String),
 }
@@ -30,7 +30,7 @@ impl Constraints {
                 request: request.id,
                 index,
             };
-            let state = State::Matching(constraint.clone());
+            let state = State::Matching(Box::new(constraint.clone()));
             self.by_sequence.insert(sequence, state);
         }
     }

@@ -8,6 +8,7 @@ mod constraints;
 mod drain;
 mod handle;
 mod ledger;
+mod pace;
 mod queue;
 mod step;
 mod stream;
@@ -55,6 +56,15 @@ pub enum EngineError {
     Refused(String),
 }
 
+/// What the engine does beside what the scheduler decides.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EngineOptions {
+    pub queue: QueueLimits,
+    /// How much longer prompts may make the steps of running streams; `None`: by as much as the
+    /// scheduler's budget of tokens does.
+    pub stretch: Option<f64>,
+}
+
 /// When a request ends, finished or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Deadline {
@@ -96,10 +106,10 @@ impl Engine {
     pub fn start(
         scheduler: Scheduler,
         executor: Box<dyn Executor + Send>,
-        limits: QueueLimits,
+        options: EngineOptions,
         metrics: Arc<Metrics>,
     ) -> std::io::Result<Self> {
-        let (handle, step_loop) = Self::parts(scheduler, executor, limits, metrics);
+        let (handle, step_loop) = Self::parts(scheduler, executor, options, metrics);
         let thread = std::thread::Builder::new()
             .name("engine".to_owned())
             .spawn(move || step_loop.run())?;
@@ -110,14 +120,17 @@ impl Engine {
     pub fn parts(
         scheduler: Scheduler,
         executor: Box<dyn Executor + Send>,
-        limits: QueueLimits,
+        options: EngineOptions,
         metrics: Arc<Metrics>,
     ) -> (EngineHandle, StepLoop) {
         let (commands, receiver) = std::sync::mpsc::channel();
-        let handle = EngineHandle::new(commands, limits, Arc::clone(&metrics));
+        let handle = EngineHandle::new(commands, options.queue, Arc::clone(&metrics));
         let ledger = ledger::Ledger::new(handle.queue(), Arc::clone(&metrics));
         let flag = StopFlag(handle.stop_flag());
-        let step_loop = StepLoop::new(scheduler, executor, receiver, ledger, metrics, flag);
+        let EngineOptions { stretch, .. } = options;
+        let step_loop = StepLoop::new(
+            scheduler, executor, receiver, ledger, metrics, stretch, flag,
+        );
         (handle, step_loop)
     }
 

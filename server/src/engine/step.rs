@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::constraints::Constraints;
 use super::ledger::Ledger;
+use super::pace::{Load, Pace};
 use super::{Command, EngineError, StopFlag, Submission};
 use crate::metrics::Metrics;
 
@@ -24,6 +25,7 @@ pub struct StepLoop {
     /// What the counters have been told so far.
     reported: Stats,
     has_work: bool,
+    pace: Pace,
     _flag: StopFlag,
 }
 
@@ -42,6 +44,7 @@ impl StepLoop {
         commands: Receiver<Command>,
         ledger: Ledger,
         metrics: Arc<Metrics>,
+        stretch: Option<f64>,
         flag: StopFlag,
     ) -> Self {
         let mut step_loop = Self {
@@ -53,6 +56,7 @@ impl StepLoop {
             metrics,
             reported: Stats::default(),
             has_work: false,
+            pace: Pace::new(stretch),
             _flag: flag,
         };
         step_loop.publish();
@@ -124,7 +128,7 @@ impl StepLoop {
 
     /// One step; false when there was nothing to do.
     fn step(&mut self) -> bool {
-        let Some(mut batch) = self.scheduler.begin_step() else {
+        let Some(mut batch) = self.scheduler.begin_step_within(self.pace.budget()) else {
             return false;
         };
         self.constraints.fill(&mut batch);
@@ -150,7 +154,9 @@ impl StepLoop {
         let started = Instant::now();
         let executor = &mut self.executor;
         let result = catch_unwind(AssertUnwindSafe(|| executor.execute(batch)));
-        self.metrics.step.record(started.elapsed());
+        let took = started.elapsed();
+        self.metrics.step.record(took);
+        self.pace.note(load(batch), took);
         #[expect(
             clippy::cast_precision_loss,
             reason = "a count of tokens is far below 2^52"
@@ -268,6 +274,19 @@ impl StepLoop {
             counter.increment(now - then);
         }
         self.reported = stats;
+    }
+}
+
+fn load(batch: &Batch) -> Load {
+    let n_singles = batch
+        .rows
+        .iter()
+        .filter(|row| row.tokens.len() == 1)
+        .count();
+    Load {
+        n_singles,
+        n_chunked: batch.n_tokens() - n_singles,
+        n_drawing: batch.rows.iter().filter(|row| row.sample.is_some()).count(),
     }
 }
 

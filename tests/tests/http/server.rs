@@ -14,7 +14,7 @@ use tests::fake::FakeConfig;
 use tower::ServiceExt;
 use understudy::app::{AppOptions, AppState, ServedModel, router};
 use understudy::auth::ApiKeys;
-use understudy::engine::{Engine, QueueLimits};
+use understudy::engine::{Engine, EngineOptions, QueueLimits};
 use understudy::metrics::Metrics;
 use understudy::text::{ChatTemplate, Tokenizer};
 
@@ -270,7 +270,11 @@ fn engine(
         fairness: true,
         age_bound_steps: SchedulerConfig::AGE_BOUND_STEPS,
     });
-    Engine::start(scheduler.unwrap(), model, options.queue, metrics.clone()).unwrap()
+    let engine_options = EngineOptions {
+        queue: options.queue,
+        stretch: None,
+    };
+    Engine::start(scheduler.unwrap(), model, engine_options, metrics.clone()).unwrap()
 }
 
 pub(crate) fn request(method: Method, path: &str, body: String) -> Request<Body> {
