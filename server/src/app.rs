@@ -1,5 +1,6 @@
 //! The application: what all handlers share, and the routes.
 
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::admission::admit;
@@ -84,6 +86,9 @@ pub struct AppState {
     pub allow_priority: bool,
     pub grammars: Arc<GrammarCompiler>,
     pub dialect: Dialect,
+    /// Requests that may be read and tokenized at a time. More would only slow each other down
+    /// and pile up; those that wait notice when their client hangs up.
+    pub(crate) preparing: Arc<Semaphore>,
     ids: Arc<Numbers>,
     seeds: Arc<Numbers>,
 }
@@ -99,7 +104,9 @@ impl AppState {
             .seed
             .map_or_else(Numbers::from_entropy, Numbers::from_seed);
         let grammars = GrammarCompiler::new(model.tokenizer.clone(), model.eos_tokens.clone());
+        let n_cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         Self {
+            preparing: Arc::new(Semaphore::new(n_cores)),
             grammars: Arc::new(grammars),
             dialect: Dialect::new(model.template.as_ref(), options.tool_syntax),
             model: Arc::new(model),

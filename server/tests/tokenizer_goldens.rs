@@ -202,3 +202,24 @@ fn a_missing_or_broken_tokenizer_names_the_file() {
     assert!(error.file.ends_with("tokenizer.model"), "{error}");
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+#[test]
+fn length_alone_never_promises_too_many_tokens() {
+    for (name, cases) in goldens().as_object().unwrap() {
+        let tokenizer = tokenizer(name);
+        for case in cases.as_array().unwrap() {
+            let text = case["text"].as_str().unwrap();
+            assert!(
+                tokenizer.least_tokens(text) <= ids(&case["ids"]).len(),
+                "{name}: {text:?}"
+            );
+        }
+        assert!(
+            tokenizer.least_tokens(&"a b ".repeat(10_000)) > 100,
+            "{name}"
+        );
+        let marks = "<|im_end|><|end_of_text|></s>".repeat(100);
+        let n_tokens = tokenizer.encode(&marks, false).unwrap().len();
+        assert!(tokenizer.least_tokens(&marks) <= n_tokens, "{name}");
+    }
+}

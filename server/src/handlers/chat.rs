@@ -63,8 +63,7 @@ pub(crate) async fn create(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let body = prepare::body(&state, body)?;
-    let worker = state.clone();
-    let prepared = prepare::off_async_threads(move || prepare(&worker, &body)).await?;
+    let prepared = prepare::off_async_threads(&state, move |state| prepare(state, &body)).await?;
     let Prepared {
         conversation,
         shape,

@@ -35,6 +35,7 @@ struct Rendered {
 pub(super) fn conversation(state: &AppState, chat: &ChatRequest) -> Result<Conversation, ApiError> {
     let model = &state.model;
     let rendered = render(state, chat)?;
+    prepare::check_text(state, Input::Messages, &rendered.text)?;
     // The template has put all control tokens where they belong.
     let prompt = model
         .tokenizer

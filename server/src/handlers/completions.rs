@@ -51,8 +51,7 @@ pub(crate) async fn create(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let body = prepare::body(&state, body)?;
-    let worker = state.clone();
-    let prepared = prepare::off_async_threads(move || prepare(&worker, &body)).await?;
+    let prepared = prepare::off_async_threads(&state, move |state| prepare(state, &body)).await?;
     let Prepared {
         mut requests,
         openings,
@@ -125,6 +124,7 @@ fn prepare_prompt(
     let (tokens, text) = match prompt {
         Prompt::Tokens(tokens) => (tokens, None),
         Prompt::Text(text) => {
+            prepare::check_text(state, Input::Prompt, &text)?;
             let tokens = tokenizer
                 .encode(&text, true)
                 .map_err(|error| ApiError::internal_for_good(error.to_string()))?;

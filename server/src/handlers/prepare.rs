@@ -1,5 +1,7 @@
 //! What all generating endpoints do before they submit.
 
+use std::sync::Arc;
+
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
@@ -30,18 +32,44 @@ pub(super) fn fields(state: &AppState, body: &[u8]) -> Result<(String, Fields), 
     Ok((model, fields))
 }
 
-/// Runs work that takes long for an async thread: parsing, templates, tokenization.
+/// Runs work that takes long for an async thread: parsing, templates, tokenization. Only some
+/// of it at a time.
 pub(super) async fn off_async_threads<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+    state: &AppState,
+    work: impl FnOnce(&AppState) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    let span = tracing::Span::current();
-    let task = tokio::task::spawn_blocking(move || span.in_scope(work));
-    task.await.unwrap_or_else(|error| {
+    let failed = |error: &dyn std::fmt::Display| {
         tracing::error!(%error, "preparing a request failed");
-        Err(ApiError::internal_for_good(
-            "The server had an error while processing your request.",
-        ))
-    })
+        ApiError::internal_for_good("The server had an error while processing your request.")
+    };
+    let turn = Arc::clone(&state.preparing).acquire_owned().await;
+    let turn = turn.map_err(|error| failed(&error))?;
+    let span = tracing::Span::current();
+    let state = state.clone();
+    let task = tokio::task::spawn_blocking(move || {
+        let done = span.in_scope(|| work(&state));
+        drop(turn);
+        done
+    });
+    task.await.unwrap_or_else(|error| Err(failed(&error)))
+}
+
+/// Refuses text that cannot fit before it is tokenized, which takes the longer the longer it is.
+pub(super) fn check_text(state: &AppState, input: Input, text: &str) -> Result<(), ApiError> {
+    let n_least = state.model.tokenizer.least_tokens(text);
+    let max_model_len = state.model.max_model_len;
+    if n_least <= max_model_len as usize {
+        return Ok(());
+    }
+    let (param, what) = match input {
+        Input::Messages => ("messages", "messages"),
+        Input::Prompt => ("prompt", "prompt"),
+    };
+    let message = format!(
+        "This model's maximum context length is {max_model_len} tokens. However, your {what} \
+         resulted in at least {n_least} tokens. Please reduce the length of the {what}."
+    );
+    Err(ApiError::invalid(param, "context_length_exceeded", message))
 }
 
 /// How the length of a request is worded to its client.

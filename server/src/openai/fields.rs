@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::ApiError;
+use super::{ApiError, json};
 
 /// The fields of an object that have not been read yet.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ pub(super) fn type_name(value: &Value) -> &'static str {
 impl Fields {
     /// The body of a request.
     pub fn from_body(body: &[u8]) -> Result<Self, ApiError> {
-        let value: Value = serde_json::from_slice(body).map_err(|error| {
+        let value = json::parse(body).map_err(|error| {
             ApiError::bad_request(format!(
                 "We could not parse the JSON body of your request: {error}."
             ))
@@ -288,8 +288,9 @@ mod tests {
         let error = body.decimal("t", 0.0, 2.0).unwrap_err();
         assert_eq!(error.code.as_deref(), Some("decimal_above_max_value"));
         assert!(error.message.contains("<= 2, but got 3 instead"));
+        // Beyond 64 bits, JSON numbers are decimals.
         let error = body.integer("k", 0, 5).unwrap_err();
-        assert!(error.code.as_deref() == Some("invalid_type") || error.message.contains("<= 5"));
+        assert_eq!(error.code.as_deref(), Some("invalid_type"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod completion_response;
 mod error;
 mod fields;
 mod formats;
+mod json;
 mod messages;
 mod models;
 mod sampling;

@@ -153,6 +153,12 @@ impl Pieces {
         self.tokens.len()
     }
 
+    /// Bytes of the longest token that is text.
+    pub(super) fn max_bytes(&self) -> usize {
+        let pieces = self.tokens.iter().flatten();
+        pieces.map(|piece| piece.bytes.len()).max().unwrap_or(0)
+    }
+
     fn get(&self, token: u32) -> Option<&Piece> {
         self.tokens.get(usize::try_from(token).ok()?)?.as_ref()
     }

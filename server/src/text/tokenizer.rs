@@ -27,6 +27,8 @@ struct Shared {
     prefix: Option<u32>,
     suffix: Option<u32>,
     spellings: Spellings,
+    /// Most bytes of text that one token stands for; `None` if there is no limit.
+    max_token_bytes: Option<usize>,
     /// The same tokenizer, to which control tokens are text; made when first needed.
     literal: OnceLock<tokenizers::Tokenizer>,
 }
@@ -118,6 +120,7 @@ impl Tokenizer {
             message,
         };
         let decoder = Decoder::parse(&definition.json["decoder"]).map_err(fail)?;
+        let shrink = shrink_factor(&definition.json);
         let mut tokenizer: tokenizers::Tokenizer =
             serde_json::from_value(definition.json).map_err(|error| fail(error.to_string()))?;
         // Length is the server's business: a prompt that is too long is refused, never cut.
@@ -142,8 +145,11 @@ impl Tokenizer {
         };
         let (prefix, suffix) = (id_of(definition.add_bos)?, id_of(definition.add_eos)?);
         let special = tokens.iter().flatten().filter(|(_, special)| *special);
+        let max_spelling = special.clone().map(|(spelling, _)| spelling.len()).max();
         let spellings = Spellings::new(special.map(|(spelling, _)| spelling.clone()));
         let pieces = Pieces::new(&decoder, tokens);
+        let max_bytes = pieces.max_bytes().max(max_spelling.unwrap_or(1));
+        let max_token_bytes = shrink.map(|factor| factor * max_bytes.max(1));
         Ok(Self {
             shared: Arc::new(Shared {
                 file,
@@ -152,9 +158,17 @@ impl Tokenizer {
                 prefix,
                 suffix,
                 spellings,
+                max_token_bytes,
                 literal: OnceLock::new(),
             }),
         })
+    }
+
+    /// Tokens that `text` has at the very least, by its length alone; 0 where that says nothing.
+    /// Blank space that a control token swallows counts as text.
+    pub fn least_tokens(&self, text: &str) -> usize {
+        let max_bytes = self.shared.max_token_bytes;
+        max_bytes.map_or(0, |max_bytes| text.len().div_ceil(max_bytes))
     }
 
     /// `add_special`: put the model's own beginning and end tokens around the text. Special
@@ -279,6 +293,32 @@ impl Tokenizer {
     pub(super) fn pieces(&self) -> &Pieces {
         &self.shared.pieces
     }
+}
+
+/// How many bytes of text become one that is tokenized, at most; `None` if that has no limit: a
+/// normalizer that drops text, or unknown characters that one token stands for.
+fn shrink_factor(json: &Value) -> Option<usize> {
+    let has_every_byte = json["model"]["byte_fallback"] == Value::Bool(true)
+        || json["pre_tokenizer"].to_string().contains("\"ByteLevel\"");
+    if !has_every_byte {
+        return None;
+    }
+    let normalizer = &json["normalizer"];
+    let steps = match normalizer["type"].as_str() {
+        None => return Some(1),
+        Some("Sequence") => normalizer["normalizers"].as_array()?.as_slice(),
+        Some(_) => std::slice::from_ref(normalizer),
+    };
+    let is_bounded = |step: &Value| match step["type"].as_str() {
+        // Three bytes of a full-width letter become one, and so on.
+        Some("NFC" | "NFD" | "NFKC" | "NFKD" | "Lowercase" | "Prepend") => true,
+        Some("Replace") => {
+            let (from, to) = (&step["pattern"]["String"], &step["content"]);
+            from.as_str().map(str::len) <= to.as_str().map(str::len) && from.is_string()
+        }
+        _ => false,
+    };
+    steps.iter().all(is_bounded).then_some(4)
 }
 
 /// The text of a special token in tokenizer_config.json: a string or an object with `content`.
