@@ -100,7 +100,7 @@ pub struct ServeArgs {
     pub max_num_batched_tokens: usize,
     /// How many times as long a step may become by prompts, while other requests stream.
     /// Smaller: steadier streams; larger: faster prompts; 0: no limit but the tokens of a step.
-    #[arg(long, value_name = "FACTOR", default_value_t = 2.5)]
+    #[arg(long, value_name = "FACTOR", default_value_t = 2.0)]
     pub stream_stretch: f64,
     /// Tokens in one block of the KV cache.
     #[arg(long, value_name = "TOKENS", default_value_t = 16)]

@@ -85,6 +85,7 @@ impl Pace {
     pub(super) fn note(&mut self, load: Load, took: Duration) {
         let took = took.as_secs_f64();
         self.n_drawing = load.n_drawing;
+        tracing::trace!(?load, took, base = self.base, cost = self.cost, "step");
         if load.n_chunked == 0 && load.n_singles > 0 {
             self.base = Some(blend(self.base, took, NEW_BASE));
             self.n_since_probe = 0;
