@@ -58,7 +58,10 @@ impl Product {
         command.arg("serve").args(&self.model).args(flags);
         let mut child = command
             .args(["--port", "0"])
-            .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned()))
+            .env(
+                "RUST_LOG",
+                std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned()),
+            )
             .stdout(Stdio::piped())
             .spawn()?;
         let stdout = child.stdout.take().context("standard output is piped")?;

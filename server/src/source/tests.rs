@@ -254,10 +254,7 @@ fn a_sharded_model_is_downloaded_once_and_then_found_offline() {
     );
 
     settings.offline = true;
-    assert_eq!(
-        resolve(Some("hf:org/name"), &settings).unwrap(),
-        source
-    );
+    assert_eq!(resolve(Some("hf:org/name"), &settings).unwrap(), source);
     assert_eq!(hub.seen().len(), n_before + 1, "offline asks nobody");
     std::fs::remove_file(snapshot.join("model-2.safetensors")).unwrap();
     let error = resolve(Some("hf:org/name"), &settings)
@@ -429,10 +426,7 @@ fn an_unreachable_hub_is_no_obstacle_for_a_cached_model() {
     let mut settings = scratch.settings(&hub.endpoint);
     let source = resolve(Some("hf:org/name"), &settings).unwrap();
     settings.endpoint = "http://127.0.0.1:1".into();
-    assert_eq!(
-        resolve(Some("hf:org/name"), &settings).unwrap(),
-        source
-    );
+    assert_eq!(resolve(Some("hf:org/name"), &settings).unwrap(), source);
     let error = resolve(Some("hf:org/other"), &settings)
         .unwrap_err()
         .to_string();
@@ -516,10 +510,7 @@ fn local_models_are_named_by_their_place() {
         "hf:a b/c",
     ] {
         assert!(
-            matches!(
-                resolve(Some(bad), &settings),
-                Err(SourceError::NotFound(_))
-            ),
+            matches!(resolve(Some(bad), &settings), Err(SourceError::NotFound(_))),
             "{bad}"
         );
     }
