@@ -33,13 +33,22 @@ impl Scheduler {
     /// # Panics
     /// If the step before has not been ended.
     pub fn begin_step(&mut self) -> Option<Batch> {
+        self.begin_step_within(usize::MAX)
+    }
+
+    /// A step of at most `max_tokens` tokens, if that is less than `max_batched_tokens`; 0 is
+    /// taken for 1. What is computed does not depend on it, only when.
+    ///
+    /// # Panics
+    /// As [`begin_step`](Self::begin_step).
+    pub fn begin_step_within(&mut self, max_tokens: usize) -> Option<Batch> {
         assert!(self.flight.is_none(), "a step is in flight");
         if self.is_idle() {
             return None;
         }
         self.step += 1;
         self.choose_elder();
-        let mut packing = self.open_packing();
+        let mut packing = self.open_packing(max_tokens.max(1));
         self.pack_elder(&mut packing);
         self.pack_singles(Tier::Regular, &mut packing);
         for priority in [Priority::High, Priority::Normal, Priority::Low] {
@@ -51,8 +60,8 @@ impl Scheduler {
         Some(self.seal(packing))
     }
 
-    fn open_packing(&self) -> Packing {
-        let mut packing = Packing::new(self.config.max_batched_tokens);
+    fn open_packing(&self, max_tokens: usize) -> Packing {
+        let mut packing = Packing::new(self.config.max_batched_tokens.min(max_tokens));
         for (&age, running) in &self.running {
             let tier = self.rank(age, &running.sequence).tier();
             packing.add_owed(tier, self.n_blocks_owed(running));
@@ -65,7 +74,7 @@ impl Scheduler {
         let Some(elder) = self.elder.age else {
             return;
         };
-        // At most `max_rows` run, the elder among them, so at least one token is left for it.
+        // At least one token is left for it.
         let n_most = packing.n_left - self.n_singles().min(packing.n_left - 1);
         if let Some(running) = self.running.get(&elder) {
             let n_wanted = running.n_missing().min(n_most);
