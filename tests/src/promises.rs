@@ -14,6 +14,8 @@ use crate::record::{Records, ensure};
 #[derive(Debug)]
 pub(crate) struct Promises {
     config: SchedulerConfig,
+    /// Most tokens of the step that is to begin.
+    n_budget: usize,
     /// Steps begun.
     step: u64,
     unfinished: BTreeMap<SequenceId, Known>,
@@ -53,6 +55,7 @@ impl Promises {
     pub(crate) fn new(config: SchedulerConfig) -> Self {
         Self {
             config,
+            n_budget: config.max_batched_tokens,
             step: 0,
             unfinished: BTreeMap::new(),
             elder: None,
@@ -110,8 +113,9 @@ impl Promises {
         Ok(())
     }
 
-    /// As a step is to begin.
-    pub(crate) fn note_before(&mut self, scheduler: &Scheduler) {
+    /// As a step of at most `n_budget` tokens is to begin.
+    pub(crate) fn note_before(&mut self, scheduler: &Scheduler, n_budget: usize) {
+        self.n_budget = n_budget;
         for (id, known) in &mut self.unfinished {
             known.before = scheduler.state(*id).unwrap_or(SequenceState::Held);
         }
@@ -249,7 +253,7 @@ impl Promises {
             .iter()
             .map(|row| (row.sequence, row.start as usize + row.tokens.len()))
             .collect();
-        let has_tokens = batch.n_tokens() < self.config.max_batched_tokens;
+        let has_tokens = batch.n_tokens() < self.n_budget;
         for (id, known) in &self.unfinished {
             if known.after != SequenceState::Running || !has_room {
                 continue;

@@ -192,12 +192,13 @@ impl Simulation {
 
     fn run_step(&mut self, watch: &mut dyn FnMut(&StepLine)) -> Result<(), String> {
         self.scheduler.check()?;
-        self.promises.note_before(&self.scheduler);
-        let Some(batch) = self.scheduler.begin_step() else {
+        let n_budget = self.draw_budget();
+        self.promises.note_before(&self.scheduler, n_budget);
+        let Some(batch) = self.scheduler.begin_step_within(n_budget) else {
             ensure!(self.scheduler.is_idle(), "there is work but no batch");
             return Ok(());
         };
-        self.check_limits(&batch)?;
+        self.check_limits(&batch, n_budget)?;
         self.promises
             .check_batch(&batch, &self.scheduler, &self.records)?;
         self.scheduler.check()?;
@@ -225,6 +226,18 @@ impl Simulation {
             stats: self.scheduler.stats(),
         });
         Ok(())
+    }
+
+    /// Tokens of the next step: an engine that keeps streams smooth holds some below the budget,
+    /// but never below one for each running sequence and one more.
+    fn draw_budget(&mut self) -> usize {
+        let n_most = self.traffic.config.max_batched_tokens;
+        let n_least = self.scheduler.stats().n_running + 1;
+        if n_least < n_most && self.rng.chance(self.traffic.paced) {
+            self.rng.range(n_least, n_most)
+        } else {
+            n_most
+        }
     }
 
     fn execute(&mut self, batch: &Batch, failed: bool) -> Result<Vec<Event>, String> {
@@ -259,13 +272,12 @@ impl Simulation {
         flows.into_iter().collect()
     }
 
-    fn check_limits(&self, batch: &Batch) -> Result<(), String> {
+    fn check_limits(&self, batch: &Batch, n_budget: usize) -> Result<(), String> {
         let config = &self.traffic.config;
         let n_tokens = batch.n_tokens();
         ensure!(
-            n_tokens <= config.max_batched_tokens,
-            "{n_tokens} tokens in a batch of {}",
-            config.max_batched_tokens
+            n_tokens <= n_budget,
+            "{n_tokens} tokens in a batch of {n_budget}"
         );
         ensure!(
             batch.rows.len() <= config.max_sequences,

@@ -21,6 +21,8 @@ pub(crate) struct Traffic {
     pub(crate) failures: usize,
     /// Of 1000 rows, how many fail alone.
     pub(crate) row_failures: usize,
+    /// Of 1000 steps, how many are held below the budget of tokens.
+    pub(crate) paced: usize,
     /// Of 1000 steps, how many take so long that much arrives meanwhile.
     pub(crate) slow: usize,
 }
@@ -92,6 +94,7 @@ pub(crate) fn draw(rng: &mut Rng) -> Traffic {
         cancels: *rng.pick(&[0, 0, 5, 30, 100]),
         failures: *rng.pick(&[0, 0, 0, 10, 50]),
         row_failures: *rng.pick(&[0, 0, 0, 3, 20]),
+        paced: *rng.pick(&[0, 0, 500, 1000]),
         slow: *rng.pick(&[0, 0, 50, 200]),
     }
 }
