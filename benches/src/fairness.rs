@@ -19,10 +19,10 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 50)]
     many: usize,
     /// Tokens of every prompt.
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, default_value_t = 128)]
     prompt: usize,
     /// Tokens of every answer.
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 32)]
     answer: usize,
     /// Times that the whole is done.
     #[arg(long, default_value_t = 5)]

@@ -28,8 +28,18 @@ pub(crate) struct Options {
     tokens: usize,
 }
 
-/// Sequences that run at a time, and requests that may wait.
-const FLAGS: [&str; 4] = ["--max-num-seqs", "32", "--max-queued-requests", "32"];
+/// Sequences that run at a time, and requests that may wait. The KV cache is so small that all of
+/// it has been written to when memory is first looked at.
+const FLAGS: [&str; 8] = [
+    "--max-num-seqs",
+    "32",
+    "--max-queued-requests",
+    "32",
+    "--max-model-len",
+    "2048",
+    "--kv-cache-memory",
+    "128MiB",
+];
 /// Clients that together keep the server just busy.
 const N_CLIENTS: usize = 48;
 
