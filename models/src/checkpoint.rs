@@ -112,7 +112,8 @@ impl Checkpoint {
         }
     }
 
-    /// Identity of the weights by content, not by name or place.
+    /// Identity of the weights by content, not by name or place. Of large tensors a sample is
+    /// read, spread over all of their bytes: a change of a few values can go unnoticed.
     pub fn digest(&self) -> u64 {
         self.digest
     }
@@ -157,6 +158,9 @@ type Opened = ((ModelConfig, &'static Family), Vec<u32>, Container);
 
 fn open_directory(dir: &Path) -> Result<Opened, LoadError> {
     let config_path = dir.join("config.json");
+    if !config_path.exists() {
+        refuse_gguf_files(dir)?;
+    }
     let text = std::fs::read_to_string(&config_path)
         .map_err(|error| LoadError::new(&config_path, format!("cannot be read: {error}")))?;
     let config = read_config_json(&config_path, &text)?;
@@ -167,6 +171,23 @@ fn open_directory(dir: &Path) -> Result<Opened, LoadError> {
         shards,
     };
     Ok((config, eos_tokens, container))
+}
+
+/// A directory of GGUF files is a place where models are, and not one of them.
+fn refuse_gguf_files(dir: &Path) -> Result<(), LoadError> {
+    let entries = std::fs::read_dir(dir)
+        .map_err(|error| LoadError::new(dir, format!("cannot be read: {error}")))?;
+    let names = entries.flatten().map(|entry| entry.file_name());
+    let mut names: Vec<String> = names
+        .map(|name| name.to_string_lossy().into_owned())
+        .filter(|name| name.to_lowercase().ends_with(".gguf"))
+        .collect();
+    names.sort();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let message = format!("holds GGUF files: name one of them: {}", names.join(", "));
+    Err(LoadError::new(dir, message))
 }
 
 fn open_gguf(path: &Path) -> Result<Opened, LoadError> {

@@ -227,6 +227,7 @@ impl<'a> Weights<'a> {
     /// ones layers that only training needs).
     pub(crate) fn finish(&self, n_layers: usize) -> Result<(), LoadError> {
         let used = self.used.borrow();
+        let mut unread = Vec::new();
         for name in self.checkpoint.tensor_names() {
             if used.contains(name) || self.is_ignored(name) {
                 continue;
@@ -242,7 +243,10 @@ impl<'a> Weights<'a> {
                     format!("tensor `{name}` has no place in the configured architecture"),
                 ));
             }
-            tracing::debug!(tensor = name, "not used by the architecture");
+            unread.push(name);
+        }
+        if let Some(message) = unread_message(&unread) {
+            tracing::warn!("{message}");
         }
         Ok(())
     }
@@ -258,6 +262,20 @@ impl<'a> Weights<'a> {
         let rest = name.strip_prefix(layers).or(name.strip_prefix(short))?;
         rest.split('.').next()?.parse().ok()
     }
+}
+
+/// One line about tensors that nobody took.
+fn unread_message(names: &[&str]) -> Option<String> {
+    const N_SHOWN: usize = 3;
+    if names.is_empty() {
+        return None;
+    }
+    let shown = names[..names.len().min(N_SHOWN)].join(", ");
+    let more = if names.len() > N_SHOWN { ", ..." } else { "" };
+    Some(format!(
+        "{} tensors of the checkpoint are not used by the architecture: {shown}{more}",
+        names.len()
+    ))
 }
 
 /// Stores a dense tensor's values in another dense type, rounding to nearest.
@@ -283,4 +301,16 @@ fn convert_dense(from: WeightType, bytes: &[u8], ty: WeightType) -> Vec<u8> {
         }
     }
     converted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unread_tensors_are_counted_and_the_first_named() {
+        assert_eq!(unread_message(&[]), None);
+        let message = unread_message(&["a", "b", "c", "d"]).unwrap_or_default();
+        assert!(message.starts_with("4 tensors") && message.ends_with(": a, b, c, ..."));
+    }
 }

@@ -268,3 +268,15 @@ fn a_digest_knows_weights_by_content() {
     dir.write("model.safetensors", changed);
     assert_ne!(Checkpoint::open(dir.path()).unwrap().digest(), original);
 }
+
+#[test]
+fn a_directory_of_gguf_files_is_not_a_model() {
+    let dir = Scratch::new("st-ggufs");
+    dir.write("b.gguf", b"");
+    dir.write("a.GGUF", b"");
+    let error = load(dir.path()).unwrap_err();
+    assert!(
+        error.ends_with("holds GGUF files: name one of them: a.GGUF, b.gguf"),
+        "{error}"
+    );
+}

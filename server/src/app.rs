@@ -2,12 +2,11 @@
 
 use std::num::NonZero;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::sync::Semaphore;
@@ -22,6 +21,7 @@ use crate::grammar::GrammarCompiler;
 use crate::handlers;
 use crate::identity::Numbers;
 use crate::metrics::Metrics;
+use crate::observe::observe;
 use crate::openai::{ApiError, Head};
 use crate::text::{ChatTemplate, Tokenizer};
 
@@ -136,6 +136,11 @@ impl AppState {
         Arc::clone(&self.ids)
     }
 
+    /// An id for a request.
+    pub(crate) fn request_id(&self) -> String {
+        self.ids.id("req_")
+    }
+
     /// A seed for a request that brings none.
     pub fn draw_seed(&self) -> u64 {
         self.seeds.next()
@@ -193,38 +198,4 @@ fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
     tracing::error!(panic = text.unwrap_or("no message"), "a handler panicked");
     ApiError::internal_for_good("The server had an error while processing your request.")
         .into_response()
-}
-
-/// Gives every answer its id and its time, and counts it.
-async fn observe(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let id = state.ids.id("req_");
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
-    let span = tracing::info_span!("request", %id, method = %request.method(), route);
-    let mut response = tracing::Instrument::instrument(next.run(request), span.clone()).await;
-    let status = response.status().as_u16();
-    let elapsed = started.elapsed();
-    state.metrics.count_http_request(&route, status);
-    span.in_scope(|| {
-        let elapsed_ms = elapsed.as_millis();
-        // Probes come every few seconds and say nothing.
-        if route.starts_with("/health") || route == "/metrics" {
-            tracing::debug!(status, elapsed_ms, "answered");
-        } else {
-            tracing::info!(status, elapsed_ms, "answered");
-        }
-    });
-    let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        headers.insert(HeaderName::from_static("x-request-id"), id);
-    }
-    let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-    headers.insert(
-        HeaderName::from_static("openai-processing-ms"),
-        elapsed_ms.into(),
-    );
-    response
 }

@@ -1,16 +1,16 @@
 //! Serving until told to end, and ending in order.
 
-use std::future::{Future, IntoFuture};
+use std::future::Future;
 use std::io;
 use std::time::Duration;
 
 use axum::Router;
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::connections;
 use crate::engine::{Engine, EngineHandle};
 
 /// Time for connections to close once their requests have been ended.
@@ -19,26 +19,16 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A socket that is being served.
 #[derive(Debug)]
 pub struct Listening {
-    stop_accepting: oneshot::Sender<()>,
-    server: JoinHandle<io::Result<()>>,
+    ending: watch::Sender<bool>,
+    server: JoinHandle<()>,
 }
 
 /// Begins to serve `app` on `listener`.
 pub fn listen(listener: TcpListener, app: Router) -> Listening {
-    let (stop_accepting, stopped) = oneshot::channel::<()>();
-    let listener = listener.tap_io(|stream| {
-        // Tokens are small packets that must not wait for each other.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY could not be set");
-        }
-    });
-    let server = axum::serve(listener, app).with_graceful_shutdown(async {
-        // An error means that the sender is gone, which says the same.
-        stopped.await.ok();
-    });
+    let (ending, is_ending) = watch::channel(false);
     Listening {
-        stop_accepting,
-        server: tokio::spawn(server.into_future()),
+        ending,
+        server: tokio::spawn(connections::serve(listener, app, is_ending)),
     }
 }
 
@@ -66,15 +56,14 @@ impl Listening {
         told: impl Future<Output = ()>,
         told_again: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        let Self {
-            stop_accepting,
-            mut server,
-        } = self;
+        let Self { ending, mut server } = self;
         let served = tokio::select! {
-            ended = &mut server => ended.unwrap_or_else(|error| Err(io::Error::other(error))),
+            ended = &mut server => ended.map_err(io::Error::other),
             () = told => {
                 tracing::info!("shutting down: running requests may finish");
-                drop(stop_accepting);
+                // Before the connections are told: whose body is cut off is told why.
+                engine.handle().close();
+                ending.send_replace(true);
                 drain(&mut server, &engine.handle(), grace, told_again).await
             }
         };
@@ -87,20 +76,19 @@ impl Listening {
 }
 
 async fn drain(
-    server: &mut JoinHandle<io::Result<()>>,
+    server: &mut JoinHandle<()>,
     engine: &EngineHandle,
     grace: Duration,
     told_again: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    engine.close();
     tokio::select! {
-        ended = &mut *server => return ended.map_err(io::Error::other)?,
+        ended = &mut *server => return ended.map_err(io::Error::other),
         () = tokio::time::sleep(grace) => tracing::warn!("cancelling requests that still run"),
         () = told_again => tracing::warn!("told again: cancelling all requests"),
     }
     engine.cancel_all();
     match timeout(CLOSE_TIMEOUT, &mut *server).await {
-        Ok(ended) => ended.map_err(io::Error::other)?,
+        Ok(ended) => ended.map_err(io::Error::other),
         Err(_) => {
             server.abort();
             Ok(())

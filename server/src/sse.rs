@@ -18,8 +18,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(crate) trait Frames: Send + 'static {
     type Update: Send;
 
-    /// Sent before any update.
-    fn start(&mut self) -> Vec<String>;
+    /// The `i`th part of what is sent before any update; `None` after the last. Parts are asked
+    /// for when the client has taken those before.
+    fn start(&mut self, i: usize) -> Option<Vec<String>>;
     fn update(&mut self, update: Self::Update) -> Vec<String>;
     /// Sent after the last update, before `[DONE]`.
     fn end(&mut self) -> Vec<String>;
@@ -29,18 +30,21 @@ struct Driver<F: Frames> {
     frames: F,
     updates: BoxStream<'static, Result<F::Update, ApiError>>,
     queue: VecDeque<String>,
+    /// Parts of the start that were asked for; `None` once there are no more.
+    n_started: Option<usize>,
     is_ended: bool,
 }
 
 /// A streamed answer. An error in `updates` is sent as an error object, and nothing after it.
 pub(crate) fn respond<F: Frames>(
-    mut frames: F,
+    frames: F,
     updates: BoxStream<'static, Result<F::Update, ApiError>>,
 ) -> Response {
     let driver = Driver {
-        queue: frames.start().into(),
         frames,
         updates,
+        queue: VecDeque::new(),
+        n_started: Some(0),
         is_ended: false,
     };
     let events = stream::unfold(driver, |mut driver| async {
@@ -64,6 +68,12 @@ impl<F: Frames> Driver<F> {
         loop {
             if let Some(data) = self.queue.pop_front() {
                 return Some(data);
+            }
+            if let Some(i) = self.n_started {
+                let part = self.frames.start(i);
+                self.n_started = part.is_some().then_some(i + 1);
+                self.queue.extend(part.unwrap_or_default());
+                continue;
             }
             if self.is_ended {
                 return None;

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use scheduler::{Batch, Executor, RequestId, Sampled, Scheduler, Stats};
+use scheduler::{Batch, Event, Executor, RequestId, Sampled, Scheduler, Stats};
 use tokio::time::Instant;
 
 use super::constraints::Constraints;
@@ -126,8 +126,26 @@ impl StepLoop {
         self.constraints.forget(request);
     }
 
-    /// One step; false when there was nothing to do.
+    /// One step; false when there was nothing to do. Should the books not stand it, it fails
+    /// like one that cannot be computed. If they do not stand that either, the engine ends.
     fn step(&mut self) -> bool {
+        let stepped = catch_unwind(AssertUnwindSafe(|| self.try_step()));
+        stepped.unwrap_or_else(|panic| {
+            let error = format!("panic: {}", panic_text(panic.as_ref()));
+            let events = self.fail_step(&error);
+            self.constraints.note(&events);
+            self.ledger.deliver(events);
+            true
+        })
+    }
+
+    fn fail_step(&mut self, error: &str) -> Vec<Event> {
+        self.metrics.failed_steps.increment(1);
+        tracing::error!(error, "a step failed");
+        self.scheduler.fail_step()
+    }
+
+    fn try_step(&mut self) -> bool {
         let Some(mut batch) = self.scheduler.begin_step_within(self.pace.budget()) else {
             return false;
         };
@@ -138,11 +156,7 @@ impl StepLoop {
                 self.constraints.advance(&mut sampled);
                 self.scheduler.end_step(sampled)
             }
-            Err(error) => {
-                self.metrics.failed_steps.increment(1);
-                tracing::error!(rows = batch.rows.len(), %error, "a step failed");
-                self.scheduler.fail_step()
-            }
+            Err(error) => self.fail_step(&error),
         };
         self.constraints.note(&events);
         self.ledger.deliver(events);

@@ -55,10 +55,13 @@ impl Frames for ChatFrames {
 
     /// The roles of all choices: SDKs expect the first chunks in the order of choices, whichever
     /// of them draws its first token first.
-    fn start(&mut self) -> Vec<String> {
+    fn start(&mut self, i: usize) -> Option<Vec<String>> {
+        let index = u32::try_from(i)
+            .ok()
+            .filter(|index| *index < self.shape.n)?;
         let head = &self.shape.head;
-        let role = |index| frame(&ChatChunk::role(head, self.include_usage(), index));
-        (0..self.shape.n).map(role).collect()
+        let role = ChatChunk::role(head, self.include_usage(), index);
+        Some(vec![frame(&role)])
     }
 
     fn update(&mut self, update: Update) -> Vec<String> {

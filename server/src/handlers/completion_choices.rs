@@ -1,5 +1,7 @@
 //! Choices of a completion: text and log-probabilities, of an echoed prompt as well.
 
+use std::sync::Arc;
+
 use scheduler::TokenLogprobs;
 
 use crate::generation::Piece;
@@ -20,7 +22,7 @@ pub(super) struct Opening {
 /// A prompt to be repeated at the beginning of each choice.
 #[derive(Debug)]
 pub(super) struct Echo {
-    pub(super) text: String,
+    pub(super) text: Arc<str>,
     tokens: Vec<u32>,
     /// Where each token begins in the text, in characters.
     offsets: Vec<usize>,
@@ -45,7 +47,7 @@ impl Echo {
         let text = text.unwrap_or(decoded);
         Self {
             n_characters: text.chars().count(),
-            text,
+            text: text.into(),
             tokens,
             offsets,
         }

@@ -1,5 +1,7 @@
 //! The chunks of a streamed completion.
 
+use std::sync::Arc;
+
 use axum::response::Response;
 use futures::stream::{StreamExt, select_all};
 use scheduler::TokenLogprobs;
@@ -45,24 +47,19 @@ impl CompletionFrames {
         frame(&Completion::chunk(&self.shape.head, include_usage, choice))
     }
 
-    /// The echoed prompt, once for each of its choices.
-    fn echo(&self, prompt: usize, scored: &[TokenLogprobs]) -> Vec<String> {
-        let Some(echo) = &self.openings[prompt].echo else {
-            return Vec::new();
-        };
-        let echoes = (0..self.shape.n).map(|index| {
-            let logprobs = self
-                .shape
-                .with_logprobs
-                .then(|| echo.logprobs(&self.shape.token_text, scored));
-            self.choice(CompletionChoice {
-                text: echo.text.clone(),
-                index: self.shape.choice_index(prompt, index),
-                logprobs,
-                finish_reason: None,
-            })
-        });
-        echoes.collect()
+    /// The echoed prompt of one choice.
+    fn echo(&self, prompt: usize, index: u32, scored: &[TokenLogprobs]) -> Option<String> {
+        let echo = self.openings[prompt].echo.as_ref()?;
+        let logprobs = self
+            .shape
+            .with_logprobs
+            .then(|| echo.logprobs(&self.shape.token_text, scored));
+        Some(self.choice(CompletionChoice {
+            text: Arc::clone(&echo.text),
+            index: self.shape.choice_index(prompt, index),
+            logprobs,
+            finish_reason: None,
+        }))
     }
 
     fn text(&self, prompt: usize, index: u32, piece: Piece) -> Option<String> {
@@ -79,7 +76,7 @@ impl CompletionFrames {
             logprobs
         });
         Some(self.choice(CompletionChoice {
-            text: piece.text,
+            text: piece.text.into(),
             index: self.shape.choice_index(prompt, index),
             logprobs,
             finish_reason: None,
@@ -90,17 +87,23 @@ impl CompletionFrames {
 impl Frames for CompletionFrames {
     type Update = (usize, Update);
 
-    fn start(&mut self) -> Vec<String> {
+    fn start(&mut self, i: usize) -> Option<Vec<String>> {
+        let n = self.shape.n as usize;
+        let (prompt, index) = (i / n, i % n);
+        let opening = self.openings.get(prompt)?;
         // Where scores are to come, the echo waits for them.
-        (0..self.openings.len())
-            .filter(|prompt| self.openings[*prompt].n_to_score == 0)
-            .flat_map(|prompt| self.echo(prompt, &[]))
-            .collect()
+        if opening.n_to_score > 0 {
+            return Some(Vec::new());
+        }
+        let index = u32::try_from(index).expect("less than n");
+        Some(self.echo(prompt, index, &[]).into_iter().collect())
     }
 
     fn update(&mut self, (prompt, update): Self::Update) -> Vec<String> {
         match update {
-            Update::PromptScored(scored) => self.echo(prompt, &scored),
+            Update::PromptScored(scored) => (0..self.shape.n)
+                .filter_map(|index| self.echo(prompt, index, &scored))
+                .collect(),
             Update::Text { index, piece } => self.text(prompt, index, piece).into_iter().collect(),
             Update::Finished {
                 index,
@@ -113,7 +116,7 @@ impl Frames for CompletionFrames {
                     self.counts.cached += totals.n_cached;
                 }
                 let last = self.choice(CompletionChoice {
-                    text: String::new(),
+                    text: "".into(),
                     index: self.shape.choice_index(prompt, index),
                     logprobs: None,
                     finish_reason: Some(reason),

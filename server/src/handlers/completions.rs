@@ -210,7 +210,7 @@ async fn whole(
         candidates.truncate(shape.n as usize);
         for (index, candidate) in (0..).zip(candidates) {
             choices.push(CompletionChoice {
-                text: candidate.text,
+                text: candidate.text.into(),
                 index: shape.choice_index(prompt, index),
                 logprobs: shape.with_logprobs.then_some(candidate.logprobs),
                 finish_reason: Some(candidate.finish_reason),

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use scheduler::{FlowId, Request, RequestId};
 
 use crate::app::AppState;
+use crate::connections::{BodyError, body_error};
 use crate::openai::{ApiError, Fields, Sampling};
 
 /// The body, if it came whole and is not too large.
@@ -15,12 +16,13 @@ pub(super) fn body(
     state: &AppState,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Bytes, ApiError> {
-    body.map_err(|error| {
-        if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
+    body.map_err(|error| match body_error(&error) {
+        Some(BodyError::Late) => ApiError::body_too_slow(),
+        Some(BodyError::Ending) => ApiError::shutting_down(),
+        None if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
             ApiError::body_too_large(state.max_body_bytes)
-        } else {
-            ApiError::bad_request(format!("The request body could not be read: {error}."))
         }
+        None => ApiError::bad_request(format!("The request body could not be read: {error}.")),
     })
 }
 

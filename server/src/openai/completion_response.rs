@@ -1,5 +1,7 @@
 //! What `POST /v1/completions` answers; a chunk of a stream has the same form as a whole answer.
 
+use std::sync::Arc;
+
 use serde::{Serialize, Serializer};
 
 use super::{Head, Usage};
@@ -21,10 +23,16 @@ pub struct Completion<'a> {
 /// One choice, or what a chunk adds to it.
 #[derive(Debug, Serialize)]
 pub struct CompletionChoice {
-    pub text: String,
+    /// Choices that begin with the same prompt may share it.
+    #[serde(serialize_with = "as_string")]
+    pub text: Arc<str>,
     pub index: u32,
     pub logprobs: Option<CompletionLogprobs>,
     pub finish_reason: Option<&'static str>,
+}
+
+fn as_string<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(text)
 }
 
 /// Log-probabilities as parallel arrays, one entry a token.

@@ -130,6 +130,13 @@ impl ApiError {
             .with_code("request_too_large")
     }
 
+    /// The body did not come in time.
+    pub fn body_too_slow() -> Self {
+        let message = "The request body did not arrive in time.";
+        Self::new(StatusCode::REQUEST_TIMEOUT, INVALID_REQUEST, message)
+            .with_code("request_timeout")
+    }
+
     /// A key that is missing or that the server does not know.
     pub fn unauthorized(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, INVALID_REQUEST, message).with_code("invalid_api_key")

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use understudy::engine::QueueLimits;
 
+use crate::model::Fault;
 use crate::server::{Options, Server, chat_body, request};
 
 #[tokio::test]
@@ -25,12 +26,15 @@ async fn a_dropped_stream_frees_its_blocks() {
         .await;
     assert_eq!(response.status(), StatusCode::OK);
     let mut frames = response.into_body().into_data_stream();
+    // Its end is what counts.
+    assert_eq!(server.metric("understudy_http_requests_total"), 0.0);
     for _ in 0..12 {
         frames.next().await.unwrap().unwrap();
     }
     drop(frames);
     server.wait_until_idle().await;
     assert_eq!(server.metric("understudy_disconnects_total"), 1.0);
+    assert_eq!(server.metric("understudy_http_requests_total"), 1.0);
     assert!(
         server.metric("understudy_generated_tokens_total") < 4.0 * 900.0,
         "it ran to its end"
@@ -50,19 +54,21 @@ async fn a_dropped_request_frees_its_blocks() {
         let app = server.app.clone();
         async move { tower::ServiceExt::oneshot(app, request).await }
     });
-    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    server.wait_for_started(1).await;
     call.abort();
     assert!(call.await.unwrap_err().is_cancelled());
     server.gate.open();
     server.wait_until_idle().await;
+    let line = "{route=\"/v1/chat/completions\",status=\"499\"} 1";
+    assert!(server.metrics.render().contains(line), "hung up");
 }
 
 #[tokio::test]
 async fn a_panic_fails_one_step_and_nothing_else() {
-    for fault_is_error in [false, true] {
+    for fault_kind in [Fault::Panic, Fault::Error, Fault::Misscore] {
         let server = Server::start(Options {
             fault: Some("Z"),
-            fault_is_error,
+            fault_kind,
             ..Options::default()
         });
         let bad = json!([{"role": "user", "content": "Z"}]);
@@ -116,9 +122,9 @@ async fn too_many_requests_are_refused_at_once() {
     };
     // The first is taken into a step that hangs at the gate.
     let running = call(json!({}));
-    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    server.wait_for_started(1).await;
     let waiting = [call(json!({})), call(json!({}))];
-    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    server.wait_for("understudy_requests_queued", 2.0).await;
     let refused = server.chat(json!({})).await;
     assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
     // One request has left the queue so far, and two are in it.

@@ -4,6 +4,7 @@
 
 mod admission;
 mod answers;
+mod bodies;
 mod engine;
 mod errors;
 mod model;

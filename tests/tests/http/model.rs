@@ -22,8 +22,10 @@ pub(crate) struct ScriptedModel {
 /// What happens to a batch that computes a certain token.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault {
-    PanicAt(u32),
-    ErrorAt(u32),
+    Panic(u32),
+    Error(u32),
+    /// Scores that nobody asked for, which the scheduler does not stand.
+    Misscore(u32),
 }
 
 /// Holds every step back until opened.
@@ -74,13 +76,18 @@ impl Executor for ScriptedModel {
         self.gate.pass();
         let computes = |token| batch.rows.iter().any(|row| row.tokens.contains(&token));
         match self.fault {
-            Some(Fault::PanicAt(token)) if computes(token) => panic!("a planted panic"),
-            Some(Fault::ErrorAt(token)) if computes(token) => {
+            Some(Fault::Panic(token)) if computes(token) => panic!("a planted panic"),
+            Some(Fault::Error(token)) if computes(token) => {
                 return Err(ExecutorError("a planted error".to_owned()));
             }
             _ => {}
         }
         let mut sampled = self.fake.execute(batch)?;
+        if let Some(Fault::Misscore(token)) = self.fault
+            && computes(token)
+        {
+            sampled[0].scored.extend(scripted(token, Some(0)).logprobs);
+        }
         for (result, row) in sampled.iter_mut().zip(&batch.rows) {
             if let (Some(drawn), Some(spec)) = (&mut result.token, &row.sample) {
                 if let Some(script) = &self.script {

@@ -32,7 +32,7 @@ pub(crate) struct Options {
     /// What the model says; `None`: whatever the fake draws.
     pub(crate) says: Option<&'static str>,
     pub(crate) fault: Option<&'static str>,
-    pub(crate) fault_is_error: bool,
+    pub(crate) fault_kind: fn(u32) -> Fault,
     pub(crate) keys: Vec<&'static str>,
     pub(crate) queue: QueueLimits,
     pub(crate) allow_priority: bool,
@@ -49,7 +49,7 @@ impl Default for Options {
         Self {
             says: Some("Hello there"),
             fault: None,
-            fault_is_error: false,
+            fault_kind: Fault::Panic,
             keys: Vec::new(),
             queue: QueueLimits {
                 max_requests: 100,
@@ -134,11 +134,7 @@ impl Server {
         });
         let fault = options.fault.map(|text| {
             let token = *tokenizer.encode(text, false).unwrap().last().unwrap();
-            if options.fault_is_error {
-                Fault::ErrorAt(token)
-            } else {
-                Fault::PanicAt(token)
-            }
+            (options.fault_kind)(token)
         });
         let gate = Gate::default();
         let config = FakeConfig {
@@ -236,6 +232,13 @@ impl Server {
             );
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+    }
+
+    /// Waits until steps have begun to work on so many requests. (Their places in the queue are
+    /// given back before the step is computed.)
+    pub(crate) async fn wait_for_started(&self, n: u32) {
+        self.wait_for("understudy_queue_seconds_count", f64::from(n))
+            .await;
     }
 
     /// Nothing runs, waits or holds memory.

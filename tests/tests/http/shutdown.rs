@@ -81,16 +81,47 @@ async fn a_closed_connection_cancels() {
             let mut some = [0; 600];
             connection.read_exact(&mut some).await.unwrap();
         } else {
-            listening
-                .server
-                .wait_for("understudy_requests_queued", 0.0)
-                .await;
+            listening.server.wait_for_started(2).await;
         }
         drop(connection);
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        if !stream {
+            // The server has noticed before there is an answer.
+            listening
+                .server
+                .wait_for("understudy_disconnects_total", 2.0)
+                .await;
+        }
         listening.server.gate.open();
         listening.server.wait_until_idle().await;
     }
+}
+
+#[tokio::test]
+async fn who_has_no_request_under_way_is_not_waited_for() {
+    let mut listening = listen(Options::default(), Duration::from_secs(60)).await;
+    let mut half_head = TcpStream::connect(listening.address).await.unwrap();
+    half_head.write_all(b"POST /v1/chat/comp").await.unwrap();
+    let silent = TcpStream::connect(listening.address).await.unwrap();
+    let mut half_body = TcpStream::connect(listening.address).await.unwrap();
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 500\r\n\r\n{\"mod";
+    half_body.write_all(head.as_bytes()).await.unwrap();
+    // It holds its place in the queue, so its body is waited for.
+    listening
+        .server
+        .wait_for("understudy_requests_queued", 1.0)
+        .await;
+    let started = std::time::Instant::now();
+    listening.stop.take().unwrap().send(()).unwrap();
+    let text = rest(half_body).await;
+    assert!(text.starts_with("HTTP/1.1 503"), "{text}");
+    assert!(text.contains("server_shutting_down"), "{text}");
+    listening.task.await.unwrap().unwrap();
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        started.elapsed()
+    );
+    drop((half_head, silent));
 }
 
 #[tokio::test]
@@ -98,13 +129,14 @@ async fn running_requests_finish_before_the_end() {
     let mut listening = listen(Options::default(), Duration::from_secs(20)).await;
     listening.server.gate.close();
     let connection = post(listening.address, json!({})).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    listening.server.wait_for_started(1).await;
     listening.stop.take().unwrap().send(()).unwrap();
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    assert!(
-        TcpStream::connect(listening.address).await.is_err(),
-        "nothing new is taken"
-    );
+    // Nothing new is taken.
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while TcpStream::connect(listening.address).await.is_ok() {
+        assert!(std::time::Instant::now() < deadline, "it still listens");
+        tokio::task::yield_now().await;
+    }
     let refused = listening.server.chat(json!({})).await;
     assert_eq!(refused.status.as_u16(), 503);
     assert_eq!(refused.json()["error"]["code"], "server_shutting_down");
@@ -131,8 +163,9 @@ async fn what_exceeds_the_grace_period_is_cancelled() {
         json!({"stream": true, "ignore_eos": true}),
     )
     .await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    listening.server.wait_for_started(1).await;
     listening.stop.take().unwrap().send(()).unwrap();
+    // The step at the gate may end after the cancellation only.
     tokio::time::sleep(Duration::from_millis(50)).await;
     listening.server.gate.open();
     let text = rest(connection).await;

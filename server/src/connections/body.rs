@@ -1,0 +1,169 @@
+//! Bodies of requests that come in time, and of answers that are still under way.
+
+use std::error::Error;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::activity::CallGuard;
+
+/// How slow the body of a request may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BodyTimes {
+    /// Between two pieces.
+    pub(super) piece: Duration,
+    /// For the whole body.
+    pub(super) whole: Duration,
+}
+
+/// A body that did not come whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BodyError {
+    #[error("the body of the request did not come in time")]
+    Late,
+    #[error("the server is shutting down")]
+    Ending,
+}
+
+/// Why a body could not be read, if it was one of our reasons.
+pub(crate) fn body_error(error: &(dyn Error + 'static)) -> Option<BodyError> {
+    let mut error = Some(error);
+    while let Some(one) = error {
+        if let Some(found) = one.downcast_ref::<BodyError>() {
+            return Some(*found);
+        }
+        error = one.source();
+    }
+    None
+}
+
+/// A request's body, which must come in time and before the end of the server.
+pub(super) struct TimedBody<B = Incoming> {
+    body: B,
+    times: BodyTimes,
+    piece_ends: Pin<Box<Sleep>>,
+    body_ends: Instant,
+    ending: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl<B> TimedBody<B> {
+    pub(super) fn new(
+        body: B,
+        times: BodyTimes,
+        ending: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        Self {
+            body,
+            times,
+            piece_ends: Box::pin(sleep(times.piece)),
+            body_ends: Instant::now() + times.whole,
+            ending: Box::pin(ending),
+        }
+    }
+}
+
+impl<B> HttpBody for TimedBody<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<axum::BoxError>,
+{
+    type Data = Bytes;
+    type Error = axum::BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            let next = (Instant::now() + self.times.piece).min(self.body_ends);
+            self.piece_ends.as_mut().reset(next);
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        if self.ending.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(Err(BodyError::Ending.into())));
+        }
+        ready!(self.piece_ends.as_mut().poll(cx));
+        Poll::Ready(Some(Err(BodyError::Late.into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An answer's body, which holds its call until it ends.
+#[derive(Debug)]
+pub(super) struct CallBody {
+    body: Body,
+    _call: CallGuard,
+}
+
+impl CallBody {
+    pub(super) fn new(body: Body, call: CallGuard) -> Self {
+        Self { body, _call: call }
+    }
+}
+
+impl HttpBody for CallBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use axum::body::to_bytes;
+    use futures::stream::{self, StreamExt};
+
+    use super::*;
+
+    /// A body of `n` bytes that come at intervals, in milliseconds.
+    async fn read(n: u32, interval: u64, ending: u64) -> Result<usize, BodyError> {
+        let ms = Duration::from_millis;
+        let pieces = stream::iter(0..n).then(move |_| async move {
+            sleep(ms(interval)).await;
+            Ok::<_, Infallible>(Bytes::from_static(b"x"))
+        });
+        let times = BodyTimes {
+            piece: ms(200),
+            whole: ms(600),
+        };
+        let body = TimedBody::new(Body::from_stream(pieces), times, sleep(ms(ending)));
+        let read = to_bytes(Body::new(body), usize::MAX).await;
+        read.map(|bytes| bytes.len())
+            .map_err(|error| body_error(&error).expect("one of our reasons"))
+    }
+
+    #[tokio::test]
+    async fn bodies_have_their_time() {
+        assert_eq!(read(4, 5, 60_000).await, Ok(4));
+        assert_eq!(read(1, 5_000, 60_000).await, Err(BodyError::Late));
+        // Never silent for long, and never done.
+        assert_eq!(read(10_000, 10, 60_000).await, Err(BodyError::Late));
+        assert_eq!(read(10_000, 10, 50).await, Err(BodyError::Ending));
+    }
+}
