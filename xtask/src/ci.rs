@@ -102,7 +102,10 @@ fn tests(root: &Path) -> Result<()> {
     cargo(root, &["build", "--release", "--bin", "understudy"])?;
     sh(root, root.join("target/release/understudy"), &["fetch"])?;
     sh(root, "bash", &["tests/fetch-templates.sh"])?;
-    cargo(root, &["test", "--release", "--workspace", "--no-fail-fast"])
+    cargo(
+        root,
+        &["test", "--release", "--workspace", "--no-fail-fast"],
+    )
 }
 
 fn sdk_tests(root: &Path) -> Result<()> {
