@@ -9,7 +9,7 @@ use crate::experts::Experts;
 use crate::mlp::Mlp;
 use crate::norm::NormLayer;
 use crate::weights::Weights;
-use crate::{Checkpoint, LoadError, ModelConfig};
+use crate::{AdapterTarget, Checkpoint, LoadError, ModelConfig};
 
 /// A loaded model.
 #[derive(Debug)]
@@ -25,6 +25,7 @@ pub struct Model {
     /// `None`: the embedding is the head.
     head: Option<Linear>,
     head_bias: Option<Buffer>,
+    adapter_target: AdapterTarget,
 }
 
 /// Norms are where the family has them.
@@ -86,6 +87,7 @@ impl Model {
             final_norm: norm(names.final_norm)?,
             head,
             head_bias,
+            adapter_target: AdapterTarget::new(config.clone()),
             device: device.clone(),
             config,
         };
@@ -112,6 +114,11 @@ impl Model {
             .map(Linear::n_bytes)
             .sum::<usize>();
         tables + layers + self.final_norm.n_bytes()
+    }
+
+    /// What adapters for this model are loaded against.
+    pub fn adapter_target(&self) -> &AdapterTarget {
+        &self.adapter_target
     }
 
     pub(crate) fn device(&self) -> &Device {

@@ -5,6 +5,7 @@
 //! the scheduler's batches on it.
 
 mod activations;
+mod adapter;
 mod alibi;
 mod attention;
 mod checkpoint;
@@ -26,6 +27,7 @@ mod sampler;
 mod step;
 mod weights;
 
+pub use adapter::{Adapter, AdapterError, AdapterStack, AdapterTable, AdapterTarget};
 pub use checkpoint::{Checkpoint, LoadError};
 pub use config::{
     AttentionConfig, BlockConfig, EmbeddingConfig, ExpertsConfig, LatentConfig, LayerConfig,

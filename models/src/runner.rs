@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use kernels::{KvCache, KvShape, KvType};
-use scheduler::{Batch, Executor, ExecutorError, Sampled};
+use scheduler::{Batch, BatchRow, Executor, ExecutorError, Sampled};
 
 use crate::activations::Activations;
 use crate::attention::AttentionStep;
 use crate::step::{Limits, Step, Wanted};
-use crate::{LoadError, Model, Rope, Sampler};
+use crate::{AdapterTable, LoadError, Model, Rope, Sampler};
 
 /// Memory of a runner, from the memory plan.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +32,7 @@ pub struct ModelRunner {
     activations: Activations,
     step: Step,
     sampler: Sampler,
+    adapters: AdapterTable,
 }
 
 impl ModelRunner {
@@ -93,6 +94,7 @@ impl ModelRunner {
             activations: Activations::new(model.device(), config, options.max_batched_tokens),
             step: Step::with_offset(offset.unwrap_or(0)),
             sampler: Sampler::default(),
+            adapters: AdapterTable::default(),
             model,
         })
     }
@@ -100,6 +102,12 @@ impl ModelRunner {
     /// The model that this runs.
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// The table that ids of adapters in batches are looked up in. Clone it to load and unload
+    /// beside the running engine.
+    pub fn adapters(&self) -> &AdapterTable {
+        &self.adapters
     }
 
     fn forward(&mut self) {
@@ -123,17 +131,7 @@ impl ModelRunner {
     /// Computes the wanted logits in chunks (a scored prompt wants hundreds of rows, and a row
     /// is as long as the vocabulary) and makes of each what was asked for. What cannot be drawn
     /// from (say, logits that are not numbers) fails its own row only.
-    fn sample(&mut self, batch: &Batch) -> Vec<Sampled> {
-        let mut results: Vec<Sampled> = batch
-            .rows
-            .iter()
-            .map(|row| Sampled {
-                sequence: row.sequence,
-                token: None,
-                scored: Vec::new(),
-                failed: None,
-            })
-            .collect();
+    fn sample(&mut self, batch: &Batch, results: &mut [Sampled]) {
         let vocab = self.model.config().vocab_size;
         let mut rows = Vec::with_capacity(self.activations.logits_rows);
         for chunk in self.step.wanted.chunks(self.activations.logits_rows) {
@@ -151,7 +149,17 @@ impl ModelRunner {
                 );
             }
         }
-        results
+    }
+
+    /// The result of a row before it is computed. A row whose adapter is gone fails alone.
+    fn start(&self, row: &BatchRow) -> Sampled {
+        let missing = row.adapter.filter(|id| self.adapters.get(*id).is_none());
+        Sampled {
+            sequence: row.sequence,
+            token: None,
+            scored: Vec::new(),
+            failed: missing.map(|id| format!("adapter {} is not loaded", id.0)),
+        }
     }
 }
 
@@ -190,10 +198,12 @@ fn fail(result: &mut Sampled, error: &ExecutorError) {
 
 impl Executor for ModelRunner {
     fn execute(&mut self, batch: &Batch) -> Result<Vec<Sampled>, ExecutorError> {
-        self.step.fill(batch, &self.ropes, &self.limits)?;
-        if !batch.rows.is_empty() {
+        let mut results: Vec<Sampled> = batch.rows.iter().map(|row| self.start(row)).collect();
+        self.step.fill(batch, &results, &self.ropes, &self.limits)?;
+        if !self.step.tokens.is_empty() {
             self.forward();
         }
-        Ok(self.sample(batch))
+        self.sample(batch, &mut results);
+        Ok(results)
     }
 }

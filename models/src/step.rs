@@ -1,7 +1,7 @@
 //! A batch made flat: the rows of one ragged forward.
 
 use kernels::{AttentionRow, RopeAngles, RopeStyle};
-use scheduler::{Batch, BatchRow, ExecutorError};
+use scheduler::{Batch, BatchRow, ExecutorError, Sampled};
 
 use crate::Rope;
 
@@ -71,10 +71,11 @@ impl Step {
     }
 
     /// Lays out a batch. Checks all that the ops rely on: a batch that breaks the contract is an
-    /// error here, never a wrong read there.
+    /// error here, never a wrong read there. Rows that `results` says have failed are left out.
     pub(crate) fn fill(
         &mut self,
         batch: &Batch,
+        results: &[Sampled],
         ropes: &[Rope],
         limits: &Limits,
     ) -> Result<(), ExecutorError> {
@@ -87,7 +88,10 @@ impl Step {
                 limits.max_batched_tokens
             )));
         }
-        for (index, row) in batch.rows.iter().enumerate() {
+        for (index, (row, result)) in batch.rows.iter().zip(results).enumerate() {
+            if result.failed.is_some() {
+                continue;
+            }
             check(row, limits)
                 .map_err(|error| ExecutorError(format!("sequence {}: {error}", row.sequence)))?;
             self.push(index, row, ropes, limits.block_size);
@@ -180,9 +184,6 @@ fn check(row: &BatchRow, limits: &Limits) -> Result<(), String> {
     let n_positions = row.start as usize + row.tokens.len();
     if row.tokens.is_empty() {
         return Err("a row without tokens".to_string());
-    }
-    if let Some(adapter) = row.adapter {
-        return Err(format!("adapter {} is not loaded", adapter.0));
     }
     if n_positions > limits.max_model_len {
         return Err(format!(

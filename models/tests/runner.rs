@@ -82,10 +82,6 @@ fn breaks_of_the_contract_are_errors_and_the_runner_goes_on() {
             .unwrap_err();
         assert!(error.0.contains(part), "{error} lacks {part:?}");
     };
-    refused(
-        &|row| row.adapter = Some(AdapterId(3)),
-        "adapter 3 is not loaded",
-    );
     refused(&|row| row.tokens.clear(), "without tokens");
     refused(&|row| row.tokens[2] = 512, "token 512");
     refused(
@@ -111,4 +107,21 @@ fn breaks_of_the_contract_are_errors_and_the_runner_goes_on() {
         "planned for 40",
     );
     assert_eq!(run(&mut runner, vec![good]), expected);
+}
+
+#[test]
+fn a_row_of_an_unknown_adapter_fails_alone() {
+    let mut runner = runner(&fixture("llama-mha"));
+    let good = scored_row(1, &TOKENS, 0);
+    let expected = run(&mut runner, vec![good.clone()]);
+    let mut lost = scored_row(2, &TOKENS, 8);
+    lost.adapter = Some(AdapterId(3));
+    let results = run(&mut runner, vec![lost.clone(), good]);
+    assert_eq!(
+        results[0].failed.as_deref(),
+        Some("adapter 3 is not loaded")
+    );
+    assert!(results[0].scored.is_empty() && results[0].token.is_none());
+    assert_eq!(results[1..], expected);
+    assert!(run(&mut runner, vec![lost])[0].failed.is_some());
 }
