@@ -12,9 +12,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 
-use crate::app::AppState;
 use crate::engine::EngineHandle;
 use crate::openai::ApiError;
+use crate::state::AppState;
 use crate::tenant::Tenant;
 
 /// Milliseconds that the whole request may take.

@@ -25,6 +25,7 @@ pub mod shutdown;
 pub mod source;
 mod sse;
 pub mod startup;
+pub mod state;
 pub mod tenant;
 pub mod text;
 mod token_text;

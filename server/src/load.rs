@@ -7,11 +7,11 @@ use models::{Checkpoint, LoadError, Model, ModelRunner, RunnerOptions};
 use scheduler::{ConfigError, Scheduler, SchedulerConfig};
 use sha2::{Digest, Sha256};
 
-use crate::app::ServedModel;
 use crate::identity::unix_seconds;
 use crate::plan::{MemoryPlan, Needs, PlanError, available_bytes};
 use crate::settings::{Precision, Settings};
 use crate::source::{ModelSource, SourceError};
+use crate::state::ServedModel;
 use crate::text::{ChatTemplate, TemplateError, Tokenizer, TokenizerError};
 
 /// A model that cannot be served. Each names the file or the flag at fault.

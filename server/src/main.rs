@@ -9,7 +9,7 @@ use anyhow::Context;
 use axum::Router;
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
-use understudy::app::{AppState, router};
+use understudy::app::router;
 use understudy::args::{Args, Command, LogFormat};
 use understudy::banner::Banner;
 use understudy::engine::Engine;
@@ -18,6 +18,7 @@ use understudy::metrics::{Metrics, Served};
 use understudy::settings::Settings;
 use understudy::source::{ModelSource, SourceError, SourceSettings};
 use understudy::startup::Front;
+use understudy::state::AppState;
 use understudy::{shutdown, source};
 
 /// Threads for HTTP; the model has its own.

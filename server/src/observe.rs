@@ -14,8 +14,8 @@ use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
 use tracing::Span;
 
-use crate::app::AppState;
 use crate::metrics::Metrics;
+use crate::state::AppState;
 
 /// What requests are counted under whose clients hang up before there is an answer.
 const HUNG_UP: u16 = 499;

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use kernels::{KvType, Numerics, WeightType};
 
-use crate::app::AppOptions;
 use crate::args::{Dtype, ServeArgs};
 use crate::auth::ApiKeys;
 use crate::engine::{EngineOptions, QueueLimits};
+use crate::state::AppOptions;
 
 /// An argument that makes no sense.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

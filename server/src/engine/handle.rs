@@ -112,27 +112,21 @@ impl EngineHandle {
 
     /// Queues a request. Dropping the stream cancels it.
     pub fn submit(&self, request: Request) -> Result<TokenStream, EngineError> {
-        self.submit_constrained(request, None)
+        let mut streams = self.submit_all(vec![(request, None)])?;
+        Ok(streams.pop().expect("one stream for one request"))
     }
 
-    /// Queues a request whose answers must match a grammar.
-    pub fn submit_constrained(
+    /// Queues requests that belong together, each with the grammar that its answers must match:
+    /// all of them or none.
+    pub fn submit_all(
         &self,
-        request: Request,
-        constraint: Option<Constraint>,
-    ) -> Result<TokenStream, EngineError> {
-        let mut places = self.admit(&[request.prompt.len()])?;
-        let place = places.pop().expect("one place for one prompt");
-        self.send(request, constraint, place)
-    }
-
-    /// Queues requests that belong together: all of them or none.
-    pub fn submit_all(&self, requests: Vec<Request>) -> Result<Vec<TokenStream>, EngineError> {
-        let n_prompts: Vec<usize> = requests.iter().map(|r| r.prompt.len()).collect();
+        requests: Vec<(Request, Option<Constraint>)>,
+    ) -> Result<Vec<TokenStream>, EngineError> {
+        let n_prompts: Vec<usize> = requests.iter().map(|(r, _)| r.prompt.len()).collect();
         let places = self.admit(&n_prompts)?;
         let requests = requests.into_iter().zip(places);
         requests
-            .map(|(request, place)| self.send(request, None, place))
+            .map(|((request, constraint), place)| self.send(request, constraint, place))
             .collect()
     }
 

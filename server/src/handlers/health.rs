@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::app::AppState;
+use crate::state::AppState;
 
 /// 200 while requests are taken, 503 from the beginning of a shutdown on. Needs no key.
 pub(crate) async fn ready(State(state): State<AppState>) -> Response {

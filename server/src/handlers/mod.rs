@@ -1,13 +1,16 @@
-//! One handler an endpoint: read, prepare, submit, answer.
+//! One handler an endpoint. All that generate go one way ([`flow`]): the body becomes jobs for the
+//! engine and a fold, and the fold makes the answer, whole or as a stream. An endpoint of its own
+//! dialect is its wire types and its fold.
 
 pub(crate) mod chat;
-mod chat_choice;
-mod chat_prepare;
-mod chat_stream;
-mod completion_choices;
-mod completion_stream;
+mod chat_fold;
+mod completion_fold;
+mod completion_parts;
 pub(crate) mod completions;
 mod continuation;
+mod conversation;
+mod flow;
 pub(crate) mod health;
+mod message;
 pub(crate) mod models;
 mod prepare;

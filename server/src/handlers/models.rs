@@ -4,8 +4,8 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 
-use crate::app::AppState;
 use crate::openai::{ApiError, ModelList, ModelObject};
+use crate::state::AppState;
 
 /// All served names.
 pub(crate) async fn list(State(state): State<AppState>) -> Json<ModelList> {

@@ -7,9 +7,9 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use scheduler::{FlowId, Request, RequestId};
 
-use crate::app::AppState;
 use crate::connections::{BodyError, body_error};
 use crate::openai::{ApiError, Fields, Sampling};
+use crate::state::AppState;
 
 /// The body, if it came whole and is not too large.
 pub(super) fn body(

@@ -12,10 +12,11 @@ use scheduler::{Executor, Scheduler, SchedulerConfig};
 use serde_json::{Map, Value, json};
 use tests::fake::FakeConfig;
 use tower::ServiceExt;
-use understudy::app::{AppOptions, AppState, ServedModel, router};
+use understudy::app::router;
 use understudy::auth::ApiKeys;
 use understudy::engine::{Engine, EngineOptions, QueueLimits};
 use understudy::metrics::Metrics;
+use understudy::state::{AppOptions, AppState, ServedModel};
 use understudy::text::{ChatTemplate, Tokenizer};
 
 use crate::model::{Fault, Gate, ScriptedModel};

@@ -1,26 +1,29 @@
 //! From a chat request to a request for the engine.
 
-use scheduler::{Request, TokenId};
+use scheduler::TokenId;
 use serde_json::{Map, Value};
 
 use super::continuation::Continuation;
+use super::flow::Job;
+use super::message::MessageRules;
 use super::prepare::{self, Input, Lengths, Plan};
 use crate::answer::{
     AnswerRules, CallRules, THINKING_MARKS, Thinking, ToolSyntax, after_thoughts, forced_calls,
     has_calls, taught,
 };
-use crate::app::AppState;
 use crate::generation::TextRules;
 use crate::grammar::{Constraint, Grammar, GrammarError};
 use crate::openai::{ApiError, ChatRequest, Tool, ToolChoice};
+use crate::state::AppState;
 use crate::text::{ChatTemplate, StopSet, TemplateError};
+use crate::token_text::TokenText;
 
 /// A conversation, ready for the engine.
 pub(super) struct Conversation {
-    pub(super) request: Request,
-    pub(super) constraint: Option<Constraint>,
+    pub(super) job: Job,
     pub(super) rules: TextRules,
-    pub(super) answer: AnswerRules,
+    /// How each choice becomes a message.
+    pub(super) message: MessageRules,
     pub(super) n_prompt: usize,
 }
 
@@ -32,10 +35,15 @@ struct Rendered {
     thinking: Option<Thinking>,
 }
 
-pub(super) fn conversation(state: &AppState, chat: &ChatRequest) -> Result<Conversation, ApiError> {
+/// Renders and tokenizes the messages of `chat`, which its client knows as `input`.
+pub(super) fn prepare(
+    state: &AppState,
+    chat: &ChatRequest,
+    input: Input,
+) -> Result<Conversation, ApiError> {
     let model = &state.model;
     let rendered = render(state, chat)?;
-    prepare::check_text(state, Input::Messages, &rendered.text)?;
+    prepare::check_text(state, input, &rendered.text)?;
     // The template has put all control tokens where they belong.
     let prompt = model
         .tokenizer
@@ -54,13 +62,12 @@ pub(super) fn conversation(state: &AppState, chat: &ChatRequest) -> Result<Conve
     let sampling = &chat.sampling;
     let plan = Plan {
         n: sampling.n,
-        max_new_tokens: prepare::max_new_tokens(state, Input::Messages, lengths)?,
+        max_new_tokens: prepare::max_new_tokens(state, input, lengths)?,
         logprobs: chat.logprobs,
         prompt_logprobs: None,
         seed: sampling.seed.unwrap_or_else(|| state.draw_seed()),
     };
     let request = prepare::request(state, prompt, sampling, plan)?;
-    let constraint = constraint(state, chat, rendered.thinking)?;
     let answer = answer_rules(state, chat, rendered.thinking);
     let rules = TextRules {
         stop: StopSet::new(&sampling.stop),
@@ -69,11 +76,21 @@ pub(super) fn conversation(state: &AppState, chat: &ChatRequest) -> Result<Conve
         spelled: spelled(state, &answer).into(),
         continues_prompt: chat.continue_final_message,
     };
+    let tokenizer = model.tokenizer.clone();
     Ok(Conversation {
-        request,
-        constraint,
+        job: Job {
+            request,
+            constraint: constraint(state, chat, rendered.thinking)?,
+            n_to_score: 0,
+        },
         rules,
-        answer,
+        message: MessageRules {
+            answer,
+            with_logprobs: chat.logprobs.is_some(),
+            token_text: TokenText::new(tokenizer, sampling.return_tokens_as_token_ids),
+            is_named_call: chat.tools.choice == ToolChoice::Named,
+            ids: state.ids(),
+        },
         n_prompt,
     })
 }

@@ -2,52 +2,62 @@
 
 use std::sync::Arc;
 
-use super::chat::Shape;
-use crate::answer::{AnswerParser, Delta};
+use crate::answer::{AnswerParser, AnswerRules, Delta};
 use crate::generation::{ChoiceTotals, Piece};
 use crate::identity::Numbers;
 use crate::openai::{ChatLogprob, ChunkPart, Said, ToolCall};
+use crate::token_text::TokenText;
+
+/// How text becomes a message.
+#[derive(Clone, Debug)]
+pub(super) struct MessageRules {
+    pub(super) answer: AnswerRules,
+    pub(super) with_logprobs: bool,
+    pub(super) token_text: TokenText,
+    /// One tool had to be called.
+    pub(super) is_named_call: bool,
+    pub(super) ids: Arc<Numbers>,
+}
 
 /// Reads a choice, streamed or not.
-pub(super) struct ChatChoiceReader {
+#[derive(Debug)]
+pub(super) struct MessageReader {
     parser: AnswerParser,
-    ids: Arc<Numbers>,
+    rules: MessageRules,
     /// Log-probabilities of text that the parser holds back.
     held: Vec<ChatLogprob>,
     /// Tokens drawn until the end of the thoughts.
     n_reasoning: u64,
-    is_named: bool,
 }
 
 /// A part of the message, and the log-probabilities that come with it.
 pub(super) type Part = (ChunkPart, Option<Vec<ChatLogprob>>);
 
-impl ChatChoiceReader {
-    pub(super) fn new(shape: &Shape) -> Self {
+impl MessageReader {
+    pub(super) fn new(rules: &MessageRules) -> Self {
         Self {
-            parser: AnswerParser::new(&shape.answer),
-            ids: Arc::clone(&shape.ids),
+            parser: AnswerParser::new(&rules.answer),
+            rules: rules.clone(),
             held: Vec::new(),
             n_reasoning: 0,
-            is_named: shape.is_named_call,
         }
     }
 
     /// More text.
-    pub(super) fn push(&mut self, shape: &Shape, piece: &Piece) -> Vec<Part> {
+    pub(super) fn push(&mut self, piece: &Piece) -> Vec<Part> {
         let was_thinking = self.parser.is_thinking();
         let deltas = self.parser.push(&piece.text);
         if was_thinking || self.parser.is_thinking() {
             self.n_reasoning = piece.n_drawn;
         }
-        self.parts(shape, piece, deltas, false)
+        self.parts(piece, deltas, false)
     }
 
     /// The last text.
-    pub(super) fn finish(&mut self, shape: &Shape, piece: &Piece) -> Vec<Part> {
+    pub(super) fn finish(&mut self, piece: &Piece) -> Vec<Part> {
         let mut deltas = self.parser.push(&piece.text);
         deltas.extend(self.parser.finish());
-        self.parts(shape, piece, deltas, true)
+        self.parts(piece, deltas, true)
     }
 
     /// Thoughts among the tokens of a finished choice.
@@ -61,7 +71,7 @@ impl ChatChoiceReader {
 
     /// What the choice ended by. The hosted API says `stop` of a call that it was told to make.
     pub(super) fn finish_reason(&self, reason: &'static str) -> &'static str {
-        if reason == "stop" && self.parser.has_calls() && !self.is_named {
+        if reason == "stop" && self.parser.has_calls() && !self.rules.is_named_call {
             "tool_calls"
         } else {
             reason
@@ -69,27 +79,31 @@ impl ChatChoiceReader {
     }
 
     /// Log-probabilities go with the first part of their text, or wait for the next.
-    fn parts(
-        &mut self,
-        shape: &Shape,
-        piece: &Piece,
-        deltas: Vec<Delta>,
-        is_last: bool,
-    ) -> Vec<Part> {
-        self.held.extend(shape.logprobs(piece).unwrap_or_default());
+    fn parts(&mut self, piece: &Piece, deltas: Vec<Delta>, is_last: bool) -> Vec<Part> {
+        let with_logprobs = self.rules.with_logprobs;
+        if with_logprobs {
+            let text = &self.rules.token_text;
+            let tokens = piece.tokens.iter();
+            self.held.extend(tokens.map(|token| text.chat(token)));
+        }
         let mut parts: Vec<Part> = deltas
             .into_iter()
             .map(|delta| {
-                let logprobs = shape.with_logprobs.then(|| std::mem::take(&mut self.held));
+                let logprobs = with_logprobs.then(|| std::mem::take(&mut self.held));
                 (self.part(delta), logprobs)
             })
             .collect();
         // A token that a stop string cuts has no text, and an answer must not lose any.
-        let is_cut = piece.text.is_empty() && shape.is_plain();
+        let is_cut = piece.text.is_empty() && self.is_plain();
         if !self.held.is_empty() && (is_last || is_cut) {
             parts.push((ChunkPart::Nothing, Some(std::mem::take(&mut self.held))));
         }
         parts
+    }
+
+    /// Whether all text is content.
+    fn is_plain(&self) -> bool {
+        self.rules.answer.calls.is_none() && self.rules.answer.thinking.is_none()
     }
 
     fn part(&self, delta: Delta) -> ChunkPart {
@@ -98,7 +112,7 @@ impl ChatChoiceReader {
             Delta::Reasoning(text) => ChunkPart::Reasoning(text),
             Delta::Call { index, name } => ChunkPart::Call {
                 index,
-                id: self.ids.id("call_"),
+                id: self.rules.ids.id("call_"),
                 name,
             },
             Delta::Arguments { index, json } => ChunkPart::Arguments { index, json },

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use scheduler::TokenLogprobs;
 
-use crate::generation::Piece;
+use crate::generation::{ChoiceTotals, Piece};
 use crate::openai::CompletionLogprobs;
 use crate::text::{Detokenizer, Tokenizer};
 use crate::token_text::{TokenText, clamp};
@@ -17,6 +17,47 @@ pub(super) struct Opening {
     pub(super) n_to_score: usize,
     /// `None` without `echo`.
     pub(super) echo: Option<Echo>,
+    /// The scores, once they are there, for a whole answer.
+    pub(super) scored: Vec<TokenLogprobs>,
+}
+
+/// One candidate of a whole answer, without what is echoed.
+#[derive(Debug, Default)]
+pub(super) struct Candidate {
+    pub(super) text: String,
+    pub(super) logprobs: CompletionLogprobs,
+    pub(super) finish_reason: &'static str,
+    pub(super) totals: Option<ChoiceTotals>,
+}
+
+impl Candidate {
+    /// Mean log-probability of its tokens; nothing generated is as good as certain.
+    pub(super) fn score(&self) -> f64 {
+        let totals = self.totals.filter(|totals| totals.n_tokens > 0);
+        #[expect(clippy::cast_precision_loss, reason = "a count of tokens")]
+        totals.map_or(0.0, |totals| totals.sum_logprob / totals.n_tokens as f64)
+    }
+}
+
+impl Opening {
+    /// Characters that come before what is generated.
+    pub(super) fn n_characters(&self) -> usize {
+        self.echo.as_ref().map_or(0, |echo| echo.n_characters)
+    }
+
+    /// A candidate behind the echoed prompt.
+    pub(super) fn begin(
+        &self,
+        candidate: Candidate,
+        token_text: &TokenText,
+    ) -> (String, CompletionLogprobs) {
+        let Some(echo) = &self.echo else {
+            return (candidate.text, candidate.logprobs);
+        };
+        let mut logprobs = echo.logprobs(token_text, &self.scored);
+        logprobs.append(candidate.logprobs);
+        (format!("{}{}", echo.text, candidate.text), logprobs)
+    }
 }
 
 /// A prompt to be repeated at the beginning of each choice.
@@ -27,7 +68,7 @@ pub(super) struct Echo {
     /// Where each token begins in the text, in characters.
     offsets: Vec<usize>,
     /// Characters of the text.
-    pub(super) n_characters: usize,
+    n_characters: usize,
 }
 
 impl Echo {

@@ -1,0 +1,138 @@
+//! What is generated for a chat, as a chat completion or as its chunks.
+
+use super::flow::Fold;
+use super::message::{MessageReader, MessageRules, Part, fold};
+use crate::generation::Update;
+use crate::openai::{
+    ChatChoice, ChatChunk, ChatCompletion, ChatLogprob, Head, Said, Streaming, TokenCounts,
+};
+use crate::sse::{Frame, to_json};
+
+/// What the answer looks like.
+pub(super) struct Shape {
+    pub(super) head: Head,
+    pub(super) streaming: Streaming,
+    pub(super) n: u32,
+    /// How the text of a choice becomes a message.
+    pub(super) message: MessageRules,
+}
+
+/// Folds all choices of a chat.
+pub(super) struct ChatFold {
+    shape: Shape,
+    readers: Vec<MessageReader>,
+    choices: Vec<Collected>,
+    counts: TokenCounts,
+}
+
+#[derive(Default)]
+struct Collected {
+    said: Said,
+    logprobs: Vec<ChatLogprob>,
+    finish_reason: &'static str,
+}
+
+impl ChatFold {
+    pub(super) fn new(shape: Shape, n_prompt: usize) -> Self {
+        let readers = (0..shape.n).map(|_| MessageReader::new(&shape.message));
+        Self {
+            readers: readers.collect(),
+            choices: (0..shape.n).map(|_| Collected::default()).collect(),
+            counts: TokenCounts {
+                prompt: n_prompt as u64,
+                ..TokenCounts::default()
+            },
+            shape,
+        }
+    }
+
+    fn include_usage(&self) -> bool {
+        self.shape.streaming.include_usage
+    }
+
+    /// Parts of choice `index`, sent or kept.
+    fn take(&mut self, index: u32, parts: Vec<Part>) -> Vec<Frame> {
+        if self.is_streamed() {
+            let head = &self.shape.head;
+            let usage = self.include_usage();
+            let chunk = |(part, logprobs)| {
+                Frame::json(&ChatChunk::part(head, usage, index, part, logprobs))
+            };
+            return parts.into_iter().map(chunk).collect();
+        }
+        let choice = &mut self.choices[index as usize];
+        for (part, logprobs) in parts {
+            fold(&mut choice.said, part);
+            choice.logprobs.extend(logprobs.unwrap_or_default());
+        }
+        Vec::new()
+    }
+}
+
+impl Fold for ChatFold {
+    fn is_streamed(&self) -> bool {
+        self.shape.streaming.enabled
+    }
+
+    /// The roles of all choices: SDKs expect the first chunks in the order of choices, whichever
+    /// of them draws its first token first.
+    fn start(&mut self, i: usize) -> Option<Vec<Frame>> {
+        let index = u32::try_from(i)
+            .ok()
+            .filter(|index| *index < self.shape.n)?;
+        let head = &self.shape.head;
+        let role = ChatChunk::role(head, self.include_usage(), index);
+        Some(vec![Frame::json(&role)])
+    }
+
+    fn update(&mut self, _job: usize, update: Update) -> Vec<Frame> {
+        match update {
+            Update::PromptScored(_) => Vec::new(),
+            Update::Text { index, piece } => {
+                let parts = self.readers[index as usize].push(&piece);
+                self.take(index, parts)
+            }
+            Update::Finished {
+                index,
+                piece,
+                reason,
+                totals,
+            } => {
+                let reader = &mut self.readers[index as usize];
+                let parts = reader.finish(&piece);
+                let reason = reader.finish_reason(reason);
+                self.counts.completion += totals.n_tokens;
+                self.counts.cached = totals.n_cached;
+                self.counts.reasoning += reader.n_reasoning(&totals);
+                self.choices[index as usize].finish_reason = reason;
+                let mut frames = self.take(index, parts);
+                if self.is_streamed() {
+                    let head = &self.shape.head;
+                    let last = ChatChunk::finish(head, self.include_usage(), index, reason);
+                    frames.push(Frame::json(&last));
+                }
+                frames
+            }
+        }
+    }
+
+    fn end(&mut self) -> Vec<Frame> {
+        let usage = self
+            .include_usage()
+            .then(|| Frame::json(&ChatChunk::usage(&self.shape.head, self.counts.into())));
+        usage.into_iter().chain([Frame::done()]).collect()
+    }
+
+    fn whole(&mut self) -> String {
+        let choices = (0..).zip(self.choices.drain(..)).map(|(index, choice)| {
+            let logprobs = self.shape.message.with_logprobs.then_some(choice.logprobs);
+            ChatChoice::new(index, choice.said, logprobs, choice.finish_reason)
+        });
+        let head = self.shape.head.clone();
+        to_json(&ChatCompletion::new(
+            head,
+            choices.collect(),
+            self.counts.into(),
+        ))
+    }
+}

@@ -1,0 +1,164 @@
+//! The one way of every generating request: its body is prepared, jobs are submitted, and what
+//! they generate is folded into the answer.
+//!
+//! A whole answer is the same fold as the stream; it only tells at the end what the stream tells
+//! piece by piece.
+
+use std::collections::VecDeque;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use futures::stream::{self, BoxStream, StreamExt, select_all};
+use scheduler::Request;
+
+use super::prepare;
+use crate::generation::{Generation, TextRules, Update};
+use crate::grammar::Constraint;
+use crate::openai::ApiError;
+use crate::sse::{self, Frame};
+use crate::state::AppState;
+
+/// What the engine is to generate for one prompt.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// Still without its id.
+    pub(super) request: Request,
+    pub(super) constraint: Option<Constraint>,
+    /// Prompt tokens that will be scored.
+    pub(super) n_to_score: usize,
+}
+
+/// A request, ready for the engine.
+#[derive(Debug)]
+pub(super) struct Prepared<F> {
+    pub(super) jobs: Vec<Job>,
+    pub(super) rules: TextRules,
+    pub(super) fold: F,
+}
+
+/// Makes an answer of what is generated. Jobs are counted from 0 in the order submitted.
+pub(super) trait Fold: Send + 'static {
+    /// Whether the client wants events rather than one answer.
+    fn is_streamed(&self) -> bool;
+
+    /// The `i`th part of what is sent before any update; `None` after the last. Parts are asked
+    /// for when the client has taken those before.
+    fn start(&mut self, i: usize) -> Option<Vec<Frame>>;
+
+    /// Takes an update. What it returns is for streams.
+    fn update(&mut self, job: usize, update: Update) -> Vec<Frame>;
+
+    /// The last frames of a stream that has not failed.
+    fn end(&mut self) -> Vec<Frame>;
+
+    /// The last frames of a stream that has failed.
+    fn fail(&mut self, error: &ApiError) -> Vec<Frame> {
+        vec![Frame::data(error.to_json().to_string())]
+    }
+
+    /// The whole answer as JSON, after the last update.
+    fn whole(&mut self) -> String;
+}
+
+/// Answers the request in `body`, whole or as a stream.
+pub(super) async fn respond<F: Fold>(
+    state: &AppState,
+    body: Result<Bytes, BytesRejection>,
+    prepare: impl FnOnce(&AppState, &[u8]) -> Result<Prepared<F>, ApiError> + Send + 'static,
+) -> Result<Response, ApiError> {
+    let body = prepare::body(state, body)?;
+    let prepared = prepare::off_async_threads(state, move |state| prepare(state, &body)).await?;
+    let is_streamed = prepared.fold.is_streamed();
+    let folding = Folding::begin(state, prepared)?;
+    if is_streamed {
+        Ok(sse::respond(folding.into_frames()))
+    } else {
+        folding.into_whole().await
+    }
+}
+
+/// A fold and the updates it is fed.
+pub(super) struct Folding<F> {
+    fold: F,
+    updates: BoxStream<'static, Result<(usize, Update), ApiError>>,
+    queue: VecDeque<Frame>,
+    /// Parts of the start that were asked for; `None` once there are no more.
+    n_started: Option<usize>,
+    is_ended: bool,
+}
+
+impl<F: Fold> Folding<F> {
+    /// Submits the jobs. Dropping it cancels them.
+    pub(super) fn begin(state: &AppState, prepared: Prepared<F>) -> Result<Self, ApiError> {
+        let Prepared { jobs, rules, fold } = prepared;
+        let shapes: Vec<(u32, usize)> = jobs
+            .iter()
+            .map(|job| (job.request.n, job.n_to_score))
+            .collect();
+        let requests = jobs.into_iter().map(|mut job| {
+            job.request.id = state.engine.next_request_id();
+            (job.request, job.constraint)
+        });
+        let streams = state.engine.submit_all(requests.collect())?;
+        let updates = (0..).zip(streams).zip(shapes);
+        let updates = updates.map(|((job, events), (n, n_to_score))| {
+            let tokenizer = &state.model.tokenizer;
+            Generation::new(events, n, n_to_score, tokenizer, &rules)
+                .into_updates()
+                .map(move |update| update.map(|update| (job, update)))
+                .boxed()
+        });
+        Ok(Self {
+            fold,
+            updates: select_all(updates).boxed(),
+            queue: VecDeque::new(),
+            n_started: Some(0),
+            is_ended: false,
+        })
+    }
+
+    /// The answer at once.
+    async fn into_whole(mut self) -> Result<Response, ApiError> {
+        while let Some(update) = self.updates.next().await {
+            let (job, update) = update?;
+            self.fold.update(job, update);
+        }
+        let json = HeaderValue::from_static("application/json");
+        Ok(([(header::CONTENT_TYPE, json)], self.fold.whole()).into_response())
+    }
+
+    /// The answer as it comes. An error is the last that is sent.
+    fn into_frames(self) -> BoxStream<'static, Frame> {
+        stream::unfold(self, |mut folding| async {
+            let frame = folding.next().await?;
+            Some((frame, folding))
+        })
+        .boxed()
+    }
+
+    async fn next(&mut self) -> Option<Frame> {
+        loop {
+            if let Some(frame) = self.queue.pop_front() {
+                return Some(frame);
+            }
+            if let Some(i) = self.n_started {
+                let part = self.fold.start(i);
+                self.n_started = part.is_some().then_some(i + 1);
+                self.queue.extend(part.unwrap_or_default());
+                continue;
+            }
+            if self.is_ended {
+                return None;
+            }
+            let update = self.updates.next().await;
+            self.is_ended = !matches!(update, Some(Ok(_)));
+            self.queue.extend(match update {
+                Some(Ok((job, update))) => self.fold.update(job, update),
+                Some(Err(error)) => self.fold.fail(&error),
+                None => self.fold.end(),
+            });
+        }
+    }
+}
