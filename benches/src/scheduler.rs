@@ -79,6 +79,7 @@ fn measure(load: Load, n_steps: usize) -> Result<(f64, f64)> {
         max_model_len: n_longest,
         prefix_cache: true,
         fairness: true,
+        head_start: SchedulerConfig::HEAD_START,
         age_bound_steps: SchedulerConfig::AGE_BOUND_STEPS,
     })?;
     let mut next_id = 0;

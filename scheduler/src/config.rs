@@ -20,6 +20,9 @@ pub struct SchedulerConfig {
     /// Whether flows of one class share the machine alike. When false, each class is served
     /// first come, first served.
     pub fairness: bool,
+    /// Tokens by which a flow that comes may be served before those that were served meanwhile,
+    /// so that whoever asks for little does not wait for its turns among them.
+    pub head_start: usize,
     /// Steps after which the oldest sequence is served whatever its class and flow; also the
     /// least number of steps between two such. See [`Self::AGE_BOUND_STEPS`].
     pub age_bound_steps: usize,
@@ -42,6 +45,9 @@ impl SchedulerConfig {
     /// An age bound for general use: well beyond the steps of one answer, so that turns are
     /// rarely decided by it.
     pub const AGE_BOUND_STEPS: usize = 2_048;
+
+    /// A head start for general use: a few prompts of usual length.
+    pub const HEAD_START: usize = 512;
 
     /// Most sequences that run at a time: each of them has a token in every batch.
     pub(crate) fn max_rows(&self) -> usize {
@@ -89,6 +95,7 @@ mod tests {
             max_model_len: 64,
             prefix_cache: true,
             fairness: true,
+            head_start: 0,
             age_bound_steps: 1,
         };
         assert_eq!(good.validate(), Ok(()));

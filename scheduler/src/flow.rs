@@ -3,9 +3,11 @@
 //! After "Fairness in Serving Large Language Models" (Sheng et al., OSDI 2024; virtual token
 //! counters), with the clock of start-time fair queueing (Goyal, Vin and Cheng, 1996): each flow
 //! is charged for what is computed and drawn for it, and the one that was charged least is next.
-//! A flow that comes to the queue starts at the clock, so that nobody saves up by being idle;
-//! what a flow was charged beyond the clock stays with it though it leaves, so that nobody
-//! escapes a debt by leaving.
+//! A flow that comes to the queue starts behind the clock by the head start, or less where the
+//! others have not been served as much since everybody was last served: so whoever asks for little
+//! is served at once, and nobody saves up more than that by being idle. What a flow was charged
+//! stays with it though it leaves, so that nobody escapes a debt by leaving, nor gets another head
+//! start before the clock has gone as far.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,13 +16,13 @@ use crate::sequence::Age;
 
 #[derive(Debug, Default)]
 struct Flow {
-    /// Virtual service: tokens computed plus tokens drawn, or the clock where that was ahead.
+    /// Virtual service: tokens computed plus tokens drawn, or the floor where that was ahead.
     service: u64,
     /// Its waiting sequences.
     waiting: BTreeSet<Age>,
 }
 
-/// The flows of one priority class. A flow that is not listed stands at the clock.
+/// The flows of one priority class. A flow that is not listed stands at the floor.
 #[derive(Debug, Default)]
 pub(crate) struct FlowTable {
     flows: BTreeMap<FlowId, Flow>,
@@ -30,17 +32,29 @@ pub(crate) struct FlowTable {
     idle: BTreeSet<(u64, FlowId)>,
     /// The least service of those that compete. It never goes back.
     clock: u64,
+    /// Where a flow starts that comes: the clock less the head start, but not less than what all
+    /// had when they were last served alike. It never goes back.
+    floor: u64,
     /// The greatest service that any flow has reached.
     furthest: u64,
+    /// Tokens.
+    head_start: u64,
 }
 
 impl FlowTable {
+    pub(crate) fn new(head_start: usize) -> Self {
+        Self {
+            head_start: head_start as u64,
+            ..Self::default()
+        }
+    }
+
     /// A sequence of the flow begins to wait.
     pub(crate) fn enter(&mut self, id: FlowId, age: Age) {
-        let clock = self.clock;
+        let floor = self.floor;
         self.change(id, |flow| {
             if flow.waiting.is_empty() {
-                flow.service = flow.service.max(clock);
+                flow.service = flow.service.max(floor);
             }
             flow.waiting.insert(age);
         });
@@ -56,11 +70,11 @@ impl FlowTable {
     }
 
     pub(crate) fn charge(&mut self, id: FlowId, cost: u64) {
-        let clock = self.clock;
+        let floor = self.floor;
         let mut service = 0;
         self.change(id, |flow| {
             if flow.waiting.is_empty() {
-                flow.service = flow.service.max(clock);
+                flow.service = flow.service.max(floor);
             }
             flow.service += cost;
             service = flow.service;
@@ -76,7 +90,18 @@ impl FlowTable {
     }
 
     pub(crate) fn service(&self, id: FlowId) -> u64 {
-        self.flows.get(&id).map_or(self.clock, |flow| flow.service)
+        self.flows.get(&id).map_or(self.floor, |flow| flow.service)
+    }
+
+    /// Whether a flow was served less than those that have had their turns.
+    pub(crate) fn is_behind(&self, id: FlowId) -> bool {
+        self.service(id) < self.clock
+    }
+
+    /// Whether one of the flows that wait is behind.
+    pub(crate) fn is_waiting_behind(&self) -> bool {
+        let least = self.queue.first();
+        least.is_some_and(|&(service, _)| service < self.clock)
     }
 
     /// The flow that waits and was served least, and its oldest waiting sequence.
@@ -91,6 +116,7 @@ impl FlowTable {
     pub(crate) fn note_turn(&mut self, service: u64) {
         let waiting = self.queue.first().map_or(service, |&(least, _)| least);
         self.clock = self.clock.max(service.min(waiting));
+        self.floor = self.floor.max(self.clock.saturating_sub(self.head_start));
         self.forget_settled();
     }
 
@@ -98,15 +124,16 @@ impl FlowTable {
     pub(crate) fn note_all_served(&mut self) {
         if self.queue.is_empty() {
             self.clock = self.furthest;
+            self.floor = self.furthest;
             self.forget_settled();
         }
     }
 
-    /// Places a flow anew after a change, where a new one stands at the clock.
+    /// Places a flow anew after a change, where a new one stands at the floor.
     fn change(&mut self, id: FlowId, change: impl FnOnce(&mut Flow)) {
-        let clock = self.clock;
+        let floor = self.floor;
         let flow = self.flows.entry(id).or_insert_with(|| Flow {
-            service: clock,
+            service: floor,
             ..Flow::default()
         });
         self.queue.remove(&(flow.service, id));
@@ -123,7 +150,7 @@ impl FlowTable {
     /// Flows that neither wait nor owe anything need not be listed.
     fn forget_settled(&mut self) {
         while let Some(&(service, id)) = self.idle.first() {
-            if service > self.clock {
+            if service > self.floor {
                 break;
             }
             self.idle.pop_first();
@@ -141,6 +168,9 @@ impl FlowTable {
                 return Err(format!("{id} is in the wrong place"));
             }
             waiting.extend(flow.waiting.iter().map(|age| (*age, id)));
+        }
+        if self.floor > self.clock || self.clock > self.furthest {
+            return Err("floor, clock and the furthest are out of order".to_owned());
         }
         if self.queue.len() + self.idle.len() != self.flows.len() {
             return Err("flows are placed that are not listed".to_owned());
@@ -190,6 +220,31 @@ mod tests {
         assert_eq!(table.service(B), 150, "B comes back with its debt");
         table.note_turn(100);
         assert_eq!(table.next(), Some((100, age(0))));
+    }
+
+    #[test]
+    fn a_head_start_is_had_once() {
+        let mut table = FlowTable::new(30);
+        table.enter(A, age(0));
+        table.charge(A, 10);
+        table.note_turn(10);
+        assert_eq!(table.service(B), 0, "no more than A was served");
+        table.charge(A, 90);
+        table.note_turn(100);
+        assert!(!table.is_behind(A) && table.is_behind(B) && !table.is_waiting_behind());
+        table.enter(B, age(1));
+        assert!(table.is_waiting_behind());
+        assert_eq!(table.next(), Some((70, age(1))));
+        table.charge(B, 30);
+        table.leave(B, age(1));
+        table.note_turn(100);
+        table.enter(B, age(2));
+        assert_eq!(table.service(B), 100, "it is used up");
+        table.leave(B, age(2));
+        table.charge(A, 100);
+        table.note_turn(200);
+        assert_eq!(table.service(B), 170, "A was served as much since");
+        table.check().unwrap();
     }
 
     #[test]

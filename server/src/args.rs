@@ -126,6 +126,10 @@ pub struct ServeArgs {
     /// Serve first come, first served, instead of API keys and adapters alike.
     #[arg(long)]
     pub no_fairness: bool,
+    /// Tokens by which an API key or adapter that comes back may be served before those that were
+    /// served meanwhile. Larger: whoever asks for little waits less; 0: strict turns.
+    #[arg(long, value_name = "TOKENS", default_value_t = 512)]
+    pub fairness_head_start: usize,
     /// Let requests ask to go before others (`priority` below 0, `service_tier: priority`).
     #[arg(long)]
     pub allow_priority: bool,

@@ -96,6 +96,7 @@ pub fn load(settings: &Settings, source: &ModelSource) -> Result<Loaded, StartEr
         max_model_len: plan.max_model_len,
         prefix_cache: settings.prefix_cache,
         fairness: settings.fairness,
+        head_start: settings.head_start,
         age_bound_steps: SchedulerConfig::AGE_BOUND_STEPS,
     })?;
     let identity = identity(checkpoint.digest(), settings.precision);

@@ -61,6 +61,7 @@ pub struct Settings {
     pub kv_memory_bytes: Option<u64>,
     pub prefix_cache: bool,
     pub fairness: bool,
+    pub head_start: usize,
     pub engine: EngineOptions,
     pub n_threads: Option<usize>,
     pub precision: Precision,
@@ -99,6 +100,7 @@ impl Settings {
             kv_memory_bytes: args.kv_cache_memory,
             prefix_cache: !args.no_enable_prefix_caching,
             fairness: !args.no_fairness,
+            head_start: args.fairness_head_start,
             engine: EngineOptions {
                 queue: QueueLimits {
                     max_requests: args.max_queued_requests,

@@ -6,7 +6,8 @@
 //! that run already come to cost: at most `n_rows` and the one whose turn made the difference,
 //! each at most `2 L` (`L` tokens computed, fewer than `L` drawn). With
 //! `U = 2 L (n_rows + 1) + n_budget`, services differ by at most `U` in either direction, and
-//! over any interval the services received differ by at most `2 U`. The seat of the elder adds
+//! over any interval the services received differ by at most `2 U`, and by the head start `H` of
+//! `g` besides where it comes in the interval. The seat of the elder adds
 //! nothing as long as it is given more rarely than it takes `g` to catch up.
 //!
 //! A flow that comes and goes gets no more than one that stays, by the same bound.
@@ -116,6 +117,7 @@ impl Duel {
             max_model_len: longest,
             prefix_cache: false,
             fairness,
+            head_start: *rng.pick(&[0, 0, 10, 100]),
             age_bound_steps: 100 * longest,
         };
         let n = rng.range(2, 4);
@@ -141,7 +143,8 @@ impl Duel {
     fn bound(&self) -> u64 {
         let n_rows = self.config.max_sequences as u64;
         let longest = self.config.max_model_len as u64;
-        2 * (2 * longest * (n_rows + 1) + self.config.max_batched_tokens as u64)
+        let n_budget = self.config.max_batched_tokens as u64;
+        2 * (2 * longest * (n_rows + 1) + n_budget) + self.config.head_start as u64
     }
 
     fn step(&mut self, step: u64, watch: &mut dyn FnMut(&StepLine)) -> Result<(), String> {

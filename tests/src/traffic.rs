@@ -70,6 +70,7 @@ pub(crate) fn draw(rng: &mut Rng) -> Traffic {
         max_model_len: max_model_len.clamp(4, 120),
         prefix_cache: rng.chance(750),
         fairness: rng.chance(750),
+        head_start: *rng.pick(&[0, 5, 50, 500]),
         age_bound_steps: *rng.pick(&[1, 8, 30, 100, 100_000]),
     };
     let n_vocab = rng.range(3, 12) as u32;

@@ -146,7 +146,8 @@ impl StepLoop {
     }
 
     fn try_step(&mut self) -> bool {
-        let Some(mut batch) = self.scheduler.begin_step_within(self.pace.budget()) else {
+        let budget = self.pace.budget(self.scheduler.is_behind());
+        let Some(mut batch) = self.scheduler.begin_step_within(budget) else {
             return false;
         };
         self.constraints.fill(&mut batch);
@@ -291,7 +292,7 @@ impl StepLoop {
     }
 }
 
-fn load(batch: &Batch) -> Load {
+pub(super) fn load(batch: &Batch) -> Load {
     let n_singles = batch
         .rows
         .iter()

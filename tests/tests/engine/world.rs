@@ -98,6 +98,7 @@ impl World {
             max_model_len: rng.range(4, (block_size * n_blocks).min(80)),
             prefix_cache: rng.chance(700),
             fairness: rng.chance(500),
+            head_start: rng.range(0, 100),
             age_bound_steps: rng.range(1, 200),
         };
         let limits = QueueLimits {

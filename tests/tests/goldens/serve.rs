@@ -93,6 +93,7 @@ impl Server {
             max_model_len: self.machine.max_model_len,
             prefix_cache: false,
             fairness: true,
+            head_start: SchedulerConfig::HEAD_START,
             age_bound_steps: SchedulerConfig::AGE_BOUND_STEPS,
         })
         .expect("a machine that can be");

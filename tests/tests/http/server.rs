@@ -272,6 +272,7 @@ fn engine(
         max_model_len: options.max_model_len,
         prefix_cache: true,
         fairness: true,
+        head_start: SchedulerConfig::HEAD_START,
         age_bound_steps: SchedulerConfig::AGE_BOUND_STEPS,
     });
     let engine_options = EngineOptions {

@@ -19,6 +19,7 @@ pub(crate) const CONFIG: SchedulerConfig = SchedulerConfig {
     max_model_len: 96,
     prefix_cache: true,
     fairness: true,
+    head_start: 0,
     age_bound_steps: SchedulerConfig::AGE_BOUND_STEPS,
 };
 
