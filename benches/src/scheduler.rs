@@ -77,6 +77,7 @@ fn measure(load: Load, n_steps: usize) -> Result<(f64, f64)> {
         max_batched_tokens: 512,
         max_sequences: load.n_running,
         max_model_len: n_longest,
+        window: None,
         prefix_cache: true,
         fairness: true,
         head_start: SchedulerConfig::HEAD_START,
@@ -125,6 +126,7 @@ fn results(batch: &Batch) -> Vec<Sampled> {
             logprobs: None,
         }),
         scored: Vec::new(),
+        pooled: None,
         failed: None,
     };
     batch.rows.iter().map(answer).collect()
@@ -148,6 +150,7 @@ fn request(id: u64, max_new_tokens: u32) -> Request {
         kv_root: 0,
         sampling: Arc::new(SamplingParams::default()),
         prompt_logprobs: None,
+        pooling: None,
         flow: FlowId(id % N_FLOWS),
         priority: Priority::Normal,
     }

@@ -232,6 +232,13 @@ impl Device {
             assert!(rows.first_row >= ends, "rows of sequences overlap");
             ends = rows.first_row + rows.n_rows;
             let n_blocks = (rows.start + rows.n_rows).div_ceil(shape.block_size);
+            let n_gone = rows.first_block;
+            let first_seen = (rows.start + 1).saturating_sub(op.window.unwrap_or(usize::MAX));
+            assert!(
+                n_gone * shape.block_size <= first_seen,
+                "a block that is seen is gone"
+            );
+            let n_blocks = n_blocks - n_gone;
             assert!(rows.blocks.len() >= n_blocks, "a block table is too short");
             assert!(
                 rows.blocks[..n_blocks]

@@ -47,7 +47,9 @@ pub struct AttentionRow<'a> {
     pub n_rows: usize,
     /// Position of its first query row; row `i` sees positions `0..=start + i`.
     pub start: usize,
-    /// Block of position `p` is `blocks[p / block_size]`.
+    /// Blocks that come before `blocks` and that no row of the sequence sees.
+    pub first_block: usize,
+    /// Block of position `p` is `blocks[p / block_size - first_block]`.
     pub blocks: &'a [u32],
 }
 

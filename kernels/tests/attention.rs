@@ -122,11 +122,15 @@ impl Case {
             v.extend(part(&s.v, self.n_kv_heads * self.head_dim));
             cos.extend(part(&s.cos, self.rotary_dim / 2));
             sin.extend(part(&s.sin, self.rotary_dim / 2));
+            // What is behind the window is not there any more, for rows of one token.
+            let behind = |window: usize| (start + 1).saturating_sub(window) / self.block_size;
+            let gone = self.window.filter(|_| n == 1).map_or(0, behind);
             rows.push(AttentionRow {
                 first_row: slots.len(),
                 n_rows: n,
                 start,
-                blocks: &s.blocks,
+                first_block: gone,
+                blocks: &s.blocks[gone..],
             });
             slots.extend((start..start + n).map(|position| {
                 s.blocks[position / self.block_size] * self.block_size as u32

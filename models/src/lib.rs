@@ -20,6 +20,7 @@ mod latent;
 mod mlp;
 mod norm;
 mod piece;
+mod pooling;
 mod rope;
 mod runner;
 mod safetensors;

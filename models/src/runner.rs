@@ -7,6 +7,7 @@ use scheduler::{Batch, BatchRow, Executor, ExecutorError, Sampled};
 
 use crate::activations::Activations;
 use crate::attention::AttentionStep;
+use crate::pooling::pool;
 use crate::step::{Limits, Step, Wanted};
 use crate::{AdapterTable, LoadError, Model, Rope, Sampler};
 
@@ -90,6 +91,7 @@ impl ModelRunner {
                 max_batched_tokens: options.max_batched_tokens,
                 max_model_len: options.max_model_len,
                 vocab_size: config.vocab_size,
+                window: config.kv_window(),
             },
             activations: Activations::new(model.device(), config, options.max_batched_tokens),
             step: Step::with_offset(offset.unwrap_or(0)),
@@ -158,7 +160,28 @@ impl ModelRunner {
             sequence: row.sequence,
             token: None,
             scored: Vec::new(),
+            pooled: None,
             failed: missing.map(|id| format!("adapter {} is not loaded", id.0)),
+        }
+    }
+
+    /// Vectors of prompts, of the rows that are asked for them.
+    fn pool(&self, batch: &Batch, results: &mut [Sampled]) {
+        let width = self.model.config().hidden_size;
+        // Rows that have failed already were not computed.
+        let computed = batch.rows.iter().zip(results);
+        let computed = computed.filter(|(_, result)| result.failed.is_none());
+        let mut first = 0;
+        for (row, result) in computed {
+            let states = first * width..(first + row.tokens.len()) * width;
+            first += row.tokens.len();
+            let Some(spec) = &row.pooling else {
+                continue;
+            };
+            match pool(spec, &self.activations.normed.read(states), width) {
+                Ok(vector) => result.pooled = Some(vector),
+                Err(error) => fail(result, &ExecutorError(error)),
+            }
         }
     }
 }
@@ -189,10 +212,11 @@ fn answer(
     }
 }
 
-/// A failed row has neither token nor scores.
+/// A failed row has neither token nor scores nor vector.
 fn fail(result: &mut Sampled, error: &ExecutorError) {
     result.token = None;
     result.scored.clear();
+    result.pooled = None;
     result.failed = Some(error.to_string());
 }
 
@@ -203,6 +227,7 @@ impl Executor for ModelRunner {
         if !self.step.tokens.is_empty() {
             self.forward();
         }
+        self.pool(batch, &mut results);
         self.sample(batch, &mut results);
         Ok(results)
     }

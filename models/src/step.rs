@@ -13,6 +13,8 @@ pub(crate) struct Limits {
     pub(crate) max_batched_tokens: usize,
     pub(crate) max_model_len: usize,
     pub(crate) vocab_size: usize,
+    /// See [`crate::ModelConfig::kv_window`].
+    pub(crate) window: Option<usize>,
 }
 
 /// All tokens of a batch one after the other. Kept from step to step, so that the lists grow to
@@ -46,8 +48,10 @@ struct Span {
     first_row: usize,
     n_rows: usize,
     start: usize,
-    first_block: usize,
+    /// Where its block table begins in the step's list.
+    table: usize,
     n_blocks: usize,
+    n_gone: usize,
 }
 
 /// Logits that are asked for.
@@ -119,13 +123,14 @@ impl Step {
             first_row,
             n_rows: row.tokens.len(),
             start,
-            first_block: self.blocks.len(),
+            table: self.blocks.len(),
             n_blocks: row.blocks.len(),
+            n_gone: row.first_block as usize,
         });
         self.blocks.extend(row.blocks.iter().map(|block| block.0));
         self.tokens.extend_from_slice(&row.tokens);
         for position in start..start + row.tokens.len() {
-            let block = row.blocks[position / block_size].0;
+            let block = row.blocks[position / block_size - row.first_block as usize].0;
             self.slots
                 .push(block * block_size as u32 + (position % block_size) as u32);
             self.positions
@@ -174,7 +179,8 @@ impl Step {
                 first_row: span.first_row,
                 n_rows: span.n_rows,
                 start: span.start,
-                blocks: &self.blocks[span.first_block..span.first_block + span.n_blocks],
+                first_block: span.n_gone,
+                blocks: &self.blocks[span.table..span.table + span.n_blocks],
             })
             .collect()
     }
@@ -191,10 +197,19 @@ fn check(row: &BatchRow, limits: &Limits) -> Result<(), String> {
             limits.max_model_len
         ));
     }
-    if n_positions > row.blocks.len() * limits.block_size {
+    let n_gone = row.first_block as usize * limits.block_size;
+    let n_unseen = limits
+        .window
+        .map_or(0, |window| (row.start as usize + 1).saturating_sub(window));
+    if n_gone > n_unseen {
+        return Err(format!(
+            "the first {n_gone} positions are gone, but only {n_unseen} are behind the window"
+        ));
+    }
+    if n_positions > n_gone + row.blocks.len() * limits.block_size {
         return Err(format!(
             "{n_positions} positions do not fit {} blocks of {}",
-            row.blocks.len(),
+            row.first_block as usize + row.blocks.len(),
             limits.block_size
         ));
     }

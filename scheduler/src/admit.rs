@@ -3,7 +3,7 @@
 use crate::Scheduler;
 use crate::plan::Packing;
 use crate::priority::{Rank, Tier};
-use crate::sequence::{Age, Running, Sequence};
+use crate::sequence::{Age, Running};
 
 impl Scheduler {
     /// Admits a waiting sequence with up to `n_tokens` of its tokens, if there is a row for it
@@ -21,8 +21,9 @@ impl Scheduler {
             self.preempt(victim, packing);
         }
         self.start(age, packing);
-        let n_missing = self.running[&age].n_missing();
-        self.plan(age, n_missing.min(n_tokens), packing);
+        let running = &self.running[&age];
+        let n_tokens = running.n_missing().min(n_tokens);
+        self.plan(age, n_tokens.min(self.n_room(running)), packing);
         true
     }
 
@@ -68,8 +69,10 @@ impl Scheduler {
     /// caught up.
     fn n_blocks_needed(&self, age: Age, packing: &Packing) -> usize {
         let waiting = &self.waiting[&age];
-        let n_soon = self.n_blocks_soon(&waiting.sequence);
-        let n_taken = n_soon - waiting.seen.blocks.len() + self.store.n_free(&waiting.seen);
+        let seen = &waiting.seen;
+        let (n_computed, n_dropped) = (self.store.n_positions(seen), self.store.n_dropped(seen));
+        let n_soon = self.n_blocks_soon(&waiting.sequence, n_computed, n_dropped);
+        let n_taken = n_soon - self.store.taken(seen).len() + self.store.n_free(seen);
         let rank = self.rank_of_waiting(age);
         if rank.is_elder() {
             return n_taken; // Everybody gives way to it.
@@ -101,19 +104,11 @@ impl Scheduler {
         Some(last.age)
     }
 
-    /// Blocks for all tokens of a sequence and one block of growth. Without the growth, a
-    /// sequence could be admitted only to be preempted by the next token of another.
-    pub(crate) fn n_blocks_soon(&self, sequence: &Sequence) -> usize {
-        let n_soon = sequence.tokens.len() + self.store.block_size;
-        self.store
-            .n_blocks_for(n_soon.min(sequence.max_positions()))
-    }
-
     /// Makes a waiting sequence, which fits, a running one.
     fn start(&mut self, age: Age, packing: &mut Packing) {
         let waiting = self.dequeue(age).expect("only who waits is admitted");
         let id = waiting.sequence.id;
-        let n_hit = waiting.seen.blocks.len() * self.store.block_size;
+        let n_hit = self.store.n_positions(&waiting.seen);
         self.counters.n_tokens_lost += waiting.n_lost.saturating_sub(n_hit) as u64;
         let live = self
             .requests

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::{AdapterId, BlockId, SamplingParams, SequenceId, TokenId};
+use crate::{AdapterId, BlockId, PoolingSpec, SamplingParams, SequenceId, TokenId};
 
 /// Runs batches. Implemented by the model runner and by the strict fake of the simulation.
 pub trait Executor {
@@ -38,16 +38,22 @@ pub struct BatchRow {
     pub sequence: SequenceId,
     /// Tokens to compute, never empty. Token `i` has position `start + i`.
     pub tokens: Vec<TokenId>,
-    /// Position of `tokens[0]`; keys and values of all earlier positions are in `blocks`.
+    /// Position of `tokens[0]`; keys and values of all earlier positions that it sees are in
+    /// `blocks`.
     pub start: u32,
-    /// Position `p` lives in `blocks[p / block_size]`, slot `p % block_size`. Covers
-    /// `start + tokens.len()` positions.
+    /// Blocks of the sequence that are not there any more: all layers have windows, and no query
+    /// from `start` on sees them.
+    pub first_block: u32,
+    /// Position `p` lives in `blocks[p / block_size - first_block]`, slot `p % block_size`.
+    /// Reaches to `start + tokens.len()` positions.
     pub blocks: Vec<BlockId>,
     pub adapter: Option<AdapterId>,
     /// Set when `tokens` ends the sequence so far: draw its next token.
     pub sample: Option<SampleSpec>,
     /// Set when positions of this chunk are to be scored against the prompt itself.
     pub scoring: Option<PromptScoring>,
+    /// Set when states of this chunk belong to the vector of the prompt.
+    pub pooling: Option<PoolingSpec>,
 }
 
 /// How to draw the token that follows a row.
@@ -88,8 +94,11 @@ pub struct Sampled {
     pub token: Option<SampledToken>,
     /// One entry for each target of the row's [`PromptScoring`], unless it has failed.
     pub scored: Vec<TokenLogprobs>,
+    /// Present exactly when the row had a [`PoolingSpec`] and has not failed: the vector, or for
+    /// [`Pooling::Mean`](crate::Pooling::Mean) the sum up to the end of the row.
+    pub pooled: Option<Vec<f64>>,
     /// Why this row alone could not be computed (say, its logits are not numbers). It then has
-    /// neither token nor scores; its sequence ends, and no other is touched.
+    /// neither token nor scores nor vector; its sequence ends, and no other is touched.
     pub failed: Option<String>,
 }
 

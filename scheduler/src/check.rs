@@ -42,7 +42,7 @@ impl Scheduler {
         for running in self.running.values() {
             for (i, block) in running.table.blocks.iter().enumerate() {
                 holders[block.0 as usize] += 1;
-                if i >= running.table.n_registered {
+                if running.table.n_dropped + i >= running.table.n_registered {
                     writers[block.0 as usize] += 1;
                 }
             }
@@ -91,6 +91,9 @@ impl Scheduler {
                 continue;
             };
             places.insert(node.id, place);
+            if self.store.window.is_some() {
+                continue; // What is behind a window is given back before what continues it.
+            }
             if let Parent::Node(parent) = node.parent {
                 ensure!(
                     !places.contains_key(&parent),
@@ -123,6 +126,9 @@ impl Scheduler {
                 node.tokens.len() == self.store.block_size,
                 "{block} is registered but not full"
             );
+            if self.store.window.is_some() {
+                continue;
+            }
             if let Parent::Node(parent) = node.parent {
                 let Some(&parent) = nodes.get(&parent) else {
                     return Err(format!("{block} continues a block that is gone"));
@@ -151,9 +157,14 @@ impl Scheduler {
         );
         let n_positions = running.n_computed + running.n_in_flight;
         ensure!(
-            table.blocks.len() == self.store.n_blocks_for(n_positions),
-            "it holds {} blocks for {n_positions} positions",
-            table.blocks.len()
+            table.end() == self.store.n_blocks_for(n_positions),
+            "its blocks end with the {}th for {n_positions} positions",
+            table.end()
+        );
+        ensure!(
+            table.n_dropped == self.store.n_behind(running.n_computed),
+            "{} of its blocks were given back, not what is behind its window",
+            table.n_dropped
         );
         let in_flight = self.flight.iter().flatten().any(|row| row.age == age);
         ensure!(
@@ -177,6 +188,9 @@ impl Scheduler {
     /// The registered blocks of a table hold the sequence's own tokens.
     fn check_chain(&self, live: &LiveRequest, running: &Running) -> Result<(), String> {
         let table = &running.table;
+        if self.store.window.is_some() {
+            return self.check_held(running);
+        }
         let mut tip = live.root();
         let chunks = running.sequence.tokens.chunks_exact(self.store.block_size);
         for (block, chunk) in table.blocks[..table.n_registered].iter().zip(chunks) {
@@ -186,6 +200,31 @@ impl Scheduler {
             }
         }
         ensure!(tip == table.tip, "its next block would continue another");
+        Ok(())
+    }
+
+    /// As [`check_chain`](Self::check_chain), where the first blocks may be reused already.
+    fn check_held(&self, running: &Running) -> Result<(), String> {
+        let table = &running.table;
+        let n_held = table.n_registered - table.n_dropped.min(table.n_registered);
+        let chunks = running.sequence.tokens.chunks_exact(self.store.block_size);
+        let mut parent = None;
+        for (block, chunk) in table.blocks[..n_held]
+            .iter()
+            .zip(chunks.skip(table.n_dropped))
+        {
+            let node = self.store.index.node(*block);
+            let node = node.ok_or_else(|| format!("{block} is not registered"))?;
+            ensure!(
+                *node.tokens == *chunk && parent.is_none_or(|parent| parent == node.parent),
+                "{block} is not registered for its tokens"
+            );
+            parent = Some(Parent::Node(node.id));
+        }
+        ensure!(
+            parent.is_none_or(|parent| parent == table.tip),
+            "its next block would continue another"
+        );
         Ok(())
     }
 

@@ -14,6 +14,8 @@ pub struct SchedulerConfig {
     pub max_sequences: usize,
     /// Most tokens in one sequence, prompt and output together.
     pub max_model_len: usize,
+    /// Positions that a query sees at most, itself among them, when that is so in every layer.
+    pub window: Option<usize>,
     /// Whether requests reuse each other's blocks. When false, only the choices of one request
     /// share (the full blocks of) their common prompt.
     pub prefix_cache: bool,
@@ -64,6 +66,7 @@ impl SchedulerConfig {
             ("max_sequences", self.max_sequences),
             ("max_model_len", self.max_model_len),
             ("age_bound_steps", self.age_bound_steps),
+            ("window", self.window.unwrap_or(1)),
         ];
         for (name, value) in sizes {
             if value == 0 {
@@ -93,6 +96,7 @@ mod tests {
             max_batched_tokens: 8,
             max_sequences: 2,
             max_model_len: 64,
+            window: None,
             prefix_cache: true,
             fairness: true,
             head_start: 0,

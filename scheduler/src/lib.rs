@@ -18,6 +18,7 @@ mod ids;
 mod live;
 mod pack;
 mod plan;
+mod pooling;
 mod prefix;
 mod priority;
 mod queue;
@@ -29,6 +30,7 @@ mod sequence;
 mod settle;
 mod stats;
 mod store;
+mod window;
 
 pub use batch::{
     Batch, BatchRow, Executor, ExecutorError, PromptScoring, SampleSpec, Sampled, SampledToken,
@@ -36,6 +38,7 @@ pub use batch::{
 };
 pub use config::{ConfigError, SchedulerConfig};
 pub use ids::{AdapterId, BlockId, FlowId, RequestId, SequenceId, TokenId};
+pub use pooling::{Pooling, PoolingSpec};
 pub use priority::Priority;
 pub use request::{Event, FinishReason, Request};
 pub use sampling::SamplingParams;

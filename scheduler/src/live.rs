@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use crate::pooling::Pooled;
 use crate::prefix::Parent;
 use crate::sequence::{Age, Sequence, Waiting};
 use crate::store::Hit;
-use crate::{FlowId, Request, SchedulerConfig, SequenceId};
+use crate::{FlowId, Pooling, Request, SchedulerConfig, SequenceId};
 
 #[derive(Debug)]
 pub(crate) struct LiveRequest {
@@ -25,6 +26,7 @@ pub(crate) struct LiveRequest {
     pub(crate) prompt_computed: bool,
     /// Prompt scores reported so far.
     pub(crate) n_scored: usize,
+    pub(crate) pooled: Pooled,
     /// Prompt tokens found in the prefix cache when the leader was first admitted.
     pub(crate) n_cached: Option<usize>,
     pub(crate) n_unfinished: u32,
@@ -53,6 +55,7 @@ impl LiveRequest {
             held: (1..request.n).collect(),
             prompt_computed: false,
             n_scored: 0,
+            pooled: Pooled::default(),
             n_cached: None,
             n_unfinished: request.n,
             request,
@@ -94,13 +97,27 @@ impl LiveRequest {
         self.request.prompt.len() - 1 - self.n_scored
     }
 
+    /// Prompt positions whose states are still to go into the prompt's vector by choice `index`.
+    pub(crate) fn n_unpooled(&self, index: u32) -> usize {
+        if self.request.pooling.is_none() || index != self.leader {
+            return 0;
+        }
+        self.request.prompt.len() - self.pooled.n_positions
+    }
+
     /// Most positions that choice `index`, with `n_tokens` tokens, may take from the prefix
-    /// cache: the last must be computed to draw from it, and an unscored one to score it.
+    /// cache: the last must be computed to draw from it, an unscored one to score it, and one
+    /// that is not in the prompt's sum yet to add it.
     pub(crate) fn max_cached(&self, index: u32, n_tokens: usize) -> usize {
-        if self.n_unscored(index) > 0 {
-            self.n_scored
+        let scored = match self.n_unscored(index) {
+            0 => n_tokens - 1,
+            _ => self.n_scored,
+        };
+        let sums = self.request.pooling == Some(Pooling::Mean) && self.n_unpooled(index) > 0;
+        if sums {
+            scored.min(self.pooled.n_positions)
         } else {
-            n_tokens - 1
+            scored
         }
     }
 

@@ -224,6 +224,7 @@ impl Scheduler {
             let flight = FlightRow {
                 age,
                 samples: row.sample.is_some(),
+                pools: row.pooling.is_some(),
                 n_scored: row.scoring.as_ref().map_or(0, |s| s.targets.len()),
             };
             rows.push((row, flight));

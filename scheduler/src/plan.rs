@@ -88,8 +88,15 @@ impl Scheduler {
 
     /// See [`Packing::n_owed`].
     pub(crate) fn n_blocks_owed(&self, running: &Running) -> usize {
-        self.n_blocks_soon(&running.sequence)
+        let n_dropped = running.table.n_dropped;
+        self.n_blocks_soon(&running.sequence, running.n_computed, n_dropped)
             .saturating_sub(running.table.blocks.len())
+    }
+
+    /// Next tokens of a running sequence for which there are blocks.
+    pub(crate) fn n_room(&self, running: &Running) -> usize {
+        let n_blocks = running.table.end() + self.store.pool.n_free();
+        n_blocks * self.store.block_size - running.n_computed
     }
 
     /// Plans as many of the next `n_wanted` tokens of a running sequence as have room. When not
@@ -98,10 +105,7 @@ impl Scheduler {
     pub(crate) fn plan_with_room(&mut self, age: Age, n_wanted: usize, packing: &mut Packing) {
         let rank = self.rank(age, &self.running[&age].sequence);
         loop {
-            let running = &self.running[&age];
-            let n_blocks = running.table.blocks.len() + self.store.pool.n_free();
-            let n_room = n_blocks * self.store.block_size - running.n_computed;
-            let n_tokens = n_wanted.min(n_room);
+            let n_tokens = n_wanted.min(self.n_room(&self.running[&age]));
             if n_tokens == n_wanted {
                 return self.plan(age, n_tokens, packing);
             }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    AdapterId, FlowId, Priority, RequestId, SampledToken, SamplingParams, SequenceId, TokenId,
-    TokenLogprobs,
+    AdapterId, FlowId, Pooling, Priority, RequestId, SampledToken, SamplingParams, SequenceId,
+    TokenId, TokenLogprobs,
 };
 
 /// One request: a prompt and `n` sequences that continue it.
@@ -28,6 +28,8 @@ pub struct Request {
     pub sampling: Arc<SamplingParams>,
     /// `Some(k)`: report log-probabilities of the prompt's tokens, with the `k` best at each.
     pub prompt_logprobs: Option<u8>,
+    /// Report a vector of the prompt.
+    pub pooling: Option<Pooling>,
     /// Whose work this is. Flows of one class share the machine alike.
     pub flow: FlowId,
     pub priority: Priority,
@@ -41,6 +43,11 @@ pub enum Event {
     PromptScored {
         request: RequestId,
         logprobs: Vec<TokenLogprobs>,
+    },
+    /// The prompt is computed, and this is its vector. Reported once a request, whatever its `n`.
+    Pooled {
+        request: RequestId,
+        vector: Arc<[f64]>,
     },
     /// A token was drawn. A stop token is reported here as well, before `Finished`.
     Token {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::live::LiveRequest;
 use crate::sequence::Running;
-use crate::{BatchRow, PromptScoring, SampleSpec, TokenId};
+use crate::{BatchRow, Pooling, PoolingSpec, PromptScoring, SampleSpec, TokenId};
 
 /// What a row is made from. The running sequence's `n_in_flight` and table are set already.
 #[derive(Debug)]
@@ -25,10 +25,12 @@ impl RowParts<'_> {
             sequence: sequence.id,
             tokens: sequence.tokens[start..end].to_vec(),
             start: start as u32,
+            first_block: self.running.table.n_dropped as u32,
             blocks: self.running.table.blocks.clone(),
             adapter: self.live.request.adapter,
             sample: (ends_sequence && draws).then(|| self.sample()),
             scoring: self.scoring(start, end),
+            pooling: self.pooling(start, end),
         }
     }
 
@@ -70,6 +72,26 @@ impl RowParts<'_> {
             first: (first - start) as u32,
             targets: sequence.tokens[first + 1..=last].to_vec(),
             n_top,
+        })
+    }
+
+    /// States that are in the sum already are not asked for again.
+    fn pooling(&self, start: usize, end: usize) -> Option<PoolingSpec> {
+        let sequence = &self.running.sequence;
+        let pooling = self.live.request.pooling?;
+        if self.live.n_unpooled(sequence.id.index) == 0 {
+            return None;
+        }
+        let first = match pooling {
+            Pooling::Mean => start.max(self.live.pooled.n_positions),
+            Pooling::Last | Pooling::Encoded if end < sequence.n_prompt => return None,
+            Pooling::Last | Pooling::Encoded => end - 1,
+        };
+        (first < end).then(|| PoolingSpec {
+            pooling,
+            prompt: self.live.request.prompt.clone(),
+            first: (first - start) as u32,
+            sum: self.live.pooled.sum.clone(),
         })
     }
 }

@@ -49,6 +49,7 @@ pub struct Scheduler {
 pub(crate) struct FlightRow {
     pub(crate) age: Age,
     pub(crate) samples: bool,
+    pub(crate) pools: bool,
     pub(crate) n_scored: usize,
 }
 
@@ -98,7 +99,7 @@ impl Scheduler {
         config.validate()?;
         Ok(Self {
             config,
-            store: BlockStore::new(config.n_blocks, config.block_size),
+            store: BlockStore::new(config.n_blocks, config.block_size, config.window),
             requests: BTreeMap::new(),
             waiting: BTreeMap::new(),
             running: BTreeMap::new(),
@@ -221,7 +222,8 @@ impl Scheduler {
             });
         }
         let max_tokens = max_model_len.min(n_prompt + request.max_new_tokens as usize);
-        let n_needed = self.store.n_blocks_for(max_positions(n_prompt, max_tokens));
+        let n_positions = max_positions(n_prompt, max_tokens);
+        let n_needed = self.store.n_blocks_least(n_positions);
         if n_needed > self.config.n_blocks {
             return Err(SubmitError::NeverFits {
                 n_needed,

@@ -51,16 +51,20 @@ impl Scheduler {
         for (row, sampled) in flight.iter().zip(sampled) {
             let id = self.running[&row.age].sequence.id;
             let FlightRow {
-                samples, n_scored, ..
+                samples,
+                pools,
+                n_scored,
+                ..
             } = *row;
             assert_eq!(sampled.sequence, id, "results come in the order of rows");
             let answers = if sampled.failed.is_some() {
-                (false, 0)
+                (false, false, 0)
             } else {
-                (samples, n_scored)
+                (samples, pools, n_scored)
             };
-            let given = (sampled.token.is_some(), sampled.scored.len());
-            assert_eq!(given, answers, "token and scores of {id}");
+            let (token, vector) = (sampled.token.is_some(), sampled.pooled.is_some());
+            let given = (token, vector, sampled.scored.len());
+            assert_eq!(given, answers, "token, vector and scores of {id}");
         }
     }
 
@@ -82,11 +86,16 @@ impl Scheduler {
         running.n_in_flight = 0;
         let computed = &running.sequence.tokens[..running.n_computed];
         self.store.register(&mut running.table, computed);
+        self.store
+            .drop_behind(&mut running.table, running.n_computed);
+        let n_computed = running.n_computed;
         let prompt_computed = running.n_computed >= running.sequence.n_prompt;
         let cancelled = running.cancelled;
 
-        // Scores are the request's: they count even if the choice that computed them is gone.
+        // Scores and sums are the request's: they count even if the choice that computed them is
+        // gone.
         self.report_scores(id, sampled.scored, events);
+        self.report_pooled(id, n_computed, sampled.pooled, events);
         if prompt_computed {
             self.release_held(id);
         }
@@ -118,6 +127,30 @@ impl Scheduler {
             .expect("a live sequence has a request");
         live.n_scored += logprobs.len();
         events.push(Event::PromptScored { request, logprobs });
+    }
+
+    /// Keeps the sum up to `n_computed` positions, or tells the vector when it is complete.
+    fn report_pooled(
+        &mut self,
+        id: SequenceId,
+        n_computed: usize,
+        pooled: Option<Vec<f64>>,
+        events: &mut Vec<Event>,
+    ) {
+        let Some(pooled) = pooled else {
+            return;
+        };
+        let request = id.request;
+        let live = self
+            .requests
+            .get_mut(&request)
+            .expect("a live sequence has a request");
+        live.pooled.n_positions = n_computed;
+        live.pooled.sum = pooled.into();
+        if live.n_unpooled(id.index) == 0 {
+            let vector = std::mem::take(&mut live.pooled.sum);
+            events.push(Event::Pooled { request, vector });
+        }
     }
 
     /// The prompt's blocks are registered: the other choices may share them.

@@ -4,17 +4,28 @@ use crate::block::BlockPool;
 use crate::prefix::{Parent, PrefixIndex};
 use crate::{BlockId, TokenId};
 
-/// The blocks of one running sequence, in order of position. Whoever ends it must give it to
+/// The blocks of one running sequence, in order of position, without those behind its window.
+/// Whoever ends it must give it to
 /// [`BlockStore::release`].
 #[derive(Debug)]
 pub(crate) struct BlockTable {
     pub(crate) blocks: Vec<BlockId>,
-    /// The first `n_registered` blocks are in the prefix index; they are never written again.
+    /// Blocks before `blocks` that were given back.
+    pub(crate) n_dropped: usize,
+    /// The first `n_registered` blocks, dropped ones among them, are in the prefix index (if they
+    /// have not been reused since); they are never written again.
     pub(crate) n_registered: usize,
     /// What the first unregistered block continues.
     pub(crate) tip: Parent,
     /// Whether full blocks are to be registered at all.
     pub(crate) registers: bool,
+}
+
+impl BlockTable {
+    /// Blocks up to the end of the last one, dropped ones among them.
+    pub(crate) fn end(&self) -> usize {
+        self.n_dropped + self.blocks.len()
+    }
 }
 
 /// Blocks that hold the beginning of a sequence already.
@@ -39,6 +50,8 @@ impl Hit {
 #[derive(Debug)]
 pub(crate) struct BlockStore {
     pub(crate) block_size: usize,
+    /// See [`crate::SchedulerConfig::window`].
+    pub(crate) window: Option<usize>,
     pub(crate) pool: BlockPool,
     pub(crate) index: PrefixIndex,
     /// Free blocks that are in the index.
@@ -46,9 +59,10 @@ pub(crate) struct BlockStore {
 }
 
 impl BlockStore {
-    pub(crate) fn new(n_blocks: usize, block_size: usize) -> Self {
+    pub(crate) fn new(n_blocks: usize, block_size: usize, window: Option<usize>) -> Self {
         Self {
             block_size,
+            window,
             pool: BlockPool::new(n_blocks),
             index: PrefixIndex::new(n_blocks),
             n_cached: 0,
@@ -65,9 +79,13 @@ impl BlockStore {
     ///
     /// Nothing that is still there is compared again: a node's id is never reused, and a block
     /// is forgotten before the one that it continues, so a hit whose last block is still known
-    /// by the same id is valid as a whole.
+    /// by the same id is valid as a whole. With a window, the blocks of a context are not reused
+    /// in that order, and everything is looked up afresh.
     pub(crate) fn look_up(&self, hit: &mut Hit, tokens: &[TokenId], max_positions: usize) {
         let n_most = max_positions.min(tokens.len()) / self.block_size;
+        if self.window.is_some() {
+            *hit = Hit::none(hit.root);
+        }
         while let Some(&last) = hit.blocks.last() {
             let node = self.index.node(last);
             let known = node.is_some_and(|node| Parent::Node(node.id) == hit.tip);
@@ -91,20 +109,39 @@ impl BlockStore {
         }
     }
 
+    /// Positions that a hit holds.
+    pub(crate) fn n_positions(&self, hit: &Hit) -> usize {
+        hit.blocks.len() * self.block_size
+    }
+
+    /// Blocks of a hit that are behind the window of the position after it.
+    pub(crate) fn n_dropped(&self, hit: &Hit) -> usize {
+        self.n_behind(self.n_positions(hit))
+    }
+
+    /// The blocks of a hit that a table takes.
+    pub(crate) fn taken<'a>(&self, hit: &'a Hit) -> &'a [BlockId] {
+        &hit.blocks[self.n_dropped(hit)..]
+    }
+
     /// How many blocks of a hit are free now, and will not be when it is opened.
     pub(crate) fn n_free(&self, hit: &Hit) -> usize {
-        let free = hit.blocks.iter().filter(|block| self.pool.is_free(**block));
+        let taken = self.taken(hit).iter();
+        let free = taken.filter(|block| self.pool.is_free(**block));
         free.count()
     }
 
     /// A table that begins with the blocks of a hit.
     pub(crate) fn open(&mut self, hit: Hit, registers: bool) -> BlockTable {
-        for &block in &hit.blocks {
+        let n_dropped = self.n_dropped(&hit);
+        let blocks = self.taken(&hit).to_vec();
+        for &block in &blocks {
             self.hold(block);
         }
         BlockTable {
             n_registered: hit.blocks.len(),
-            blocks: hit.blocks,
+            n_dropped,
+            blocks,
             tip: hit.tip,
             registers,
         }
@@ -113,7 +150,7 @@ impl BlockStore {
     /// Allocates until the table covers `n_positions`. The caller has seen that there are
     /// enough free blocks.
     pub(crate) fn grow(&mut self, table: &mut BlockTable, n_positions: usize) {
-        while table.blocks.len() < self.n_blocks_for(n_positions) {
+        while table.end() < self.n_blocks_for(n_positions) {
             let block = self.pool.allocate().expect("free blocks were counted");
             self.n_cached -= usize::from(self.index.remove(block));
             table.blocks.push(block);
@@ -130,12 +167,12 @@ impl BlockStore {
         }
         let chunks = computed.chunks_exact(self.block_size);
         for (i, chunk) in chunks.enumerate().skip(table.n_registered) {
-            let own = table.blocks[i];
+            let own = table.blocks[i - table.n_dropped];
             let id = match self.index.find(table.tip, chunk) {
                 Some((id, other)) => {
                     self.hold(other);
                     self.pool.release(own, false);
-                    table.blocks[i] = other;
+                    table.blocks[i - table.n_dropped] = other;
                     id
                 }
                 None => self.index.insert(table.tip, chunk, own),
@@ -149,7 +186,7 @@ impl BlockStore {
     /// beginning.
     pub(crate) fn release(&mut self, table: BlockTable) {
         for (i, &block) in table.blocks.iter().enumerate().rev() {
-            let cached = i < table.n_registered;
+            let cached = table.n_dropped + i < table.n_registered;
             self.pool.release(block, cached);
             self.n_cached += usize::from(cached && self.pool.is_free(block));
         }
@@ -186,7 +223,7 @@ mod tests {
 
     #[test]
     fn the_last_position_is_never_taken_from_the_cache() {
-        let mut store = BlockStore::new(4, 2);
+        let mut store = BlockStore::new(4, 2, None);
         let table = compute(&mut store, &[1, 2, 3, 4]);
         store.release(table);
         assert_eq!(look_up(&store, &[1, 2, 3, 4], 3).blocks.len(), 1);
@@ -195,7 +232,7 @@ mod tests {
 
     #[test]
     fn the_same_context_computed_twice_becomes_one_block() {
-        let mut store = BlockStore::new(4, 2);
+        let mut store = BlockStore::new(4, 2, None);
         let mut tables: Vec<BlockTable> = (0..2)
             .map(|_| {
                 let hit = look_up(&store, &[1, 2], 0);
@@ -215,7 +252,7 @@ mod tests {
 
     #[test]
     fn the_end_of_a_context_is_reused_before_its_beginning() {
-        let mut store = BlockStore::new(3, 2);
+        let mut store = BlockStore::new(3, 2, None);
         let table = compute(&mut store, &[1, 2, 3, 4, 5, 6]);
         store.release(table);
         let other = compute(&mut store, &[7, 8]);
@@ -226,7 +263,7 @@ mod tests {
     #[test]
     fn a_look_up_goes_on_from_the_last() {
         let tokens = [1, 2, 3, 4, 5, 6, 7];
-        let mut store = BlockStore::new(4, 2);
+        let mut store = BlockStore::new(4, 2, None);
         let table = compute(&mut store, &tokens[..4]);
         let mut hit = look_up(&store, &tokens, 6);
         assert_eq!(hit.blocks.len(), 2);

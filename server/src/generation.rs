@@ -115,6 +115,8 @@ impl Generation {
                 let is_whole = self.scored.len() == self.n_to_score;
                 Ok(is_whole.then(|| Update::PromptScored(std::mem::take(&mut self.scored))))
             }
+            // Nobody who generates text asks for one.
+            Event::Pooled { .. } => Ok(None),
             Event::Token { sequence, token } => Ok(self.push(sequence.index, &token)),
             Event::Finished {
                 sequence,

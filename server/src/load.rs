@@ -94,6 +94,7 @@ pub fn load(settings: &Settings, source: &ModelSource) -> Result<Loaded, StartEr
         max_batched_tokens: settings.max_batched_tokens,
         max_sequences: settings.max_sequences,
         max_model_len: plan.max_model_len,
+        window: config.kv_window(),
         prefix_cache: settings.prefix_cache,
         fairness: settings.fairness,
         head_start: settings.head_start,

@@ -115,6 +115,7 @@ impl Duel {
             max_batched_tokens: rng.range(max_sequences, 12),
             max_sequences,
             max_model_len: longest,
+            window: None,
             prefix_cache: false,
             fairness,
             head_start: *rng.pick(&[0, 0, 10, 100]),
@@ -130,6 +131,7 @@ impl Duel {
                 block_size,
                 n_blocks: config.n_blocks,
                 n_vocab: 4,
+                window: config.window,
             }),
             config,
             contenders,
@@ -282,6 +284,7 @@ impl Contender {
             kv_root: 0,
             sampling: Arc::new(SamplingParams::default()),
             prompt_logprobs: None,
+            pooling: None,
             flow: self.flow,
             priority: Priority::Normal,
         }

@@ -13,7 +13,8 @@ use scheduler::{
     AdapterId, Batch, BatchRow, Executor, ExecutorError, Sampled, SequenceId, TokenId,
 };
 
-use crate::fake_model::{FakeModel, Fold};
+use crate::fake_model::{Context, FakeModel};
+use crate::fake_pooling;
 
 /// Sizes of the simulated memory and vocabulary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct FakeConfig {
     pub n_blocks: usize,
     /// Token ids are below this.
     pub n_vocab: u32,
+    /// Positions that a query sees, itself among them; `None`: all.
+    pub window: Option<usize>,
 }
 
 /// One position of the simulated KV memory.
@@ -76,7 +79,7 @@ impl FakeExecutor {
     }
 
     fn slot(&self, row: &BatchRow, position: usize) -> usize {
-        let block = row.blocks[position / self.config.block_size];
+        let block = row.blocks[position / self.config.block_size - row.first_block as usize];
         block.0 as usize * self.config.block_size + position % self.config.block_size
     }
 
@@ -95,9 +98,14 @@ impl FakeExecutor {
             self.assert_vocabulary(row);
             let n_positions = row.start as usize + row.tokens.len();
             assert!(
-                row.blocks.len() * self.config.block_size >= n_positions,
+                self.first_stored(row) + row.blocks.len() * self.config.block_size >= n_positions,
                 "{id}: {} blocks do not cover {n_positions} positions",
                 row.blocks.len()
+            );
+            assert!(
+                self.first_stored(row) <= self.first_seen(row),
+                "{id}: blocks are gone that position {} sees",
+                row.start
             );
             let distinct: BTreeSet<_> = row.blocks.iter().collect();
             assert!(distinct.len() == row.blocks.len(), "{id}: a block twice");
@@ -106,6 +114,7 @@ impl FakeExecutor {
                 assert!(exists, "{id}: {block} does not exist");
             }
             assert_scoring(row);
+            fake_pooling::assert_spec(row);
         }
         self.assert_apart(batch);
     }
@@ -133,7 +142,7 @@ impl FakeExecutor {
             }
         }
         for row in &batch.rows {
-            for position in 0..row.start as usize {
+            for position in self.first_stored(row)..row.start as usize {
                 if let Some(writer) = writers.get(&self.slot(row, position)) {
                     panic!("{writer} writes where {} has its past", row.sequence);
                 }
@@ -141,11 +150,22 @@ impl FakeExecutor {
         }
     }
 
-    /// Reads the row's past, position by position, and folds it into one number.
-    fn read_past(&self, row: &BatchRow, tokens: &mut Vec<TokenId>) -> Fold {
+    /// First position that the row's blocks hold.
+    fn first_stored(&self, row: &BatchRow) -> usize {
+        row.first_block as usize * self.config.block_size
+    }
+
+    /// First position that the row's first token sees.
+    fn first_seen(&self, row: &BatchRow) -> usize {
+        let window = self.config.window.unwrap_or(usize::MAX);
+        (row.start as usize + 1).saturating_sub(window)
+    }
+
+    /// Reads what the row sees of its past, position by position.
+    fn read_past(&self, row: &BatchRow, tokens: &mut Vec<TokenId>) -> Context {
         let id = row.sequence;
-        let mut fold = Fold::default();
-        for at in 0..row.start as usize {
+        let mut context = Context::new(self.config.window);
+        for at in self.first_seen(row)..row.start as usize {
             let Slot::Stored {
                 token,
                 position,
@@ -163,14 +183,15 @@ impl FakeExecutor {
                 adapter == row.adapter,
                 "{id}: position {at} is of {adapter:?}"
             );
+            // With a window, what the first positions saw is gone.
             assert!(
-                value == fold.value(token, position, adapter),
+                self.config.window.is_some() || value == context.value(token, position, adapter),
                 "{id}: position {at} was computed after other tokens than these"
             );
-            fold = fold.then(value);
+            context.push(value);
             tokens.push(token);
         }
-        fold
+        context
     }
 
     fn poison(&mut self, row: &BatchRow) {
@@ -187,15 +208,17 @@ impl FakeExecutor {
                 sequence: row.sequence,
                 token: None,
                 scored: Vec::new(),
+                pooled: None,
                 failed: Some("the fake was told to fail this row".to_owned()),
             };
         }
         let mut tokens = Vec::new();
-        let mut fold = self.read_past(row, &mut tokens);
+        let mut context = self.read_past(row, &mut tokens);
         let mut scored = Vec::new();
+        let mut states = Vec::with_capacity(row.tokens.len());
         for (i, &token) in row.tokens.iter().enumerate() {
             let position = row.start + i as u32;
-            let value = fold.value(token, position, row.adapter);
+            let value = context.value(token, position, row.adapter);
             let slot = self.slot(row, position as usize);
             self.slots[slot] = Slot::Stored {
                 token,
@@ -203,23 +226,25 @@ impl FakeExecutor {
                 adapter: row.adapter,
                 value,
             };
-            fold = fold.then(value);
+            context.push(value);
+            states.push(value);
             tokens.push(token);
             if let Some(scoring) = &row.scoring {
                 let target = i.checked_sub(scoring.first as usize);
                 if let Some(&target) = target.and_then(|t| scoring.targets.get(t)) {
-                    scored.push(self.model.logprobs(fold, target, scoring.n_top));
+                    scored.push(self.model.logprobs(context.fold(), target, scoring.n_top));
                 }
             }
         }
         let token = row.sample.as_ref().map(|spec| {
             assert_history(row, &tokens);
-            self.model.draw(fold, row.sequence.index, spec)
+            self.model.draw(context.fold(), row.sequence.index, spec)
         });
         Sampled {
             sequence: row.sequence,
             token,
             scored,
+            pooled: fake_pooling::pooled(row, &states),
             failed: None,
         }
     }
@@ -258,23 +283,27 @@ fn assert_scoring(row: &BatchRow) {
     }
 }
 
-/// The counts and the history of a row that draws agree with what is in memory.
+/// The counts and the history of a row that draws agree with what it sees in memory.
 fn assert_history(row: &BatchRow, tokens: &[TokenId]) {
     let id = row.sequence;
     let Some(spec) = &row.sample else {
         return;
     };
+    let n_positions = row.start as usize + row.tokens.len();
+    let n_tokens = (spec.n_prompt + spec.n_generated) as usize;
     assert!(
-        (spec.n_prompt + spec.n_generated) as usize == tokens.len() && spec.n_prompt > 0,
-        "{id}: {} prompt and {} generated tokens, but {} in memory",
+        n_tokens == n_positions && spec.n_prompt > 0,
+        "{id}: {} prompt and {} generated tokens, but {n_positions} in memory",
         spec.n_prompt,
         spec.n_generated,
-        tokens.len()
     );
-    let expected = if spec.params.needs_history() {
-        tokens
+    let n_expected = if spec.params.needs_history() {
+        n_tokens
     } else {
-        &[]
+        0
     };
-    assert!(spec.history == expected, "{id}: its history is not its own");
+    assert!(
+        spec.history.len() == n_expected && (n_expected == 0 || spec.history.ends_with(tokens)),
+        "{id}: its history is not its own"
+    );
 }

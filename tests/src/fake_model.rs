@@ -1,5 +1,7 @@
 //! The arithmetic of the fake: contexts as hashes, probabilities from hashes, draws from both.
 
+use std::collections::VecDeque;
+
 use scheduler::{AdapterId, SampleSpec, SampledToken, TokenId, TokenLogprob, TokenLogprobs};
 
 use crate::rng::mix;
@@ -19,6 +21,61 @@ impl Fold {
     /// The context after reading `value` too.
     pub(crate) fn then(self, value: u64) -> Self {
         Self(mix(self.0.rotate_left(17) ^ value))
+    }
+}
+
+/// What a query sees: all positions before it, or a window of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    /// Positions seen, the query's own among them.
+    window: Option<usize>,
+    /// Of all positions, when there is no window.
+    whole: Fold,
+    /// Values of the last `window` positions.
+    last: VecDeque<u64>,
+}
+
+impl Context {
+    pub(crate) fn new(window: Option<usize>) -> Self {
+        Self {
+            window,
+            whole: Fold::default(),
+            last: VecDeque::new(),
+        }
+    }
+
+    /// Key and value of a token that follows.
+    pub(crate) fn value(&self, token: TokenId, position: u32, adapter: Option<AdapterId>) -> u64 {
+        let before = match self.window {
+            None => self.whole,
+            Some(window) => self.of_last(window - 1),
+        };
+        before.value(token, position, adapter)
+    }
+
+    pub(crate) fn push(&mut self, value: u64) {
+        let Some(window) = self.window else {
+            self.whole = self.whole.then(value);
+            return;
+        };
+        self.last.push_back(value);
+        if self.last.len() > window {
+            self.last.pop_front();
+        }
+    }
+
+    /// What the query of the last position has read.
+    pub(crate) fn fold(&self) -> Fold {
+        match self.window {
+            None => self.whole,
+            Some(window) => self.of_last(window),
+        }
+    }
+
+    fn of_last(&self, n: usize) -> Fold {
+        let skipped = self.last.len().saturating_sub(n);
+        let seen = self.last.iter().skip(skipped);
+        seen.fold(Fold::default(), |fold, &value| fold.then(value))
     }
 }
 

@@ -56,6 +56,7 @@ fn serve(
         block_size: config.block_size,
         n_blocks: config.n_blocks,
         n_vocab: traffic.n_vocab,
+        window: config.window,
     });
     let mut arrivals = traffic
         .arrivals

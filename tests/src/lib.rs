@@ -5,6 +5,7 @@ pub mod drive;
 pub mod duel;
 pub mod fake;
 mod fake_model;
+mod fake_pooling;
 mod guests;
 pub mod oracle;
 mod promises;

@@ -4,8 +4,8 @@
 //! that nobody else has ever used.
 
 use scheduler::{
-    BatchRow, BlockId, Executor, FinishReason, PromptScoring, Request, SampleSpec, Sampled,
-    SampledToken, SequenceId, TokenId, TokenLogprobs,
+    BatchRow, BlockId, Executor, FinishReason, Pooling, PoolingSpec, PromptScoring, Request,
+    SampleSpec, Sampled, SampledToken, SequenceId, TokenId, TokenLogprobs,
 };
 
 use crate::fake::{FakeConfig, FakeExecutor};
@@ -17,22 +17,40 @@ pub struct Expected {
     pub reason: FinishReason,
     /// Scores of the prompt; empty unless they were asked for.
     pub scores: Vec<TokenLogprobs>,
+    /// Vector of the prompt, if it was asked for.
+    pub vector: Option<Vec<f64>>,
+}
+
+/// What an answer depends on beside its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Machine {
+    pub n_vocab: u32,
+    pub max_model_len: usize,
+    pub window: Option<usize>,
 }
 
 /// Serves choice `index` of a request alone.
-pub fn alone(request: &Request, index: u32, n_vocab: u32, max_model_len: usize) -> Expected {
+pub fn alone(request: &Request, index: u32, machine: Machine) -> Expected {
+    let Machine {
+        n_vocab,
+        max_model_len,
+        window,
+    } = machine;
     let mut executor = FakeExecutor::new(FakeConfig {
         block_size: max_model_len,
         n_blocks: 1,
         n_vocab,
+        window,
     });
     let mut tokens: Vec<TokenId> = request.prompt.to_vec();
     let mut drawn: Vec<SampledToken> = Vec::new();
     let mut scores = Vec::new();
+    let mut vector = None;
     let reason = loop {
         let row = row(request, index, &tokens, drawn.len());
         let result = compute(&mut executor, row);
         scores.extend(result.scored);
+        vector = vector.or(result.pooled);
         let Some(token) = result.token else {
             break FinishReason::Length;
         };
@@ -50,6 +68,7 @@ pub fn alone(request: &Request, index: u32, n_vocab: u32, max_model_len: usize) 
         tokens: drawn,
         reason,
         scores,
+        vector,
     }
 }
 
@@ -93,6 +112,7 @@ fn row(request: &Request, index: u32, tokens: &[TokenId], n_generated: usize) ->
         },
         tokens: tokens[start..].to_vec(),
         start: start as u32,
+        first_block: 0,
         blocks: vec![BlockId(0)],
         adapter: request.adapter,
         sample: (request.max_new_tokens > 0).then_some(spec),
@@ -101,5 +121,22 @@ fn row(request: &Request, index: u32, tokens: &[TokenId], n_generated: usize) ->
             targets: request.prompt[1..].to_vec(),
             n_top,
         }),
+        pooling: request
+            .pooling
+            .filter(|_| n_generated == 0)
+            .map(|pooling| pooling_spec(request, pooling)),
+    }
+}
+
+fn pooling_spec(request: &Request, pooling: Pooling) -> PoolingSpec {
+    let n_prompt = request.prompt.len() as u32;
+    PoolingSpec {
+        pooling,
+        prompt: request.prompt.clone(),
+        first: match pooling {
+            Pooling::Mean => 0,
+            Pooling::Last | Pooling::Encoded => n_prompt - 1,
+        },
+        sum: [].into(),
     }
 }

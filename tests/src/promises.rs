@@ -108,7 +108,7 @@ impl Promises {
                 );
                 self.elder = self.elder.filter(|elder| elder != sequence);
             }
-            Event::PromptScored { .. } => (),
+            Event::PromptScored { .. } | Event::Pooled { .. } => (),
         }
         Ok(())
     }

@@ -1,13 +1,14 @@
 //! What the clients of a simulation have seen, event by event, and whether it was right.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use scheduler::{
-    Event, FinishReason, Request, RequestId, SampledToken, SchedulerConfig, SequenceId, TokenId,
-    TokenLogprobs,
+    Event, FinishReason, Pooling, Request, RequestId, SampledToken, SchedulerConfig, SequenceId,
+    TokenId, TokenLogprobs,
 };
 
-use crate::oracle::alone;
+use crate::oracle::{Machine, alone};
 
 macro_rules! ensure {
     ($condition:expr, $($message:tt)+) => {
@@ -35,6 +36,7 @@ struct Record {
     request: Request,
     choices: Vec<Choice>,
     scores: Vec<TokenLogprobs>,
+    vector: Option<Arc<[f64]>>,
     n_cached: Option<u32>,
 }
 
@@ -50,6 +52,7 @@ impl Records {
         let record = Record {
             choices,
             scores: Vec::new(),
+            vector: None,
             n_cached: None,
             request,
         };
@@ -107,6 +110,11 @@ impl Records {
                 let record = self.by_id.get_mut(&request).ok_or("an unknown request")?;
                 ensure!(!logprobs.is_empty(), "{request}: no scores in an event");
                 record.scores.extend(logprobs);
+            }
+            Event::Pooled { request, vector } => {
+                let record = self.by_id.get_mut(&request).ok_or("an unknown request")?;
+                ensure!(record.vector.is_none(), "{request}: a second vector");
+                record.vector = Some(vector);
             }
             Event::Token { sequence, token } => {
                 let choice = self.choice(sequence).ok_or("an unknown sequence")?;
@@ -172,6 +180,10 @@ impl Records {
             "{id}: a hit though all is scored"
         );
         ensure!(
+            record.request.pooling != Some(Pooling::Mean),
+            "{id}: a hit though all is summed"
+        );
+        ensure!(
             n_cached.is_multiple_of(config.block_size) && n_cached < record.request.prompt.len(),
             "{id}: {n_cached} cached tokens of {}",
             record.request.prompt.len()
@@ -218,7 +230,12 @@ impl Record {
                 request: self.request.id,
                 index,
             };
-            let alone = alone(&self.request, index, n_vocab, config.max_model_len);
+            let machine = Machine {
+                n_vocab,
+                max_model_len: config.max_model_len,
+                window: config.window,
+            };
+            let alone = alone(&self.request, index, machine);
             let whole = match choice.finished {
                 Some(FinishReason::Cancelled) => {
                     ensure!(choice.cancelled, "{id} ended as cancelled by nobody");
@@ -252,12 +269,23 @@ impl Record {
                     alone.scores.starts_with(scores),
                     "{id}: wrong prompt scores"
                 );
+                let vector = self.vector.as_deref();
+                ensure!(
+                    vector.is_none() || vector == alone.vector.as_deref(),
+                    "{id}: the vector is {vector:?}, alone {:?}",
+                    alone.vector
+                );
             }
             let all_scored = self.scores.len() == self.request.prompt.len() - 1;
             let wants_scores = complete && self.request.prompt_logprobs.is_some();
             ensure!(
                 !wants_scores || all_scored,
                 "{id}: prompt scores are missing"
+            );
+            let wants_vector = complete && self.request.pooling.is_some();
+            ensure!(
+                !wants_vector || self.vector.is_some(),
+                "{id}: the vector of the prompt is missing"
             );
         }
         Ok(())

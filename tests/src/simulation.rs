@@ -33,6 +33,9 @@ pub struct Report {
     pub n_tokens_lost: u64,
     pub n_hit_tokens: u64,
     pub n_scores: u64,
+    pub n_vectors: u64,
+    /// Blocks behind a window that rows went without, summed over all rows.
+    pub n_blocks_dropped: u64,
 }
 
 impl Report {
@@ -50,6 +53,8 @@ impl Report {
         self.n_tokens_lost += other.n_tokens_lost;
         self.n_hit_tokens += other.n_hit_tokens;
         self.n_scores += other.n_scores;
+        self.n_vectors += other.n_vectors;
+        self.n_blocks_dropped += other.n_blocks_dropped;
     }
 }
 
@@ -144,6 +149,7 @@ impl Simulation {
                 block_size: config.block_size,
                 n_blocks: config.n_blocks,
                 n_vocab: traffic.n_vocab,
+                window: config.window,
             }),
             arrivals: arrivals.into(),
             records: Records::default(),
@@ -199,6 +205,8 @@ impl Simulation {
             return Ok(());
         };
         self.check_limits(&batch, n_budget)?;
+        let dropped = batch.rows.iter().map(|row| u64::from(row.first_block));
+        self.report.n_blocks_dropped += dropped.sum::<u64>();
         self.promises
             .check_batch(&batch, &self.scheduler, &self.records)?;
         self.scheduler.check()?;
@@ -294,7 +302,7 @@ impl Simulation {
     fn check_rows(&self, batch: &Batch, events: &[Event]) -> Result<(), String> {
         for event in events {
             let known = match event {
-                Event::PromptScored { request, .. } => batch
+                Event::PromptScored { request, .. } | Event::Pooled { request, .. } => batch
                     .rows
                     .iter()
                     .any(|row| row.sequence.request == *request),
@@ -325,6 +333,7 @@ impl Simulation {
         if let Event::PromptScored { logprobs, .. } = &event {
             self.report.n_scores += logprobs.len() as u64;
         }
+        self.report.n_vectors += u64::from(matches!(event, Event::Pooled { .. }));
         self.records.apply(event)
     }
 
@@ -392,7 +401,11 @@ impl Simulation {
         }
         let n_last = (n_prompt + n_new).min(config.max_model_len);
         let n_positions = if n_new == 0 { n_prompt } else { n_last - 1 };
-        let n_needed = n_positions.div_ceil(config.block_size);
+        // A window that begins in the last position of a block touches the most.
+        let in_window = |window: usize| 1 + (window - 1).div_ceil(config.block_size);
+        let n_needed = n_positions
+            .div_ceil(config.block_size)
+            .min(config.window.map_or(usize::MAX, in_window));
         if n_needed > config.n_blocks {
             return Err(SubmitError::NeverFits {
                 n_needed,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use scheduler::{
-    AdapterId, FlowId, Priority, Request, RequestId, SamplingParams, SchedulerConfig, TokenId,
+    AdapterId, FlowId, Pooling, Priority, Request, RequestId, SamplingParams, SchedulerConfig,
+    TokenId,
 };
 
 use crate::rng::{Rng, mix};
@@ -33,6 +34,7 @@ pub(crate) struct Traffic {
 struct Tastes {
     n_choices: usize,
     scoring: usize,
+    pooling: usize,
     penalties: usize,
     logprobs: usize,
     stops: usize,
@@ -68,6 +70,7 @@ pub(crate) fn draw(rng: &mut Rng) -> Traffic {
         },
         max_sequences: rng.range(1, 12),
         max_model_len: max_model_len.clamp(4, 120),
+        window: rng.chance(300).then(|| rng.range(1, 40)),
         prefix_cache: rng.chance(750),
         fairness: rng.chance(750),
         head_start: *rng.pick(&[0, 5, 50, 500]),
@@ -76,7 +79,11 @@ pub(crate) fn draw(rng: &mut Rng) -> Traffic {
     let n_vocab = rng.range(3, 12) as u32;
     let longest = config
         .max_model_len
-        .min(config.block_size * config.n_blocks)
+        .min(if config.window.is_some() {
+            usize::MAX // A window needs few blocks, however long the sequence.
+        } else {
+            config.block_size * config.n_blocks
+        })
         .min(96);
     let tastes = Tastes::draw(rng, longest, n_vocab);
     let n_requests = rng.range(2, 24);
@@ -108,6 +115,7 @@ impl Tastes {
         Self {
             n_choices: *rng.pick(&often),
             scoring: *rng.pick(&often),
+            pooling: *rng.pick(&often),
             penalties: *rng.pick(&often),
             logprobs: *rng.pick(&often),
             stops: *rng.pick(&[0, 100, 300, 800]),
@@ -160,6 +168,9 @@ impl Tastes {
             kv_root: mix((adapter * 16 + salt) as u64),
             sampling: Arc::new(self.sampling(rng)),
             prompt_logprobs: rng.chance(self.scoring).then(|| rng.range(0, 3) as u8),
+            pooling: rng
+                .chance(self.pooling)
+                .then(|| *rng.pick(&[Pooling::Last, Pooling::Mean, Pooling::Encoded])),
             flow: FlowId((rng.range(1, self.n_tenants) * 8 + adapter) as u64),
             priority: *rng.pick(&self.priorities),
         }

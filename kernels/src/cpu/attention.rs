@@ -187,8 +187,13 @@ impl<E: KvElement> Attention<'_, E> {
         let q: [&[f32]; P] = std::array::from_fn(|p| &self.q[pairs.at[p]..][..head_dim]);
         let scale = s.splat(self.scale);
         let first_block = pairs.first[0] / block_size;
-        let blocks = self.part.sequence.blocks.iter().enumerate();
-        for (i, &block) in blocks.skip(first_block) {
+        let AttentionRow {
+            blocks,
+            first_block: n_gone,
+            ..
+        } = self.part.sequence;
+        let blocks = (n_gone..).zip(blocks);
+        for (i, &block) in blocks.skip(first_block - n_gone) {
             if i * block_size >= n_positions {
                 break;
             }
@@ -298,7 +303,8 @@ impl<E: KvElement> Attention<'_, E> {
         } = self.shape;
         let mut position = from;
         while position < to {
-            let block = self.part.sequence.blocks[position / block_size] as usize;
+            let n_gone = self.part.sequence.first_block;
+            let block = self.part.sequence.blocks[position / block_size - n_gone] as usize;
             let at = head_offset(self.shape, block, self.kv_head);
             let values = &self.values[at..][..block_size * head_dim];
             let end = to.min((position / block_size + 1) * block_size);

@@ -52,6 +52,13 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
+    /// Positions that a query sees at most, itself among them, if every layer has a window: keys
+    /// and values of earlier ones are never read again. A single layer without one needs all.
+    pub fn kv_window(&self) -> Option<usize> {
+        let widest = |widest: usize, layer: &LayerConfig| Some(widest.max(layer.window?));
+        self.layers.iter().try_fold(1, widest)
+    }
+
     /// A Llama whose sizes are still to be filled in.
     fn plain(architecture: &str, n_layers: usize, head_dim: usize) -> Self {
         let layer = LayerConfig {

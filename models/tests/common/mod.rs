@@ -81,6 +81,7 @@ pub(crate) fn scored_row(request: u64, tokens: &[u32], first_block: u32) -> Batc
         },
         tokens: tokens.to_vec(),
         start: 0,
+        first_block: 0,
         blocks: (first_block..first_block + n_blocks).map(BlockId).collect(),
         adapter: None,
         sample: None,
@@ -89,6 +90,7 @@ pub(crate) fn scored_row(request: u64, tokens: &[u32], first_block: u32) -> Batc
             targets: tokens[1..].to_vec(),
             n_top: 5,
         }),
+        pooling: None,
     }
 }
 

@@ -174,14 +174,14 @@ impl Ledger {
         let now = Instant::now();
         for event in events {
             match &event {
-                Event::PromptScored { .. } => {}
+                Event::PromptScored { .. } | Event::Pooled { .. } => {}
                 Event::Token { sequence, .. } => self.note_token(*sequence, now),
                 Event::Finished {
                     sequence, reason, ..
                 } => self.note_finished(*reason, sequence.request, now),
             }
             let request = match &event {
-                Event::PromptScored { request, .. } => *request,
+                Event::PromptScored { request, .. } | Event::Pooled { request, .. } => *request,
                 Event::Token { sequence, .. } | Event::Finished { sequence, .. } => {
                     sequence.request
                 }

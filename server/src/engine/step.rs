@@ -184,7 +184,8 @@ impl StepLoop {
         };
         let is_complete = sampled.len() == batch.rows.len()
             && sampled.iter().zip(&batch.rows).all(|(result, row)| {
-                let answers = result.token.is_some() == row.sample.is_some();
+                let answers = result.token.is_some() == row.sample.is_some()
+                    && result.pooled.is_some() == row.pooling.is_some();
                 result.sequence == row.sequence && (answers || result.failed.is_some())
             });
         if is_complete {

@@ -172,6 +172,7 @@ pub(super) fn request(
         kv_root: sampling.serving.kv_root(state.model.kv_root),
         sampling: sampling.to_params(plan.seed, plan.logprobs),
         prompt_logprobs: plan.prompt_logprobs,
+        pooling: None,
         // The engine knows whose it is.
         flow: FlowId::default(),
         priority: sampling.serving.priority(state.allow_priority)?,

@@ -187,7 +187,9 @@ impl Heard {
     fn note(&mut self, event: Event) {
         self.n_events += 1;
         match event {
-            Event::PromptScored { .. } => panic!("nobody asked for scores"),
+            Event::PromptScored { .. } | Event::Pooled { .. } => {
+                panic!("nobody asked for scores or vectors")
+            }
             Event::Token { sequence, token } => {
                 let index = sequence.index as usize;
                 assert_eq!(self.ends[index], None, "a token after the end");
@@ -208,7 +210,12 @@ impl Heard {
             return; // It may have been one that nobody could serve.
         }
         for (index, (tokens, end)) in (0_u32..).zip(self.tokens.iter().zip(&self.ends)) {
-            let expected = oracle::alone(request, index, N_VOCAB, rules.max_model_len);
+            let machine = oracle::Machine {
+                n_vocab: N_VOCAB,
+                max_model_len: rules.max_model_len,
+                window: None,
+            };
+            let expected = oracle::alone(request, index, machine);
             let all: Vec<u32> = expected.tokens.iter().map(|token| token.token).collect();
             assert!(all.starts_with(tokens), "{tokens:?} is not {all:?}");
             match end {

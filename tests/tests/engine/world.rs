@@ -96,6 +96,7 @@ impl World {
             max_batched_tokens: rng.range(1, 40),
             max_sequences: rng.range(1, 8),
             max_model_len: rng.range(4, (block_size * n_blocks).min(80)),
+            window: None,
             prefix_cache: rng.chance(700),
             fairness: rng.chance(500),
             head_start: rng.range(0, 100),
@@ -153,6 +154,7 @@ impl World {
             block_size: self.config.block_size,
             n_blocks: self.config.n_blocks,
             n_vocab: N_VOCAB,
+            window: None,
         };
         let executor = Flaky::new(fake, self.faults, Rng::new(self.rng.draw()));
         let metrics = Metrics::new();
@@ -290,6 +292,7 @@ fn client(rng: &mut Rng, config: &SchedulerConfig) -> Client {
         kv_root: 1,
         sampling: params.into(),
         prompt_logprobs: None,
+        pooling: None,
         flow: FlowId::default(),
         priority: *rng.pick(&Priority::ALL),
     };

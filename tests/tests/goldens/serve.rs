@@ -50,6 +50,8 @@ pub(crate) struct Outcome {
     pub(crate) prompt: Vec<TokenLogprobs>,
     pub(crate) tokens: Vec<SampledToken>,
     pub(crate) reason: Option<FinishReason>,
+    /// Of the prompt, if it was asked for.
+    pub(crate) vector: Option<Arc<[f64]>>,
 }
 
 /// What came of all requests.
@@ -91,6 +93,7 @@ impl Server {
             max_batched_tokens: self.machine.max_batched_tokens,
             max_sequences: self.machine.max_sequences,
             max_model_len: self.machine.max_model_len,
+            window: self.runner.model().config().kv_window(),
             prefix_cache: false,
             fairness: true,
             head_start: SchedulerConfig::HEAD_START,
@@ -132,6 +135,9 @@ fn record(outcomes: &mut BTreeMap<RequestId, Outcome>, event: Event) {
         Event::PromptScored { request, logprobs } => {
             outcomes.entry(request).or_default().prompt.extend(logprobs);
         }
+        Event::Pooled { request, vector } => {
+            outcomes.entry(request).or_default().vector = Some(vector);
+        }
         Event::Token { sequence, token } => {
             let outcome = outcomes.entry(sequence.request).or_default();
             outcome.tokens.push(token);
@@ -159,6 +165,7 @@ pub(crate) fn greedy(prompt: &[u32], max_new_tokens: u32, n_top: u8) -> Request 
             ..SamplingParams::default()
         }),
         prompt_logprobs: Some(n_top),
+        pooling: None,
         flow: FlowId::default(),
         priority: Priority::Normal,
     }

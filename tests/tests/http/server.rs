@@ -142,6 +142,7 @@ impl Server {
             block_size: 4,
             n_blocks: 256,
             n_vocab: N_VOCAB,
+            window: None,
         };
         let model = ScriptedModel::new(config, script, gate.clone(), fault);
         let metrics = Metrics::new();
@@ -270,6 +271,7 @@ fn engine(
         max_batched_tokens: 64,
         max_sequences: options.max_sequences,
         max_model_len: options.max_model_len,
+        window: None,
         prefix_cache: true,
         fairness: true,
         head_start: SchedulerConfig::HEAD_START,

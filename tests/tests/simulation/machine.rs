@@ -17,10 +17,17 @@ pub(crate) const CONFIG: SchedulerConfig = SchedulerConfig {
     max_batched_tokens: 16,
     max_sequences: 8,
     max_model_len: 96,
+    window: None,
     prefix_cache: true,
     fairness: true,
     head_start: 0,
     age_bound_steps: SchedulerConfig::AGE_BOUND_STEPS,
+};
+
+pub(crate) const MACHINE: oracle::Machine = oracle::Machine {
+    n_vocab: N_VOCAB,
+    max_model_len: CONFIG.max_model_len,
+    window: None,
 };
 
 /// Counts what an executor is given.
@@ -43,6 +50,7 @@ pub(crate) fn machine(config: SchedulerConfig) -> (Scheduler, Counting) {
         block_size: config.block_size,
         n_blocks: config.n_blocks,
         n_vocab: N_VOCAB,
+        window: config.window,
     });
     let executor = Counting {
         fake,
@@ -68,6 +76,7 @@ pub(crate) fn request(id: u64, stem: u32, n_prompt: u32, max_new_tokens: u32) ->
         kv_root: 1,
         sampling: Arc::default(),
         prompt_logprobs: None,
+        pooling: None,
         flow: FlowId(0),
         priority: Priority::Normal,
     }
@@ -105,6 +114,6 @@ pub(crate) fn end_of(events: &[Event], id: SequenceId) -> (FinishReason, u32) {
 }
 
 pub(crate) fn alone(request: &Request, index: u32) -> Vec<TokenId> {
-    let expected = oracle::alone(request, index, N_VOCAB, CONFIG.max_model_len);
+    let expected = oracle::alone(request, index, MACHINE);
     expected.tokens.iter().map(|token| token.token).collect()
 }

@@ -12,7 +12,7 @@ use scheduler::{
 use tests::simulation::Report;
 use tests::{drive, oracle, simulation};
 
-use machine::{CONFIG, N_VOCAB, alone, end_of, machine, request, sequence, tokens_of};
+use machine::{CONFIG, MACHINE, N_VOCAB, alone, end_of, machine, request, sequence, tokens_of};
 
 #[test]
 fn simulation_of_two_thousand_seeds() {
@@ -33,6 +33,8 @@ fn simulation_of_two_thousand_seeds() {
     assert!(total.n_cancelled > 1_000, "{total:?}");
     assert!(total.n_scores > 10_000, "{total:?}");
     assert!(total.n_refused > 50, "{total:?}");
+    assert!(total.n_vectors > 1_000, "{total:?}");
+    assert!(total.n_blocks_dropped > 10_000, "{total:?}");
 }
 
 #[test]
@@ -89,7 +91,7 @@ fn another_choice_takes_over_when_the_first_is_cancelled() {
         _ => Vec::new(),
     };
     let scores: Vec<_> = events.iter().flat_map(scored).collect();
-    assert_eq!(scores, oracle::alone(&request, 1, N_VOCAB, 96).scores);
+    assert_eq!(scores, oracle::alone(&request, 1, MACHINE).scores);
 }
 
 #[test]
@@ -328,4 +330,57 @@ fn a_request_without_new_tokens_is_only_scored() {
         })
         .sum();
     assert_eq!(n_scores, 19);
+}
+
+#[test]
+fn a_window_bounds_what_a_long_sequence_holds() {
+    let config = SchedulerConfig {
+        max_model_len: 4_000,
+        max_batched_tokens: 8,
+        window: Some(10),
+        ..CONFIG
+    };
+    let (mut scheduler, mut executor) = machine(config);
+    let long = request(1, 0, 3_000, 900);
+    scheduler.submit(long.clone()).unwrap();
+    let (mut events, mut most) = (Vec::new(), 0);
+    while let Some(more) = drive::step(&mut scheduler, &mut executor) {
+        events.extend(more);
+        most = most.max(scheduler.stats().n_blocks_in_use);
+    }
+    // Ten positions seen and eight computed touch six blocks of four; the context fills 975.
+    assert!(most <= 6, "{most} blocks for a window of ten");
+    let machine = oracle::Machine {
+        max_model_len: 4_000,
+        window: Some(10),
+        ..MACHINE
+    };
+    let expected = oracle::alone(&long, 0, machine).tokens;
+    let expected: Vec<TokenId> = expected.iter().map(|token| token.token).collect();
+    assert_eq!(tokens_of(&events, sequence(1, 0)), expected);
+}
+
+#[test]
+fn a_hit_behind_a_window_needs_its_whole_beginning() {
+    let config = SchedulerConfig {
+        window: Some(6),
+        ..CONFIG
+    };
+    let (mut scheduler, mut executor) = machine(config);
+    scheduler.submit(request(1, 0, 40, 1)).unwrap();
+    drive::run(&mut scheduler, &mut executor);
+    scheduler.submit(request(2, 0, 44, 1)).unwrap();
+    let events = drive::run(&mut scheduler, &mut executor);
+    // Ten blocks hold the first forty tokens; the table takes only those that are seen.
+    assert_eq!(end_of(&events, sequence(2, 0)), (FinishReason::Length, 40));
+    let row = &executor.batches.last().unwrap().rows[0];
+    assert_eq!((row.start, row.first_block, row.blocks.len()), (40, 8, 3));
+    // Others overwrite the beginning first.
+    for id in 3..6 {
+        scheduler.submit(request(id, id as u32, 32, 1)).unwrap();
+        drive::run(&mut scheduler, &mut executor);
+    }
+    scheduler.submit(request(6, 0, 44, 1)).unwrap();
+    let events = drive::run(&mut scheduler, &mut executor);
+    assert_eq!(end_of(&events, sequence(6, 0)), (FinishReason::Length, 0));
 }
