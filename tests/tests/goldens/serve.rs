@@ -93,7 +93,7 @@ impl Server {
             max_batched_tokens: self.machine.max_batched_tokens,
             max_sequences: self.machine.max_sequences,
             max_model_len: self.machine.max_model_len,
-            window: self.runner.model().config().kv_window(),
+            window: self.window(),
             prefix_cache: false,
             fairness: true,
             head_start: SchedulerConfig::HEAD_START,
@@ -125,6 +125,11 @@ impl Server {
     }
 
     /// Serves one request.
+    /// Positions that a query sees in any layer, if no layer sees all.
+    pub(crate) fn window(&self) -> Option<usize> {
+        self.runner.model().config().kv_window()
+    }
+
     pub(crate) fn serve_alone(&mut self, request: &Request) -> Outcome {
         self.serve(std::slice::from_ref(request)).outcomes.remove(0)
     }
