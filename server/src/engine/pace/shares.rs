@@ -33,6 +33,7 @@ impl Machine {
             max_batched_tokens: 512,
             max_sequences: 64,
             max_model_len: 8192,
+            window: None,
             prefix_cache: true,
             fairness,
             head_start,
@@ -62,6 +63,7 @@ impl Machine {
             kv_root: 0,
             sampling: Arc::new(SamplingParams::default()),
             prompt_logprobs: None,
+            pooling: None,
             flow: FlowId(flow),
             priority: Priority::Normal,
         };
@@ -105,6 +107,7 @@ fn sampled(batch: &Batch) -> Vec<Sampled> {
             logprobs: None,
         }),
         scored: Vec::new(),
+        pooled: None,
         failed: None,
     })
     .collect()
