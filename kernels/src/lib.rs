@@ -13,6 +13,7 @@
     reason = "vector instructions, mapped memory and threads' shared slices live here"
 )]
 
+pub mod cuda;
 pub mod reference;
 
 mod buffer;

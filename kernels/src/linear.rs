@@ -49,27 +49,7 @@ impl Linear {
         source: &WeightSource<'_>,
         numerics: Numerics,
     ) -> Result<Self, PackError> {
-        let &WeightSource {
-            ty, n_out, n_in, ..
-        } = source;
-        let multiple = ty.block_elements();
-        if !n_in.is_multiple_of(multiple) {
-            return Err(PackError::RowLength { ty, multiple, n_in });
-        }
-        let found = source.bytes.len();
-        let expected = (n_in / multiple)
-            .checked_mul(ty.block_bytes())
-            .and_then(|row| row.checked_mul(n_out))
-            .unwrap_or(usize::MAX);
-        if expected != found {
-            return Err(PackError::ByteLength {
-                ty,
-                n_out,
-                n_in,
-                expected,
-                found,
-            });
-        }
+        source.check()?;
         let packed = PackedLinear::pack(device.as_cpu(), source, numerics)?;
         Ok(Self { packed })
     }

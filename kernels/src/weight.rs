@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use half::{bf16, f16};
 
 use crate::format;
+use crate::linear::PackError;
 
 /// Storage formats. The block formats are those of GGUF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,6 +71,34 @@ pub struct WeightSource<'a> {
     pub n_out: usize,
     pub n_in: usize,
     pub bytes: Cow<'a, [u8]>,
+}
+
+impl WeightSource<'_> {
+    /// Whether the bytes are of this shape.
+    pub(crate) fn check(&self) -> Result<(), PackError> {
+        let &WeightSource {
+            ty, n_out, n_in, ..
+        } = self;
+        let multiple = ty.block_elements();
+        if !n_in.is_multiple_of(multiple) {
+            return Err(PackError::RowLength { ty, multiple, n_in });
+        }
+        let found = self.bytes.len();
+        let expected = (n_in / multiple)
+            .checked_mul(ty.block_bytes())
+            .and_then(|row| row.checked_mul(n_out))
+            .unwrap_or(usize::MAX);
+        if expected != found {
+            return Err(PackError::ByteLength {
+                ty,
+                n_out,
+                n_in,
+                expected,
+                found,
+            });
+        }
+        Ok(())
+    }
 }
 
 /// Widens whole blocks to f32, exactly as the format defines them.

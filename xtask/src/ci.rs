@@ -1,10 +1,12 @@
 //! `cargo xtask ci`: everything that must hold, from a fresh clone, cheapest first.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+
+use crate::{kernels, root, say};
 
 /// Where tools and data that tests need are installed: inside the clone, never beside it.
 const VENV: &str = "target/venv";
@@ -14,11 +16,12 @@ type Step = (&'static str, fn(&Path) -> Result<()>);
 /// Runs all checks in order and stops at the first that fails.
 pub(crate) fn run() -> Result<()> {
     let root = root();
-    let steps: [Step; 6] = [
+    let steps: [Step; 7] = [
         ("format", format),
         ("install tools", install_tools),
         ("dependencies", deny),
         ("lints", lints),
+        ("kernels", kernels::check),
         ("tests", tests),
         ("sdk tests", sdk_tests),
     ];
@@ -138,16 +141,4 @@ fn sh(dir: &Path, program: impl AsRef<std::ffi::OsStr>, args: &[&str]) -> Result
         args.join(" ")
     );
     Ok(())
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("xtask lies in the workspace")
-        .to_path_buf()
-}
-
-#[expect(clippy::print_stdout, reason = "the progress of a chore is its output")]
-fn say(line: &str) {
-    println!("{line}");
 }

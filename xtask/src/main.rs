@@ -1,7 +1,10 @@
 //! One door for chores: `cargo xtask <chore>`.
 
 mod ci;
+mod kernels;
 mod simulate;
+
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Parser;
@@ -12,6 +15,8 @@ use clap::Parser;
 enum Chore {
     /// Everything that must hold, from a fresh clone
     Ci,
+    /// Compile the CUDA kernels to PTX, or check what is committed
+    Kernels(kernels::Args),
     /// Simulate the scheduler: one seed step by step, or many
     Simulate(simulate::Args),
 }
@@ -19,6 +24,19 @@ enum Chore {
 fn main() -> Result<()> {
     match Chore::parse() {
         Chore::Ci => ci::run(),
+        Chore::Kernels(args) => kernels::run(&root(), &args),
         Chore::Simulate(args) => simulate::run(&args),
     }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lies in the workspace")
+        .to_path_buf()
+}
+
+#[expect(clippy::print_stdout, reason = "the progress of a chore is its output")]
+fn say(line: &str) {
+    println!("{line}");
 }

@@ -1,0 +1,146 @@
+// Linear layers of 16-bit weights on tensor cores: weights are the rows of the product (its M),
+// activations its columns. Weights lie as [tile][chunk][16][32]; within a chunk both operands
+// take the inputs in the same other order (lane t of a quad has 8t..8t+7), so that every lane
+// loads 16 bytes at once.
+#pragma once
+#include "linear.cuh"
+#include "ptx.cuh"
+
+DEVICE const uint4* dense_chunk(const LinearGroup& group, int tile, int chunk) {
+  return reinterpret_cast<const uint4*>(group.weight) +
+         (size_t(tile) * group.n_chunks + chunk) * 64;
+}
+
+// acc += w[16][32] x[32][8].
+template <class T>
+DEVICE void mma_chunk(float (&acc)[4], uint4 upper, uint4 lower, uint4 x) {
+  const uint32_t first[4] = {upper.x, lower.x, upper.y, lower.y};
+  const uint32_t second[4] = {upper.z, lower.z, upper.w, lower.w};
+  mma(acc, first, x.x, x.y, T());
+  mma(acc, second, x.z, x.w, T());
+}
+
+// Up to 32 rows: a block computes 16 columns, each of its warps one slice of the sum.
+template <class T>
+DEVICE void dense_small(const LinearArgs& a) {
+  constexpr int ROWS = 32, TILES = ROWS / 8, STRIDE = 20;
+  __shared__ float sums[SLICES][ROWS][STRIDE];
+  LinearTask task;
+  if (!take_task<ROWS, 16>(a, task)) return;
+  const int lane = lane_id(), warp = warp_id(), g = lane / 4, t = lane % 4;
+  const uint4* x[TILES];
+#pragma unroll
+  for (int i = 0; i < TILES; i++) {
+    const int row = 8 * i + g;
+    x[i] = row < task.n_rows ? static_cast<const uint4*>(a.x) +
+                                   row_in(a, task.first + row) * a.x_chunks * 4 + t
+                             : nullptr;
+  }
+  float acc[TILES][4] = {};
+  const int end = slice_begin(warp + 1, task.group.n_chunks);
+#pragma unroll 4
+  for (int chunk = slice_begin(warp, task.group.n_chunks); chunk < end; chunk++) {
+    const uint4* w = dense_chunk(task.group, blockIdx.x, chunk);
+    const uint4 upper = __ldg(w + lane), lower = __ldg(w + 32 + lane);
+#pragma unroll
+    for (int i = 0; i < TILES; i++) {
+      if (8 * i >= task.n_rows) break;
+      const uint4 b = x[i] ? __ldg(x[i] + chunk * 4) : make_uint4(0, 0, 0, 0);
+      mma_chunk<T>(acc[i], upper, lower, b);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < TILES; i++) {
+#pragma unroll
+    for (int c = 0; c < 4; c++) sums[warp][8 * i + 2 * t + c % 2][g + c / 2 * 8] = acc[i][c];
+  }
+  __syncthreads();
+  const int column = threadIdx.x % 16;
+  for (int row = threadIdx.x / 16; row < min(ROWS, task.n_rows); row += 8) {
+    float sum = 0.f;
+#pragma unroll
+    for (int s = 0; s < SLICES; s++) sum += sums[s][row][column];
+    finish(a, task.group, task.first + row, blockIdx.x * 16 + column, sum);
+  }
+}
+
+// Many rows: a block computes 128 columns of 64 rows, each of its warps 32 columns; activations
+// come through shared memory in three stages, weights straight to registers.
+template <class T>
+DEVICE void dense_large(const LinearArgs& a) {
+  constexpr int ROWS = 64, THREADS = 128, STAGES = 3;
+  __shared__ uint4 stages[STAGES][ROWS][4];
+  // Sums of the slices so far, each thread its own.
+  __shared__ float totals[ROWS][THREADS];
+  LinearTask task;
+  if (!take_task<ROWS, 128>(a, task)) return;
+  const int lane = lane_id(), g = lane / 4, t = lane % 4, n_chunks = task.group.n_chunks;
+  const int n_tiles = ceil_div(task.group.n_out, 16), tile = int(blockIdx.x) * 8 + warp_id() * 2;
+
+  // Each thread brings half a row of a stage.
+  const int load_row = threadIdx.x / 2, load_part = threadIdx.x % 2 * 2;
+  const bool valid = load_row < task.n_rows;
+  const uint4* from = static_cast<const uint4*>(a.x) + load_part +
+                      (valid ? row_in(a, task.first + load_row) * a.x_chunks * 4 : 0);
+  auto load = [&](int chunk) {
+    if (chunk < n_chunks) {
+      uint4* to = &stages[chunk % STAGES][load_row][load_part];
+      cp_async_16(to, from + chunk * 4, valid);
+      cp_async_16(to + 1, from + chunk * 4 + 1, valid);
+    }
+    cp_async_commit();
+  };
+  auto weights = [&](uint4(&w)[4], int chunk) {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      // Tiles past the last one compute the last one again and throw it away.
+      const uint4* from = dense_chunk(task.group, min(tile + i, n_tiles - 1), chunk);
+      w[2 * i] = __ldg(from + lane);
+      w[2 * i + 1] = __ldg(from + 32 + lane);
+    }
+  };
+
+  float acc[2][8][4] = {};
+  int slice = 0;
+  auto end_slices = [&](int chunk) {
+    while (slice < SLICES && slice_begin(slice + 1, n_chunks) == chunk) {
+#pragma unroll
+      for (int e = 0; e < 64; e++) {
+        float& total = totals[e][threadIdx.x];
+        float& sum = acc[e / 32][e / 4 % 8][e % 4];
+        total = (slice == 0 ? 0.f : total) + sum;
+        sum = 0.f;
+      }
+      slice++;
+    }
+  };
+  load(0);
+  load(1);
+  uint4 w[4] = {}, next[4] = {};
+  if (n_chunks > 0) weights(w, 0);
+  for (int chunk = 0;; chunk++) {
+    end_slices(chunk);
+    if (chunk == n_chunks) break;
+    cp_async_wait<STAGES - 2>();
+    __syncthreads();
+    load(chunk + 2);
+    if (chunk + 1 < n_chunks) weights(next, chunk + 1);
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      const uint4 b = stages[chunk % STAGES][8 * i + g][t];
+      mma_chunk<T>(acc[0][i], w[0], w[1], b);
+      mma_chunk<T>(acc[1][i], w[2], w[3], b);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) w[i] = next[i];
+  }
+  cp_async_wait<0>();
+#pragma unroll 1
+  for (int e = 0; e < 64; e++) {
+    const int row = e / 4 % 8 * 8 + 2 * t + e % 2;
+    const int column = (tile + e / 32) * 16 + g + e % 4 / 2 * 8;
+    if (row < task.n_rows && tile + e / 32 < n_tiles) {
+      finish(a, task.group, task.first + row, column, totals[e][threadIdx.x]);
+    }
+  }
+}
