@@ -1,0 +1,69 @@
+//! Decoded instructions.
+
+use crate::fault::LaneFault;
+use crate::registers::{Registers, Slot};
+use crate::run::Context;
+
+/// Computes lanes of registers from lanes of registers.
+pub(crate) type Alu = Box<dyn Fn(&mut Registers, u32) + Send + Sync>;
+
+/// Does more than that, for the lanes of a mask, and may fault.
+pub(crate) type Act = Box<dyn Fn(&mut Context<'_>, u32) -> Result<(), LaneFault> + Send + Sync>;
+
+/// An arrival at a barrier of the block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BarrierCall {
+    pub(crate) barrier: Slot,
+    /// Number of threads; all of the block if none.
+    pub(crate) n_threads: Option<Slot>,
+    /// Whether the warp waits.
+    pub(crate) waits: bool,
+    /// A reduction over the predicate of all threads.
+    pub(crate) reduction: Option<Reduction>,
+}
+
+/// `barrier.red`: predicate in, result out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reduction {
+    pub(crate) kind: ReductionKind,
+    pub(crate) input: (Slot, u32),
+    pub(crate) output: Slot,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReductionKind {
+    And,
+    Or,
+    Count,
+}
+
+/// What an instruction does.
+pub(crate) enum Op {
+    Alu(Alu),
+    Act(Act),
+    Branch(u32),
+    /// A jump by table.
+    Switch(Slot, Vec<u32>),
+    Exit,
+    Barrier(BarrierCall),
+    Nothing,
+}
+
+/// One instruction.
+pub(crate) struct Instruction {
+    pub(crate) op: Op,
+    /// Predicate, exclusive-or'ed with the second.
+    pub(crate) guard: Option<(Slot, u32)>,
+    /// Line of the PTX text.
+    pub(crate) line: u32,
+    /// File number and line of the source.
+    pub(crate) source: Option<(u32, u32)>,
+    /// The opcode as written.
+    pub(crate) text: String,
+}
+
+impl std::fmt::Debug for Instruction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.line, self.text)
+    }
+}

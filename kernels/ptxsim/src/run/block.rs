@@ -1,0 +1,317 @@
+//! One block at a time: its warps run in turn, each until it waits, ends, or has had its slice.
+
+use super::barrier::{self, Arrival, Barrier, N_BARRIERS};
+use super::context::Context;
+use super::counters::Counters;
+use super::launch::Launch;
+use super::shared::Shared;
+use super::warp::Warp;
+use crate::code::{BarrierCall, Instruction, Op};
+use crate::decode::Special;
+use crate::fault::{Fault, FaultKind, LaneFault};
+use crate::kernel::Kernel;
+use crate::memory::Memory;
+use crate::registers::{Registers, Width};
+
+/// Instructions a warp runs before another has its turn, so that one that spins on what
+/// another must write does not spin for ever.
+const SLICE: u32 = 1 << 16;
+
+/// Runs blocks of one launch, one after the other, in the same memory.
+pub(super) struct BlockRunner<'a> {
+    kernel: &'a Kernel,
+    launch: &'a Launch,
+    params: &'a [u8],
+    memory: &'a Memory,
+    fresh: Registers,
+    warps: Vec<Warp>,
+    shared: Shared,
+    barriers: [Barrier; N_BARRIERS],
+    pub(super) counters: Counters,
+    block: [u32; 3],
+    instructions: u64,
+}
+
+impl<'a> BlockRunner<'a> {
+    pub(super) fn new(
+        kernel: &'a Kernel,
+        launch: &'a Launch,
+        params: &'a [u8],
+        memory: &'a Memory,
+    ) -> Self {
+        let n_warps = launch.n_threads().div_ceil(32) as usize;
+        let fresh = kernel.layout.registers();
+        let warp = || Warp::new(fresh.clone(), kernel.local_bytes);
+        Self {
+            kernel,
+            launch,
+            params,
+            memory,
+            warps: (0..n_warps).map(|_| warp()).collect(),
+            fresh: kernel.layout.registers(),
+            shared: Shared::new(&kernel.shared, launch.dynamic_shared, n_warps),
+            barriers: std::array::from_fn(|_| Barrier::default()),
+            counters: Counters::default(),
+            block: [0; 3],
+            instructions: 0,
+        }
+    }
+
+    /// Runs one block to its end.
+    pub(super) fn run(&mut self, block: [u32; 3]) -> Result<(), Box<Fault>> {
+        self.reset(block);
+        loop {
+            let mut ran = false;
+            for warp in 0..self.warps.len() {
+                if self.warps[warp].alive == 0 || self.warps[warp].waits {
+                    continue;
+                }
+                ran = true;
+                self.slice(warp).map_err(|fault| self.place(warp, fault))?;
+            }
+            if self.instructions > self.launch.options.max_instructions {
+                let instructions = self.instructions;
+                let fault = FaultKind::Runaway { instructions }.of_warp();
+                let running = self.warps.iter().position(|warp| warp.alive != 0);
+                return Err(self.place(running.unwrap_or(0), fault));
+            }
+            if !ran {
+                break;
+            }
+        }
+        match self.warps.iter().position(|warp| warp.alive != 0) {
+            None => Ok(()),
+            Some(warp) => Err(self.place(warp, self.deadlock())),
+        }
+    }
+
+    fn reset(&mut self, block: [u32; 3]) {
+        self.block = block;
+        self.instructions = 0;
+        self.shared.reset();
+        self.barriers = std::array::from_fn(|_| Barrier::default());
+        let n_threads = self.launch.n_threads();
+        for (idx, warp) in self.warps.iter_mut().enumerate() {
+            let n = (n_threads - 32 * idx as u32).min(32);
+            warp.reset(u32::MAX >> (32 - n));
+            warp.registers.clone_from(&self.fresh);
+            for (special, slot) in self.kernel.layout.specials() {
+                let values = special_values(special, self.launch, block, idx);
+                warp.registers
+                    .set_bits((Width::Word, slot), u32::MAX, &values);
+            }
+        }
+    }
+
+    /// Runs a warp for its slice.
+    fn slice(&mut self, warp: usize) -> Result<(), LaneFault> {
+        let code = &self.kernel.code;
+        let (mut n, mut lanes) = (0u32, 0u64);
+        let result = loop {
+            let state = &mut self.warps[warp];
+            let Some(instruction) = code.get(state.current.pc as usize) else {
+                // Falling off the end is leaving.
+                let all = state.current.mask;
+                state.exit(all);
+                if state.alive == 0 {
+                    break Ok(());
+                }
+                continue;
+            };
+            let active = state.active(instruction);
+            n += 1;
+            lanes += u64::from(active.count_ones());
+            if let Op::Alu(alu) = &instruction.op {
+                if active != 0 {
+                    alu(&mut state.registers, active);
+                }
+                state.current.pc += 1;
+                state.reconverge();
+            } else {
+                match self.step(warp, instruction, active) {
+                    Ok(true) => {}
+                    Ok(false) => break Ok(()),
+                    Err(fault) => break Err(fault),
+                }
+            }
+            if n >= SLICE {
+                break Ok(());
+            }
+        };
+        self.counters.warp_instructions += u64::from(n);
+        self.counters.lane_instructions += lanes;
+        self.instructions += u64::from(n);
+        result
+    }
+
+    /// Runs an instruction that does more than compute; false if the warp cannot go on.
+    fn step(
+        &mut self,
+        idx: usize,
+        instruction: &Instruction,
+        active: u32,
+    ) -> Result<bool, LaneFault> {
+        let warp = &mut self.warps[idx];
+        match &instruction.op {
+            Op::Act(act) if active != 0 => {
+                let mut context = Context {
+                    registers: &mut warp.registers,
+                    warp: idx,
+                    alive: warp.alive,
+                    line: instruction.line,
+                    local: &mut warp.local,
+                    copies: &mut warp.copies,
+                    shared: &mut self.shared,
+                    memory: self.memory,
+                    params: self.params,
+                    module: &self.kernel.module,
+                    counters: &mut self.counters,
+                    strict_global: self.launch.options.strict_global,
+                };
+                act(&mut context, active)?;
+            }
+            Op::Branch(target) => {
+                warp.branch(active, *target);
+                return Ok(true);
+            }
+            Op::Switch(slot, targets) if active != 0 => {
+                let chosen = warp.registers.words[slot.0 as usize];
+                let target = |lane: usize| targets.get(chosen[lane] as usize).copied();
+                if let Some(lane) = crate::registers::lanes(active).find(|l| target(*l).is_none()) {
+                    let what = format!("jump to entry {} of {}", chosen[lane], targets.len());
+                    return Err(FaultKind::Unsupported { what }.at(lane));
+                }
+                let each = std::array::from_fn(|lane| target(lane).unwrap_or(0));
+                warp.scatter(active, &each);
+                return Ok(true);
+            }
+            Op::Exit => {
+                if active == 0 {
+                    warp.current.pc += 1;
+                    warp.reconverge();
+                } else {
+                    let rest = warp.current.mask & !active;
+                    warp.exit(active);
+                    debug_assert!(rest == 0 || warp.alive != 0);
+                }
+                return Ok(warp.alive != 0);
+            }
+            Op::Barrier(call) if active != 0 => return self.barrier(idx, call, active),
+            _ => {}
+        }
+        let warp = &mut self.warps[idx];
+        warp.current.pc += 1;
+        warp.reconverge();
+        Ok(true)
+    }
+
+    fn barrier(&mut self, idx: usize, call: &BarrierCall, active: u32) -> Result<bool, LaneFault> {
+        let warp = &mut self.warps[idx];
+        let all = u32::MAX >> (32 - (self.launch.n_threads() - 32 * idx as u32).min(32));
+        if active != all {
+            let expected = all;
+            return Err(FaultKind::DivergentBarrier { active, expected }.of_warp());
+        }
+        let words = |slot: crate::registers::Slot| warp.registers.words[slot.0 as usize][0];
+        let number = words(call.barrier);
+        let barrier = barrier::index(number).map_err(FaultKind::of_warp)?;
+        let whole = self.launch.n_threads().next_multiple_of(32);
+        let reduction = call.reduction.map(|reduction| {
+            let (slot, flip) = reduction.input;
+            (reduction, warp.registers.preds[slot.0 as usize] ^ flip)
+        });
+        let arrival = Arrival {
+            warp: idx,
+            expected: call.n_threads.map_or(whole, words),
+            waits: call.waits,
+            reduction,
+            alive: warp.alive,
+        };
+        self.counters.barriers += 1;
+        warp.current.pc += 1;
+        warp.waits = call.waits;
+        let opened = self.barriers[barrier].arrive(arrival, &mut self.shared.clocks);
+        let opened = opened.map_err(|what| {
+            self.warps[idx].current.pc -= 1;
+            let barrier = number;
+            FaultKind::Barrier { barrier, what }.of_warp()
+        })?;
+        if let Some(opened) = opened {
+            for warp in crate::registers::lanes(opened.warps) {
+                self.warps[warp].waits = false;
+            }
+            for (warp, reduction, value) in opened.results {
+                let width = match reduction.kind {
+                    crate::code::ReductionKind::Count => Width::Word,
+                    _ => Width::Pred,
+                };
+                let registers = &mut self.warps[warp].registers;
+                registers.set_bits((width, reduction.output), u32::MAX, &[u64::from(value); 32]);
+            }
+        }
+        Ok(!self.warps[idx].waits)
+    }
+
+    fn deadlock(&self) -> LaneFault {
+        let states = self.barriers.iter().enumerate();
+        let states =
+            states.filter_map(|(n, barrier)| Some(format!("barrier {n}: {}", barrier.state()?)));
+        let mut what = states.collect::<Vec<_>>().join("; ");
+        let done = self.warps.iter().filter(|warp| warp.alive == 0).count();
+        what.push_str(&format!(
+            "; {done} of {} warps have ended",
+            self.warps.len()
+        ));
+        FaultKind::Deadlock { what }.of_warp()
+    }
+
+    /// The fault with its place.
+    fn place(&self, warp: usize, fault: LaneFault) -> Box<Fault> {
+        let state = &self.warps[warp];
+        // A warp that waits stands behind its barrier.
+        let pc = state.current.pc as usize - usize::from(state.waits);
+        let instruction = self.kernel.code.get(pc);
+        let lane = match (fault.lane, instruction) {
+            (Some(lane), _) => lane,
+            (None, Some(instruction)) => state.active(instruction).trailing_zeros() % 32,
+            _ => 0,
+        };
+        let source = instruction.and_then(|instruction| instruction.source);
+        Box::new(Fault {
+            kernel: self.kernel.name().to_owned(),
+            line: instruction.map_or(0, |instruction| instruction.line),
+            source_line: source.map(|(file, line)| (self.kernel.file(file), line)),
+            instruction: instruction.map_or_else(String::new, |found| found.text.clone()),
+            block: self.block,
+            thread: Some(32 * warp as u32 + lane),
+            kind: fault.kind,
+        })
+    }
+}
+
+/// A special register's lanes.
+fn special_values(special: Special, launch: &Launch, block: [u32; 3], warp: usize) -> [u64; 32] {
+    let [x, y, _] = launch.block;
+    std::array::from_fn(|lane| {
+        let thread = (32 * warp + lane) as u32;
+        u64::from(match special {
+            Special::Tid(0) => thread % x,
+            Special::Tid(1) => thread / x % y,
+            Special::Tid(_) => thread / (x * y),
+            Special::Ntid(axis) => launch.block[axis],
+            Special::Ctaid(axis) => block[axis],
+            Special::Nctaid(axis) => launch.grid[axis],
+            Special::Lane => lane as u32,
+            Special::Warp => warp as u32,
+            Special::NumWarps => launch.n_threads().div_ceil(32),
+            Special::LaneMaskEq => 1 << lane,
+            Special::LaneMaskLt => (1 << lane) - 1,
+            Special::LaneMaskLe => u32::MAX >> (31 - lane),
+            Special::LaneMaskGt => !(u32::MAX >> (31 - lane)),
+            Special::LaneMaskGe => !((1 << lane) - 1),
+            Special::DynamicShared => launch.dynamic_shared as u32,
+            Special::Zero => 0,
+            Special::One => 1,
+        })
+    })
+}
