@@ -17,7 +17,7 @@ fn sums_and_products() {
     op("sub.u32 %r0, %x, 7;", |a, _, _| a.wrapping_sub(7));
     op("mul.lo.s32 %r0, %x, %y;", |a, b, _| a.wrapping_mul(b));
     op("mul.hi.u32 %r0, %x, %y;", |a, b, _| {
-        (u64::from(a) * u64::from(b) >> 32) as u32
+        ((u64::from(a) * u64::from(b)) >> 32) as u32
     });
     op("mul.hi.s32 %r0, %x, %y;", |a, b, _| {
         ((i64::from(a as i32) * i64::from(b as i32)) >> 32) as u32
@@ -26,7 +26,7 @@ fn sums_and_products() {
         a.wrapping_mul(b).wrapping_add(c)
     });
     op("mad.hi.u32 %r0, %x, %y, %z;", |a, b, c| {
-        ((u64::from(a) * u64::from(b) >> 32) as u32).wrapping_add(c)
+        (((u64::from(a) * u64::from(b)) >> 32) as u32).wrapping_add(c)
     });
     op("min.s32 %r0, %x, %y;", |a, b, _| {
         (a as i32).min(b as i32) as u32
@@ -50,10 +50,10 @@ fn sums_and_products() {
         (u64::from(a as u32) * u64::from(b as u32)).wrapping_add(c)
     });
     wide("mul.hi.s64 %out, %a, %b;", |a, b, _| {
-        (i128::from(a as i64) * i128::from(b as i64) >> 64) as u64
+        ((i128::from(a as i64) * i128::from(b as i64)) >> 64) as u64
     });
     wide("mul.hi.u64 %out, %a, %b;", |a, b, _| {
-        (u128::from(a) * u128::from(b) >> 64) as u64
+        ((u128::from(a) * u128::from(b)) >> 64) as u64
     });
     wide("mad.lo.s64 %out, %a, %b, %c;", |a, b, c| {
         a.wrapping_mul(b).wrapping_add(c)

@@ -110,7 +110,7 @@ fn atomics() {
     for (lane, value) in out.into_iter().enumerate() {
         // 100 + 0 + 1 + ... + 31 = 596, which the first lane swaps for 7.
         let before = 100 + (0..lane as u64).sum::<u64>();
-        assert_eq!(value, u64::from(17f32.to_bits()) << 32 | 7 + before);
+        assert_eq!(value, (u64::from(17f32.to_bits()) << 32) | (7 + before));
     }
 }
 
@@ -199,6 +199,10 @@ fn accesses_that_must_not_be() {
             1
         )
     );
+}
+
+#[test]
+fn global_accesses_that_must_not_be() {
     let (kind, thread) = fault("ld.global.u64 %out, [%in+24];");
     assert!(
         matches!(

@@ -104,16 +104,12 @@ fn products_of_bytes() {
             k % 4 + 4 * (k / 16),
         ))
     };
-    for lane in 0..32 {
+    for (lane, value) in out.into_iter().enumerate() {
         let sum =
             |row: usize, column: usize| -> i32 { (0..32).map(|k| a(row, k) * b(k, column)).sum() };
-        assert_eq!(
-            out[lane] as u32 as i32,
-            sum(lane / 4, lane % 4 * 2),
-            "{lane}"
-        );
+        assert_eq!(value as u32 as i32, sum(lane / 4, lane % 4 * 2), "{lane}");
         let last = sum(lane / 4 + 8, lane % 4 * 2 + 1) + 100;
-        assert_eq!((out[lane] >> 32) as i32, last, "{lane}");
+        assert_eq!((value >> 32) as i32, last, "{lane}");
     }
 }
 
