@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::cpu::{self, Cpu};
 use crate::{
-    Activation, Buffer, KvCache, Linear, LinearCall, Norm, PagedAttention, RopeWriteKv, Routes,
-    Routing, StridedCopy,
+    Activation, Buffer, KvCache, Linear, LinearCall, LinearDelta, Norm, PagedAttention,
+    RopeWriteKv, Routes, Routing, RowGroups, StridedCopy,
 };
 
 /// Instruction sets with versions of their own, from the plainest to the widest.
@@ -183,6 +183,60 @@ impl Device {
         let x = first(x, n_rows * n_in, "x");
         match &*self.backend {
             Backend::Cpu(cpu) => cpu::linear::linear_into(cpu, x, n_rows, calls),
+        }
+    }
+
+    /// What adapters add to linear layers after [`Self::linear_into`] of the same `x` and
+    /// `calls`. For each row of each group `g` that has a delta, and each output `i`:
+    /// `y = out_i[row]`; `y = y * scale + shift` (each step rounded, each only if it is there)
+    /// for the entries of [`LinearDelta::outputs`] of `i`, in order; then for each part in order
+    /// and each of its targets of output `i`, `y += column_scale * (B (weight * scales * (A x)))`,
+    /// `A`, `B` and `scales` restricted to the ranks of the target. Other rows stay as they are.
+    pub fn add_deltas(
+        &self,
+        x: &Buffer,
+        groups: &RowGroups,
+        deltas: &[Option<&LinearDelta>],
+        calls: &mut [LinearCall<'_>],
+    ) {
+        let Some(n_in) = calls.first().map(|call| call.weight.n_in()) else {
+            return;
+        };
+        assert_eq!(deltas.len(), groups.n_groups(), "a place for each group");
+        for call in calls.iter() {
+            assert_eq!(
+                call.weight.n_in(),
+                n_in,
+                "layers of one input differ in n_in"
+            );
+            let len = groups.n_rows() * call.weight.n_out();
+            assert!(call.out.len() >= len, "out is too short");
+        }
+        let has = |output: usize, n_out: usize| {
+            calls
+                .get(output)
+                .is_some_and(|call| call.weight.n_out() == n_out)
+        };
+        for delta in deltas.iter().flatten() {
+            for (part, _) in &delta.parts {
+                assert_eq!(part.n_in(), n_in, "a part takes another input");
+                assert!(
+                    part.outputs().all(|(output, n_out)| has(output, n_out)),
+                    "no such output"
+                );
+            }
+            for output in &delta.outputs {
+                let buffers = [&output.scale, &output.shift];
+                let mut buffers = buffers.into_iter().flatten();
+                assert!(
+                    buffers.all(|buffer| has(output.output, buffer.len())),
+                    "no such output"
+                );
+            }
+        }
+        let x = first(x, groups.n_rows() * n_in, "x");
+        match &*self.backend {
+            Backend::Cpu(cpu) => cpu::low_rank::add_deltas(cpu, x, groups, deltas, calls),
         }
     }
 
@@ -428,6 +482,17 @@ impl Device {
             Backend::Cpu(cpu) => {
                 cpu::elementwise::gather_rows(cpu, x.as_slice(), width, rows, out);
             }
+        }
+    }
+
+    /// `out[rows[i]] = x[i]`, rows of `width` values, ascending.
+    pub fn scatter_rows(&self, x: &Buffer, width: usize, rows: &[u32], out: &mut Buffer) {
+        assert!(rows.is_sorted_by(|a, b| a < b), "rows ascend");
+        let ends = rows.last().map_or(0, |&row| row as usize + 1);
+        let x = first(x, rows.len() * width, "x");
+        let out = first_mut(out, ends * width, "out");
+        match &*self.backend {
+            Backend::Cpu(cpu) => cpu::elementwise::scatter_rows(cpu, x, width, rows, out),
         }
     }
 

@@ -23,6 +23,7 @@ mod file;
 mod format;
 mod kv;
 mod linear;
+mod low_rank;
 mod memory;
 mod ops;
 mod weight;
@@ -32,6 +33,9 @@ pub use device::{CpuOptions, Device, Isa};
 pub use file::MappedFile;
 pub use kv::{KvCache, KvShape, KvType};
 pub use linear::{Linear, LinearCall, Numerics, PackError};
+pub use low_rank::{
+    LinearDelta, LowRank, LowRankError, LowRankSource, LowRankTarget, OutputDelta, RowGroups,
+};
 pub use memory::OutOfMemory;
 pub use ops::{
     Activation, AttentionRow, Norm, NormKind, PagedAttention, RopeAngles, RopeStyle, RopeWriteKv,

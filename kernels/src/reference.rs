@@ -4,8 +4,10 @@
 
 mod attention;
 mod linear;
+mod low_rank;
 mod rows;
 
 pub use attention::{AttentionShape, Scoring, attention};
 pub use linear::{linear, linear_native};
+pub use low_rank::add_low_rank;
 pub use rows::{activate, gate, norm, rope};

@@ -154,6 +154,18 @@ pub(crate) fn gather_rows(cpu: &Cpu, x: &[f32], width: usize, rows: &[u32], out:
     });
 }
 
+/// `out[rows[i]] = x[i]`, rows of `width` values.
+pub(crate) fn scatter_rows(cpu: &Cpu, x: &[f32], width: usize, rows: &[u32], out: &mut [f32]) {
+    let out = SharedMut::new(out);
+    cpu.for_parts(rows.len(), width, &|part| {
+        for i in part {
+            // SAFETY: the device checked that rows ascend, so no two are the same.
+            let out = unsafe { out.part(rows[i] as usize * width, width) };
+            out.copy_from_slice(&x[i * width..][..width]);
+        }
+    });
+}
+
 /// See [`crate::Device::strided_copy`]; shapes are checked there.
 pub(crate) fn strided_copy(cpu: &Cpu, op: StridedCopy<'_>) {
     let from = op.from.as_slice();

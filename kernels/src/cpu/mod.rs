@@ -8,6 +8,7 @@ mod dense;
 pub(crate) mod elementwise;
 pub(crate) mod experts;
 pub(crate) mod linear;
+pub(crate) mod low_rank;
 mod math;
 pub(crate) mod norm;
 pub(crate) mod packed;
@@ -32,6 +33,8 @@ pub(crate) struct Cpu {
     linear_scratch: LinearScratch,
     /// Scores of attention, one vector for each thread.
     scores: Vec<Mutex<Vec<f32>>>,
+    /// Inner values of low-rank parts, one vector for each thread.
+    low_rank_scratch: Vec<Mutex<Vec<f32>>>,
 }
 
 impl Cpu {
@@ -50,6 +53,7 @@ impl Cpu {
             isa,
             linear_scratch: LinearScratch::default(),
             scores: (0..n_threads).map(|_| Mutex::default()).collect(),
+            low_rank_scratch: (0..n_threads).map(|_| Mutex::default()).collect(),
         }
     }
 
