@@ -62,6 +62,15 @@ impl Linear {
         self.packed.n_in
     }
 
+    /// Row `row` of the matrix, widened exactly to f32: what its file's bytes dequantize to.
+    ///
+    /// # Panics
+    /// When there is no such row or `out` is not `n_in` long.
+    pub fn read_row(&self, row: usize, out: &mut [f32]) {
+        assert!(row < self.n_out() && out.len() == self.n_in());
+        self.packed.unpack_row(row, out);
+    }
+
     /// Bytes of memory that the packed form takes.
     pub fn n_bytes(&self) -> usize {
         self.packed.n_bytes()

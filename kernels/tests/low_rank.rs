@@ -113,7 +113,6 @@ fn pack(device: &Device, delta: &Delta) -> LinearDelta {
 /// Two layers, rows of both before, and what becomes of them.
 struct World {
     n_in: usize,
-    n_outs: [usize; 2],
     deltas: Vec<Option<Delta>>,
     layers: [WeightSource<'static>; 2],
 }
@@ -122,7 +121,6 @@ impl World {
     fn new(rng: &mut Rng, n_in: usize, n_outs: [usize; 2]) -> Self {
         Self {
             n_in,
-            n_outs,
             deltas: deltas(rng, n_in, n_outs),
             layers: n_outs.map(|n_out| rng.weights(WeightType::F32, n_out, n_in)),
         }

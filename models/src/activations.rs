@@ -1,6 +1,6 @@
 //! The buffers that a step works in, reserved once for the largest step.
 
-use kernels::{Buffer, Device, Routes};
+use kernels::{Buffer, Device, Routes, RowGroups};
 
 use crate::ModelConfig;
 
@@ -33,6 +33,8 @@ pub(crate) struct Activations {
     pub(crate) logits: Buffer,
     /// Rows of one chunk of logits.
     pub(crate) logits_rows: usize,
+    /// The rows of `gathered` by adapter.
+    pub(crate) logits_groups: RowGroups,
 }
 
 /// Inner values of feed-forward blocks, `[n_rows, widest inner]` each.
@@ -66,6 +68,8 @@ pub(crate) struct ExpertRows {
     pub(crate) routes: Routes,
     /// Rows of the expert at work.
     pub(crate) rows: Vec<u32>,
+    /// Those rows by adapter.
+    pub(crate) groups: RowGroups,
     /// `[n_rows, hidden]`: what the expert at work takes and gives.
     pub(crate) input: Buffer,
     pub(crate) output: Buffer,
@@ -98,6 +102,7 @@ impl Activations {
             gathered: Buffer::zeros(device, logits_rows * config.hidden_size),
             logits: Buffer::zeros(device, logits_rows * config.vocab_size),
             logits_rows,
+            logits_groups: RowGroups::default(),
         }
     }
 }
@@ -126,6 +131,7 @@ impl ExpertRows {
             scores: zeros(n_experts),
             routes: Routes::default(),
             rows: Vec::new(),
+            groups: RowGroups::default(),
             input: zeros(width),
             output: zeros(width),
         }

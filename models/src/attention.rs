@@ -5,6 +5,8 @@ use kernels::{
 };
 
 use crate::activations::Activations;
+use crate::adapter::AdapterRows;
+use crate::adapter::sites::{self, Sites, qkv_row};
 use crate::alibi::slopes;
 use crate::config::{AttentionConfig, LayerConfig, QkNorm};
 use crate::families::Qkv;
@@ -21,6 +23,7 @@ pub(crate) struct AttentionStep<'a> {
     pub(crate) angles: &'a [RopeAngles<'a>],
     pub(crate) slots: &'a [u32],
     pub(crate) rows: &'a [AttentionRow<'a>],
+    pub(crate) adapters: AdapterRows<'a>,
 }
 
 /// Weights of one layer's attention.
@@ -30,6 +33,8 @@ pub(crate) struct Attention {
     q_norm: Option<NormLayer>,
     k_norm: Option<NormLayer>,
     output: Projection,
+    /// The layer's first site.
+    site: usize,
     sinks: Option<Buffer>,
     slopes: Option<Buffer>,
     layer: LayerConfig,
@@ -58,13 +63,13 @@ impl Attention {
         let attention = &config.attention;
         let q_width = config.n_heads * config.head_dim;
         let kv_width = config.n_kv_heads * config.head_dim;
-        let norm = |name: &str, whole| {
+        let norm = |name: &str, id, whole| {
             let width = match attention.qk_norm {
                 QkNorm::None => return Ok(None),
                 QkNorm::Head => config.head_dim,
                 QkNorm::Whole => whole,
             };
-            NormLayer::load(weights, &config.norm, &format!("{prefix}{name}"), width).map(Some)
+            NormLayer::load(weights, &config.norm, &format!("{prefix}{name}"), id, width).map(Some)
         };
         let (projections, output_in) = match attention.latent {
             None => (
@@ -72,21 +77,24 @@ impl Attention {
                 q_width,
             ),
             Some(latent) => (
-                Projections::Latent(Box::new(LatentProjections::load(weights, config, prefix)?)),
+                Projections::Latent(Box::new(LatentProjections::load(
+                    weights, config, prefix, layer,
+                )?)),
                 config.n_heads * latent.value_dim,
             ),
         };
         let sinks = || weights.vector(&format!("{prefix}{}", names.sinks), config.n_heads);
         Ok(Self {
             projections,
-            q_norm: norm(names.q_norm, q_width)?,
-            k_norm: norm(names.k_norm, kv_width)?,
+            q_norm: norm(names.q_norm, sites::norm(layer, sites::Q_NORM), q_width)?,
+            k_norm: norm(names.k_norm, sites::norm(layer, sites::K_NORM), kv_width)?,
             output: weights.projection(
                 &format!("{prefix}{}", names.output),
                 config.hidden_size,
                 output_in,
                 attention.output_bias,
             )?,
+            site: sites::layer(config, layer),
             sinks: attention.sinks.then(sinks).transpose()?,
             slopes: attention
                 .alibi
@@ -109,7 +117,7 @@ impl Attention {
         a: &mut Activations,
     ) {
         let n_rows = step.slots.len();
-        self.project(device, n_rows, a);
+        self.project(device, step.adapters, n_rows, a);
         device.rope_write_kv(RopeWriteKv {
             q: &mut a.q,
             k: &a.k,
@@ -137,18 +145,27 @@ impl Attention {
             Projections::Direct(_) => &a.attended,
             Projections::Latent(latent) => latent.narrow(device, n_rows, &a.attended, &mut a.q),
         };
-        device.linear_into(attended, n_rows, &mut [self.output.call(&mut a.block_out)]);
+        let calls = &mut [self.output.call(&mut a.block_out)];
+        let site = self.site + sites::OUTPUT;
+        step.adapters
+            .linear_into(device, attended, n_rows, site, calls);
     }
 
     /// From `normed` to `q`, `k` and `v`, normed and limited.
-    fn project(&self, device: &Device, n_rows: usize, a: &mut Activations) {
+    fn project(
+        &self,
+        device: &Device,
+        adapters: AdapterRows<'_>,
+        n_rows: usize,
+        a: &mut Activations,
+    ) {
         match &self.projections {
             Projections::Direct(projections) => {
                 let [q, k, v] = &**projections;
                 let calls = &mut [q.call(&mut a.q), k.call(&mut a.k), v.call(&mut a.v)];
-                device.linear_into(&a.normed, n_rows, calls);
+                adapters.linear_into(device, &a.normed, n_rows, self.site + sites::QKV, calls);
             }
-            Projections::Latent(latent) => latent.forward(device, n_rows, a),
+            Projections::Latent(latent) => latent.forward(device, adapters, n_rows, a),
         }
         let (q_width, kv_width) = (
             self.n_heads * self.head_dim,
@@ -166,9 +183,28 @@ impl Attention {
         let per_head = self.config.qk_norm == QkNorm::Head;
         let rows = |n_heads: usize| if per_head { n_rows * n_heads } else { n_rows };
         if let (Some(q_norm), Some(k_norm)) = (&self.q_norm, &self.k_norm) {
-            q_norm.in_place(device, &mut a.q, rows(self.n_heads));
-            k_norm.in_place(device, &mut a.k, rows(self.n_kv_heads));
+            q_norm.in_place(device, adapters, &mut a.q, rows(self.n_heads));
+            k_norm.in_place(device, adapters, &mut a.k, rows(self.n_kv_heads));
         }
+    }
+
+    /// Its norms.
+    pub(crate) fn norms(&self) -> impl Iterator<Item = &NormLayer> {
+        let latent = match &self.projections {
+            Projections::Direct(_) => None,
+            Projections::Latent(latent) => Some(latent.norms()),
+        };
+        let own = self.q_norm.iter().chain(&self.k_norm);
+        own.chain(latent.into_iter().flatten())
+    }
+
+    /// Enters its layers at their sites.
+    pub(crate) fn enter_sites(&self, sites: &mut Sites) {
+        match &self.projections {
+            Projections::Direct(all) => sites.enter(self.site + sites::QKV, all.iter()),
+            Projections::Latent(latent) => latent.enter_sites(sites),
+        }
+        sites.enter(self.site + sites::OUTPUT, [&self.output]);
     }
 
     pub(crate) fn n_bytes(&self) -> usize {
@@ -215,20 +251,8 @@ fn load_qkv(
             load(k, &Piece::all(kv_width), 1)?,
             load(v, &Piece::all(kv_width), 2)?,
         ]),
-        Qkv::Stacked(name) => {
-            let firsts = [0, q_width, q_width + kv_width];
-            pieces(name, &|part, row| firsts[part] + row)
-        }
-        Qkv::Grouped(name) => {
-            let shared = config.n_heads / config.n_kv_heads;
-            pieces(name, &|part, row| {
-                let (head, i) = (row / dim, row % dim);
-                let (group, place) = match part {
-                    0 => (head / shared, head % shared),
-                    part => (head, shared + part - 1),
-                };
-                (group * (shared + 2) + place) * dim + i
-            })
+        qkv @ (Qkv::Stacked(name) | Qkv::Grouped(name)) => {
+            pieces(name, &|part, row| qkv_row(config, qkv, part, row))
         }
     }
 }

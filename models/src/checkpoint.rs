@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kernels::WeightType;
+use kernels::{RopeStyle, WeightType};
 
 use crate::config::{read_config_json, read_gguf_config};
 use crate::digest::digest;
@@ -48,6 +48,15 @@ pub struct Checkpoint {
     digest: u64,
 }
 
+/// Names of a family in both containers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AdapterNames {
+    pub(crate) hugging_face: &'static Names,
+    pub(crate) gguf: &'static Names,
+    /// Hugging Face lays the halves of rotated heads one after the other.
+    pub(crate) halves: bool,
+}
+
 #[derive(Debug)]
 enum Container {
     HuggingFace { dir: PathBuf, shards: Shards },
@@ -88,6 +97,18 @@ impl Checkpoint {
         match &self.container {
             Container::HuggingFace { .. } => (self.family.names)(&self.config),
             Container::Gguf(_) => (self.family.gguf_names)(&self.config),
+        }
+    }
+
+    /// What adapters call the modules.
+    pub(crate) fn adapter_names(&self) -> AdapterNames {
+        let mut plain = self.config.clone();
+        plain.attention.rope_style = RopeStyle::Half;
+        (self.family.shape)(&mut plain);
+        AdapterNames {
+            hugging_face: (self.family.names)(&self.config),
+            gguf: (self.family.gguf_names)(&self.config),
+            halves: plain.attention.rope_style == RopeStyle::Half,
         }
     }
 

@@ -1,8 +1,13 @@
 //! A decoder: the one engine of all families.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use kernels::{Buffer, Device, KvCache, Linear, LinearCall, Numerics, WeightType};
 
 use crate::activations::Activations;
+use crate::adapter::AdapterRows;
+use crate::adapter::sites::{self, SiteLayer, Sites};
 use crate::attention::{Attention, AttentionStep};
 use crate::config::Parallel;
 use crate::experts::Experts;
@@ -16,15 +21,15 @@ use crate::{AdapterTarget, Checkpoint, LoadError, ModelConfig};
 pub struct Model {
     config: ModelConfig,
     device: Device,
-    embedding: Linear,
+    embedding: Arc<Linear>,
     embedding_norm: Option<NormLayer>,
     /// Learned vectors of positions.
     positions: Option<Linear>,
     layers: Vec<Layer>,
     final_norm: NormLayer,
     /// `None`: the embedding is the head.
-    head: Option<Linear>,
-    head_bias: Option<Buffer>,
+    head: Option<Arc<Linear>>,
+    head_bias: Option<Arc<Buffer>>,
     adapter_target: AdapterTarget,
 }
 
@@ -58,7 +63,7 @@ impl Model {
         let names = checkpoint.tensor_map();
         let weights = Weights::new(checkpoint, device, names, numerics, dense)?;
         let (vocab, hidden) = (config.vocab_size, config.hidden_size);
-        let norm = |name: &str| NormLayer::load(&weights, &config.norm, name, hidden);
+        let norm = |name: &str, id| NormLayer::load(&weights, &config.norm, name, id, hidden);
         let head = (!config.logits.tied)
             .then(|| weights.matrix(names.head, vocab, hidden))
             .transpose()?;
@@ -71,23 +76,38 @@ impl Model {
             .embedding
             .positions_offset
             .map(|offset| weights.matrix(names.positions, config.max_positions + offset, hidden));
-        let embedding_norm = config.embedding.norm.then(|| norm(names.embedding_norm));
-        let embedding = weights.matrix(names.embedding, vocab, hidden)?;
+        let embedding_norm = config
+            .embedding
+            .norm
+            .then(|| norm(names.embedding_norm, sites::EMBEDDING_NORM))
+            .transpose()?;
+        let final_norm = norm(names.final_norm, sites::FINAL_NORM)?;
+        let embedding = Arc::new(weights.matrix(names.embedding, vocab, hidden)?);
         let mut layers = Vec::with_capacity(config.n_layers);
         for layer in 0..config.n_layers {
             // What is packed is not needed as it was stored: the peak stays near the result.
             checkpoint.drop_pages();
             layers.push(Layer::load(&weights, &config, layer)?);
         }
+        let mut norms = vec![&final_norm];
+        norms.extend(&embedding_norm);
+        let head = head.map(Arc::new);
+        let head_bias = head_bias.map(Arc::new);
+        let head_layer = SiteLayer {
+            weight: head.clone().unwrap_or_else(|| embedding.clone()),
+            bias: head_bias.clone(),
+        };
+        let (sites, norms) = describe(&layers, head_layer, norms);
+        let adapter_target = AdapterTarget::new(checkpoint, device, sites, norms, &embedding);
         let model = Self {
             embedding,
-            embedding_norm: embedding_norm.transpose()?,
+            embedding_norm,
             positions: positions.transpose()?,
             layers,
-            final_norm: norm(names.final_norm)?,
+            final_norm,
             head,
             head_bias,
-            adapter_target: AdapterTarget::new(config.clone()),
+            adapter_target,
             device: device.clone(),
             config,
         };
@@ -104,9 +124,9 @@ impl Model {
     pub fn n_bytes(&self) -> usize {
         let layers: usize = self.layers.iter().map(Layer::n_bytes).sum();
         let tables = [
-            Some(&self.embedding),
+            Some(&*self.embedding),
             self.positions.as_ref(),
-            self.head.as_ref(),
+            self.head.as_deref(),
         ];
         let tables = tables
             .into_iter()
@@ -137,40 +157,50 @@ impl Model {
     ) {
         let n_rows = tokens.len();
         let device = &self.device;
-        self.embed(tokens, positions, a);
+        let adapters = step.adapters;
+        self.embed(tokens, positions, adapters, a);
         let first = self.layers[0].before_attention.as_ref();
-        self.norm_residual(first, n_rows, a);
+        self.norm_residual(first, adapters, n_rows, a);
         for (i, layer) in self.layers.iter().enumerate() {
             layer.attention.forward(device, step, i, kv, a);
             if let Some(norm) = &layer.after_attention {
-                norm.in_place(device, &mut a.block_out, n_rows);
+                norm.in_place(device, adapters, &mut a.block_out, n_rows);
             }
             let before_mlp = layer.before_mlp.as_ref();
             match self.config.block.parallel {
-                Parallel::No => self.add_and_norm(before_mlp, n_rows, a),
+                Parallel::No => self.add_and_norm(before_mlp, adapters, n_rows, a),
                 // Both blocks see the stream as it was before either.
                 Parallel::SharedNorm => self.add(n_rows, a),
                 Parallel::OwnNorm => {
-                    self.norm_residual(before_mlp, n_rows, a);
+                    self.norm_residual(before_mlp, adapters, n_rows, a);
                     self.add(n_rows, a);
                 }
             }
-            layer.mlp.forward(device, n_rows, a);
+            layer.mlp.forward(device, adapters, n_rows, a);
             if let Some(norm) = &layer.after_mlp {
-                norm.in_place(device, &mut a.block_out, n_rows);
+                norm.in_place(device, adapters, &mut a.block_out, n_rows);
             }
             match self.layers.get(i + 1) {
-                Some(next) => self.add_and_norm(next.before_attention.as_ref(), n_rows, a),
-                None => self.add_and_norm(Some(&self.final_norm), n_rows, a),
+                Some(next) => {
+                    self.add_and_norm(next.before_attention.as_ref(), adapters, n_rows, a)
+                }
+                None => self.add_and_norm(Some(&self.final_norm), adapters, n_rows, a),
             }
         }
     }
 
     /// Tokens (and positions) to `residual`.
-    fn embed(&self, tokens: &[u32], positions: &[u32], a: &mut Activations) {
+    fn embed(
+        &self,
+        tokens: &[u32],
+        positions: &[u32],
+        adapters: AdapterRows<'_>,
+        a: &mut Activations,
+    ) {
         let (device, n_rows) = (&self.device, tokens.len());
         let len = n_rows * self.config.hidden_size;
         device.embed_into(&self.embedding, tokens, &mut a.residual);
+        adapters.adapt_embedding(device, tokens, self.config.hidden_size, &mut a.residual);
         if self.config.embedding.scale != 1.0 {
             device.scale_softcap(&mut a.residual, self.config.embedding.scale, None, len);
         }
@@ -179,14 +209,20 @@ impl Model {
             device.add_scaled(&mut a.residual, &a.block_out, 1.0, len);
         }
         if let Some(norm) = &self.embedding_norm {
-            norm.in_place(device, &mut a.residual, n_rows);
+            norm.in_place(device, adapters, &mut a.residual, n_rows);
         }
     }
 
     /// `residual` to `normed`; without a norm, a copy.
-    fn norm_residual(&self, norm: Option<&NormLayer>, n_rows: usize, a: &mut Activations) {
+    fn norm_residual(
+        &self,
+        norm: Option<&NormLayer>,
+        adapters: AdapterRows<'_>,
+        n_rows: usize,
+        a: &mut Activations,
+    ) {
         match norm {
-            Some(norm) => norm.forward(&self.device, &a.residual, n_rows, &mut a.normed),
+            Some(norm) => norm.forward(&self.device, adapters, &a.residual, n_rows, &mut a.normed),
             None => {
                 let len = n_rows * self.config.hidden_size;
                 self.device.copy(&a.residual, len, &mut a.normed);
@@ -203,17 +239,35 @@ impl Model {
     }
 
     /// Adding to the stream and norming what comes next is one op where there is a norm.
-    fn add_and_norm(&self, norm: Option<&NormLayer>, n_rows: usize, a: &mut Activations) {
+    fn add_and_norm(
+        &self,
+        norm: Option<&NormLayer>,
+        adapters: AdapterRows<'_>,
+        n_rows: usize,
+        a: &mut Activations,
+    ) {
         let Some(norm) = norm else {
             self.add(n_rows, a);
-            return self.norm_residual(None, n_rows, a);
+            return self.norm_residual(None, adapters, n_rows, a);
         };
         let added = (&a.block_out, self.config.block.residual_scale);
-        norm.add(&self.device, &mut a.residual, added, n_rows, &mut a.normed);
+        norm.add(
+            &self.device,
+            adapters,
+            &mut a.residual,
+            added,
+            n_rows,
+            &mut a.normed,
+        );
     }
 
     /// Logits of some rows of `normed`, at most `logits_rows`, into `logits`.
-    pub(crate) fn logits(&self, rows: &[u32], activations: &mut Activations) {
+    pub(crate) fn logits(
+        &self,
+        rows: &[u32],
+        adapters: AdapterRows<'_>,
+        activations: &mut Activations,
+    ) {
         let a = activations;
         let width = self.config.hidden_size;
         let logits = &self.config.logits;
@@ -221,11 +275,16 @@ impl Model {
             .gather_rows_into(&a.normed, width, rows, &mut a.gathered);
         let call = LinearCall {
             weight: self.head.as_ref().unwrap_or(&self.embedding),
-            bias: self.head_bias.as_ref(),
+            bias: self.head_bias.as_deref(),
             out: &mut a.logits,
         };
-        self.device
-            .linear_into(&a.gathered, rows.len(), &mut [call]);
+        adapters.of_rows(rows, &mut a.logits_groups).linear_into(
+            &self.device,
+            &a.gathered,
+            rows.len(),
+            sites::HEAD,
+            &mut [call],
+        );
         if logits.scale != 1.0 || logits.softcap.is_some() {
             let len = rows.len() * self.config.vocab_size;
             self.device
@@ -234,24 +293,60 @@ impl Model {
     }
 }
 
+/// Weight and bias of norms, by number.
+type NormValues = BTreeMap<usize, (Vec<f32>, Option<Vec<f32>>)>;
+
+/// What adapters can change, by number: sites, and the norms of layers beside `norms`.
+fn describe<'a>(
+    layers: &'a [Layer],
+    head: SiteLayer,
+    mut norms: Vec<&'a NormLayer>,
+) -> (Sites, NormValues) {
+    let mut sites = Sites::default();
+    sites.enter_layers(sites::HEAD, vec![head]);
+    for layer in layers {
+        layer.attention.enter_sites(&mut sites);
+        match &layer.mlp {
+            FeedForward::Mlp(mlp) => mlp.enter_sites(&mut sites),
+            FeedForward::Experts(experts) => experts.enter_sites(&mut sites),
+        }
+        norms.extend(&layer.before_attention);
+        norms.extend(&layer.after_attention);
+        norms.extend(&layer.before_mlp);
+        norms.extend(&layer.after_mlp);
+        norms.extend(layer.attention.norms());
+    }
+    let values = norms.iter().map(|norm| (norm.id(), norm.values()));
+    (sites, values.collect())
+}
+
 impl Layer {
     fn load(weights: &Weights<'_>, config: &ModelConfig, layer: usize) -> Result<Self, LoadError> {
         let names = weights.names();
         let prefix = format!("{}{layer}.", names.layers);
         let (block, hidden) = (&config.block, config.hidden_size);
-        let norm = |is_there: bool, name: &str| {
+        let norm = |is_there: bool, name: &str, kind| {
             let name = format!("{prefix}{name}");
-            let load = || NormLayer::load(weights, &config.norm, &name, hidden);
+            let id = sites::norm(layer, kind);
+            let load = || NormLayer::load(weights, &config.norm, &name, id, hidden);
             is_there.then(load).transpose()
         };
         let own_norm = block.norm_before && block.parallel != Parallel::SharedNorm;
         Ok(Self {
-            before_attention: norm(block.norm_before, names.norms.before_attention)?,
+            before_attention: norm(
+                block.norm_before,
+                names.norms.before_attention,
+                sites::BEFORE_ATTENTION,
+            )?,
             attention: Attention::load(weights, config, &prefix, layer)?,
-            after_attention: norm(block.norm_after, names.norms.after_attention)?,
-            before_mlp: norm(own_norm, names.norms.before_mlp)?,
+            after_attention: norm(
+                block.norm_after,
+                names.norms.after_attention,
+                sites::AFTER_ATTENTION,
+            )?,
+            before_mlp: norm(own_norm, names.norms.before_mlp, sites::BEFORE_MLP)?,
             mlp: FeedForward::load(weights, config, &prefix, layer)?,
-            after_mlp: norm(block.norm_after, names.norms.after_mlp)?,
+            after_mlp: norm(block.norm_after, names.norms.after_mlp, sites::AFTER_MLP)?,
         })
     }
 
@@ -277,21 +372,41 @@ impl FeedForward {
         if let Some(experts) = &config.experts
             && config.layers[layer].experts
         {
-            let experts = Experts::load(weights, config, experts, prefix)?;
+            let experts = Experts::load(weights, config, experts, prefix, layer)?;
             return Ok(Self::Experts(Box::new(experts)));
         }
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let mlp = Mlp::load(weights, &config.mlp, hidden, inner, prefix)?;
+        let mlp = Mlp::load(
+            weights,
+            &config.mlp,
+            hidden,
+            inner,
+            prefix,
+            sites::layer(config, layer) + sites::MLP_IN,
+        )?;
         Ok(Self::Mlp(Box::new(mlp)))
     }
 
     /// From `normed` to `block_out`.
-    fn forward(&self, device: &Device, n_rows: usize, a: &mut Activations) {
+    fn forward(
+        &self,
+        device: &Device,
+        adapters: AdapterRows<'_>,
+        n_rows: usize,
+        a: &mut Activations,
+    ) {
         match self {
             Self::Mlp(mlp) => {
-                mlp.forward(device, &a.normed, n_rows, &mut a.inner, &mut a.block_out);
+                mlp.forward(
+                    device,
+                    adapters,
+                    &a.normed,
+                    n_rows,
+                    &mut a.inner,
+                    &mut a.block_out,
+                );
             }
-            Self::Experts(experts) => experts.forward(device, n_rows, a),
+            Self::Experts(experts) => experts.forward(device, adapters, n_rows, a),
         }
     }
 

@@ -2,11 +2,15 @@
 //! they give. Each expert takes its rows together; what a row gets is summed in the order of
 //! the experts' numbers, whatever rows are with it.
 
+use std::sync::Arc;
+
 use kernels::{Buffer, Device};
 
 use crate::LoadError;
 use crate::ModelConfig;
 use crate::activations::Activations;
+use crate::adapter::AdapterRows;
+use crate::adapter::sites::{self, Sites};
 use crate::config::ExpertsConfig;
 use crate::families::ExpertStorage;
 use crate::mlp::Mlp;
@@ -23,6 +27,8 @@ pub(crate) struct Experts {
     shared_gate: Option<Projection>,
     config: ExpertsConfig,
     hidden: usize,
+    /// The layer's first site.
+    site: usize,
 }
 
 impl Experts {
@@ -31,6 +37,7 @@ impl Experts {
         config: &ModelConfig,
         experts: &ExpertsConfig,
         prefix: &str,
+        layer: usize,
     ) -> Result<Self, LoadError> {
         let names = &weights.names().experts;
         let hidden = config.hidden_size;
@@ -45,6 +52,7 @@ impl Experts {
             config,
             experts,
             prefix,
+            site: sites::layer(config, layer),
         };
         let (shared, shared_gate) = match experts.shared {
             None => (None, None),
@@ -53,7 +61,9 @@ impl Experts {
                     .gated
                     .then(|| weights.projection(&full(names.shared_gate), 1, hidden, false))
                     .transpose()?;
-                let mlp = loader.separate(&names.shared.map(full), shared.intermediate_size)?;
+                let site = loader.site + sites::SHARED_IN;
+                let mlp =
+                    loader.separate(&names.shared.map(full), shared.intermediate_size, site)?;
                 (Some(mlp), gate)
             }
         };
@@ -72,14 +82,22 @@ impl Experts {
             shared_gate,
             config: experts.clone(),
             hidden,
+            site: loader.site,
         })
     }
 
     /// From `normed` to `block_out`.
-    pub(crate) fn forward(&self, device: &Device, n_rows: usize, a: &mut Activations) {
+    pub(crate) fn forward(
+        &self,
+        device: &Device,
+        adapters: AdapterRows<'_>,
+        n_rows: usize,
+        a: &mut Activations,
+    ) {
         let width = self.hidden;
         let moe = &mut a.experts;
-        device.linear_into(&a.normed, n_rows, &mut [self.router.call(&mut moe.scores)]);
+        let calls = &mut [self.router.call(&mut moe.scores)];
+        adapters.linear_into(device, &a.normed, n_rows, self.site + sites::ROUTER, calls);
         let bias = self.correction_bias.as_ref();
         let routing = &self.config.routing;
         device.route_into(&moe.scores, bias, n_rows, routing, &mut moe.routes);
@@ -91,8 +109,10 @@ impl Experts {
             moe.rows.clear();
             moe.rows.extend(rows.iter().map(|(row, _)| *row));
             device.gather_rows_into(&a.normed, width, &moe.rows, &mut moe.input);
+            let adapters = adapters.of_rows(&moe.rows, &mut moe.groups);
             expert.forward(
                 device,
+                adapters,
                 &moe.input,
                 rows.len(),
                 &mut a.inner,
@@ -103,14 +123,32 @@ impl Experts {
         let Some(shared) = &self.shared else {
             return;
         };
-        shared.forward(device, &a.normed, n_rows, &mut a.inner, &mut moe.output);
+        shared.forward(
+            device,
+            adapters,
+            &a.normed,
+            n_rows,
+            &mut a.inner,
+            &mut moe.output,
+        );
         let len = n_rows * width;
         match &self.shared_gate {
             None => device.add_scaled(&mut a.block_out, &moe.output, 1.0, len),
             Some(gate) => {
-                device.linear_into(&a.normed, n_rows, &mut [gate.call(&mut moe.scores)]);
+                let calls = &mut [gate.call(&mut moe.scores)];
+                let site = self.site + sites::SHARED_GATE;
+                adapters.linear_into(device, &a.normed, n_rows, site, calls);
                 device.add_gated_rows(&moe.output, &moe.scores, width, n_rows, &mut a.block_out);
             }
+        }
+    }
+
+    /// Enters its layers at their sites.
+    pub(crate) fn enter_sites(&self, sites: &mut Sites) {
+        sites.enter(self.site + sites::ROUTER, [&self.router]);
+        sites.enter(self.site + sites::SHARED_GATE, &self.shared_gate);
+        for mlp in self.experts.iter().chain(&self.shared) {
+            mlp.enter_sites(sites);
         }
     }
 
@@ -127,15 +165,18 @@ struct Loader<'a> {
     config: &'a ModelConfig,
     experts: &'a ExpertsConfig,
     prefix: &'a str,
+    /// The layer's first site.
+    site: usize,
 }
 
 impl Loader<'_> {
     fn expert(&self, expert: usize) -> Result<Mlp, LoadError> {
         let inner = self.experts.intermediate_size;
+        let site = self.site + sites::expert(expert);
         match self.weights.names().experts.storage {
             ExpertStorage::Separate(before, names) => {
                 let full = |name: &str| format!("{}{before}{expert}.{name}", self.prefix);
-                self.separate(&names.map(full), inner)
+                self.separate(&names.map(full), inner, site)
             }
             ExpertStorage::Stacked(names) => self.stacked(names, expert),
             ExpertStorage::Interleaved(names) => self.interleaved(names, expert),
@@ -143,7 +184,7 @@ impl Loader<'_> {
     }
 
     /// `names`: of gate, up and down.
-    fn separate(&self, names: &[String; 3], inner: usize) -> Result<Mlp, LoadError> {
+    fn separate(&self, names: &[String; 3], inner: usize, site: usize) -> Result<Mlp, LoadError> {
         let hidden = self.config.hidden_size;
         let [gate, up, down] = names;
         let bias = self.experts.bias;
@@ -153,10 +194,12 @@ impl Loader<'_> {
             up: load(up, inner, hidden)?,
             down: load(down, hidden, inner)?,
             activation: self.config.mlp.activation,
+            site,
         })
     }
 
     fn stacked(&self, names: [&str; 3], expert: usize) -> Result<Mlp, LoadError> {
+        let site = self.site + sites::expert(expert);
         let (hidden, inner) = (self.config.hidden_size, self.experts.intermediate_size);
         let n_experts = self.experts.routing.n_experts;
         let load = |name: &str, shape: [usize; 2]| {
@@ -170,10 +213,12 @@ impl Loader<'_> {
             up: load(names[1], [inner, hidden])?,
             down: load(names[2], [hidden, inner])?,
             activation: self.config.mlp.activation,
+            site,
         })
     }
 
     fn interleaved(&self, names: [&str; 2], expert: usize) -> Result<Mlp, LoadError> {
+        let site = self.site + sites::expert(expert);
         let (hidden, inner) = (self.config.hidden_size, self.experts.intermediate_size);
         let n_experts = self.experts.routing.n_experts;
         let load = |name: &str, piece: Piece<'_>, shape: [usize; 2]| {
@@ -184,8 +229,8 @@ impl Loader<'_> {
                     .bias_of(&format!("{name}_bias"), &piece, shape[0])
             });
             Ok(Projection {
-                weight: self.weights.pack(&name, &piece, shape)?,
-                bias: bias.transpose()?,
+                weight: Arc::new(self.weights.pack(&name, &piece, shape)?),
+                bias: bias.transpose()?.map(Arc::new),
             })
         };
         let gate = Piece::rows(2 * inner, &|row| 2 * row);
@@ -195,6 +240,7 @@ impl Loader<'_> {
             up: load(names[0], up, [inner, hidden])?,
             down: load(names[1], Piece::all(hidden), [hidden, inner])?,
             activation: self.config.mlp.activation,
+            site,
         })
     }
 }

@@ -6,9 +6,11 @@
 //! `[rotated, not rotated]`, whereas files have the rotated values last; values are padded with
 //! zeros to the length of a key.
 
-use kernels::{Buffer, Device, StridedCopy};
+use kernels::{Buffer, Device, LinearCall, StridedCopy};
 
 use crate::activations::Activations;
+use crate::adapter::AdapterRows;
+use crate::adapter::sites::{self, LatentPart, Sites, latent_row};
 use crate::config::LatentConfig;
 use crate::norm::NormLayer;
 use crate::piece::Piece;
@@ -28,6 +30,8 @@ pub(crate) struct LatentProjections {
     k_up: Projection,
     v_up: Projection,
     config: LatentConfig,
+    /// The layer's first site.
+    site: usize,
     n_heads: usize,
     head_dim: usize,
 }
@@ -37,6 +41,7 @@ impl LatentProjections {
         weights: &Weights<'_>,
         config: &ModelConfig,
         prefix: &str,
+        layer: usize,
     ) -> Result<Self, LoadError> {
         let latent = config
             .attention
@@ -51,11 +56,9 @@ impl LatentProjections {
         let (hidden, n_heads, head_dim) = (config.hidden_size, config.n_heads, config.head_dim);
         let plain_dim = head_dim - rope_dim;
         let name = |name: &str| format!("{prefix}self_attn.{name}");
+        let norm_id = |kind| sites::norm(layer, kind);
         let bias = config.attention.qkv_bias;
-        let q_row = move |row: usize| {
-            let (head, i) = (row / head_dim, row % head_dim);
-            head * head_dim + (i + plain_dim) % head_dim
-        };
+        let q_row = |row: usize| latent_row(config, LatentPart::Query, row);
         let q_piece = Piece::rows(n_heads * head_dim, &q_row);
         let q_shape = |n_in| [n_heads * head_dim, n_in];
         let (q_down, q_up) = match latent.q_rank {
@@ -65,39 +68,61 @@ impl LatentProjections {
             ),
             Some(rank) => {
                 let down = weights.projection(&name("q_a_proj"), rank, hidden, bias)?;
-                let norm = NormLayer::load(weights, &config.norm, &name("q_a_layernorm"), rank)?;
+                let norm = NormLayer::load(
+                    weights,
+                    &config.norm,
+                    &name("q_a_layernorm"),
+                    norm_id(sites::LATENT_Q_NORM),
+                    rank,
+                )?;
                 let up =
                     weights.projection_of(&name("q_b_proj"), &q_piece, q_shape(rank), false)?;
                 (Some((down, norm)), up)
             }
         };
-        let down = |first: usize, n_out: usize| {
-            let row = move |row| first + row;
+        let down = |part: LatentPart, n_out: usize| {
+            let row = |row| latent_row(config, part, row);
             let piece = Piece::rows(kv_rank + rope_dim, &row);
             weights.projection_of(&name("kv_a_proj_with_mqa"), &piece, [n_out, hidden], bias)
         };
         let kv_dim = plain_dim + value_dim;
-        let up = |first: usize, dim: usize| {
-            let row = move |row: usize| row / dim * kv_dim + first + row % dim;
+        let up = |part: LatentPart, dim: usize| {
+            let row = |row| latent_row(config, part, row);
             let piece = Piece::rows(n_heads * kv_dim, &row);
             weights.projection_of(&name("kv_b_proj"), &piece, [n_heads * dim, kv_rank], false)
         };
         Ok(Self {
             q_down,
             q_up,
-            kv_down: down(0, kv_rank)?,
-            k_rope: down(kv_rank, rope_dim)?,
-            kv_norm: NormLayer::load(weights, &config.norm, &name("kv_a_layernorm"), kv_rank)?,
-            k_up: up(0, plain_dim)?,
-            v_up: up(plain_dim, value_dim)?,
+            kv_down: down(LatentPart::Narrow, kv_rank)?,
+            k_rope: down(LatentPart::KeyRope, rope_dim)?,
+            kv_norm: NormLayer::load(
+                weights,
+                &config.norm,
+                &name("kv_a_layernorm"),
+                norm_id(sites::LATENT_KV_NORM),
+                kv_rank,
+            )?,
+            k_up: up(LatentPart::Key, plain_dim)?,
+            v_up: up(LatentPart::Value, value_dim)?,
             config: latent,
+            site: sites::layer(config, layer),
             n_heads,
             head_dim,
         })
     }
 
     /// From `normed` to `q`, `k` and `v`.
-    pub(crate) fn forward(&self, device: &Device, n_rows: usize, a: &mut Activations) {
+    pub(crate) fn forward(
+        &self,
+        device: &Device,
+        adapters: AdapterRows<'_>,
+        n_rows: usize,
+        a: &mut Activations,
+    ) {
+        let linear = |x: &Buffer, site, calls: &mut [LinearCall<'_>]| {
+            adapters.linear_into(device, x, n_rows, self.site + site, calls);
+        };
         let l = &mut a.latent;
         let LatentConfig {
             rope_dim,
@@ -108,18 +133,18 @@ impl LatentProjections {
             self.kv_down.call(&mut l.kv),
             self.k_rope.call(&mut l.k_rope),
         ];
-        device.linear_into(&a.normed, n_rows, down);
+        linear(&a.normed, sites::QKV, down);
         match &self.q_down {
-            None => device.linear_into(&a.normed, n_rows, &mut [self.q_up.call(&mut a.q)]),
+            None => linear(&a.normed, sites::Q_UP, &mut [self.q_up.call(&mut a.q)]),
             Some((q_down, norm)) => {
-                device.linear_into(&a.normed, n_rows, &mut [q_down.call(&mut l.q)]);
-                norm.in_place(device, &mut l.q, n_rows);
-                device.linear_into(&l.q, n_rows, &mut [self.q_up.call(&mut a.q)]);
+                linear(&a.normed, sites::Q_DOWN, &mut [q_down.call(&mut l.q)]);
+                norm.in_place(device, adapters, &mut l.q, n_rows);
+                linear(&l.q, sites::Q_UP, &mut [self.q_up.call(&mut a.q)]);
             }
         }
-        self.kv_norm.in_place(device, &mut l.kv, n_rows);
+        self.kv_norm.in_place(device, adapters, &mut l.kv, n_rows);
         let up = &mut [self.k_up.call(&mut l.k), self.v_up.call(&mut l.v)];
-        device.linear_into(&l.kv, n_rows, up);
+        linear(&l.kv, sites::KV_UP, up);
         let n_heads = self.n_heads;
         let plain_dim = self.head_dim - rope_dim;
         let copy = |from: &Buffer, len, repeat, to: &mut Buffer, to_offset| {
@@ -160,6 +185,22 @@ impl LatentProjections {
             len: self.config.value_dim,
         });
         out
+    }
+
+    /// Its norms.
+    pub(crate) fn norms(&self) -> impl Iterator<Item = &NormLayer> {
+        let q_norm = self.q_down.iter().map(|(_, norm)| norm);
+        q_norm.chain([&self.kv_norm])
+    }
+
+    /// Enters its layers at their sites.
+    pub(crate) fn enter_sites(&self, sites: &mut Sites) {
+        sites.enter(self.site + sites::QKV, [&self.kv_down, &self.k_rope]);
+        if let Some((q_down, _)) = &self.q_down {
+            sites.enter(self.site + sites::Q_DOWN, [q_down]);
+        }
+        sites.enter(self.site + sites::Q_UP, [&self.q_up]);
+        sites.enter(self.site + sites::KV_UP, [&self.k_up, &self.v_up]);
     }
 
     pub(crate) fn n_bytes(&self) -> usize {

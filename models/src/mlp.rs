@@ -4,6 +4,8 @@ use kernels::{Activation, Buffer, Device};
 
 use crate::LoadError;
 use crate::activations::Inner;
+use crate::adapter::AdapterRows;
+use crate::adapter::sites::Sites;
 use crate::config::MlpConfig;
 use crate::families::MlpIn;
 use crate::piece::Piece;
@@ -16,6 +18,8 @@ pub(crate) struct Mlp {
     pub(crate) up: Projection,
     pub(crate) down: Projection,
     pub(crate) activation: Activation,
+    /// Where what it takes comes in; what goes out is the next site.
+    pub(crate) site: usize,
 }
 
 impl Mlp {
@@ -26,6 +30,7 @@ impl Mlp {
         hidden: usize,
         inner: usize,
         prefix: &str,
+        site: usize,
     ) -> Result<Self, LoadError> {
         let names = weights.names();
         let load = |name: &str, piece: &Piece<'_>, shape| {
@@ -49,6 +54,7 @@ impl Mlp {
             up,
             down,
             activation: config.activation,
+            site,
         })
     }
 
@@ -56,6 +62,7 @@ impl Mlp {
     pub(crate) fn forward(
         &self,
         device: &Device,
+        adapters: AdapterRows<'_>,
         x: &Buffer,
         n_rows: usize,
         inner: &mut Inner,
@@ -64,11 +71,8 @@ impl Mlp {
         let len = n_rows * self.up.weight.n_out();
         let gated = match &self.gate {
             Some(gate) => {
-                device.linear_into(
-                    x,
-                    n_rows,
-                    &mut [gate.call(&mut inner.gate), self.up.call(&mut inner.up)],
-                );
+                let calls = &mut [gate.call(&mut inner.gate), self.up.call(&mut inner.up)];
+                adapters.linear_into(device, x, n_rows, self.site, calls);
                 device.gate_into(
                     self.activation,
                     &inner.gate,
@@ -79,12 +83,20 @@ impl Mlp {
                 &inner.gated
             }
             None => {
-                device.linear_into(x, n_rows, &mut [self.up.call(&mut inner.up)]);
+                let calls = &mut [self.up.call(&mut inner.up)];
+                adapters.linear_into(device, x, n_rows, self.site, calls);
                 device.activate(self.activation, &mut inner.up, len);
                 &inner.up
             }
         };
-        device.linear_into(gated, n_rows, &mut [self.down.call(out)]);
+        let calls = &mut [self.down.call(out)];
+        adapters.linear_into(device, gated, n_rows, self.site + 1, calls);
+    }
+
+    /// Enters its layers at their sites.
+    pub(crate) fn enter_sites(&self, sites: &mut Sites) {
+        sites.enter(self.site, self.gate.iter().chain([&self.up]));
+        sites.enter(self.site + 1, [&self.down]);
     }
 
     pub(crate) fn n_bytes(&self) -> usize {

@@ -1,11 +1,13 @@
 //! Runs batches of the scheduler on a model.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use kernels::{KvCache, KvShape, KvType};
 use scheduler::{Batch, BatchRow, Executor, ExecutorError, Sampled};
 
 use crate::activations::Activations;
+use crate::adapter::{AdapterStack, StepAdapters};
 use crate::attention::AttentionStep;
 use crate::pooling::pool;
 use crate::step::{Limits, Step, Wanted};
@@ -34,6 +36,7 @@ pub struct ModelRunner {
     step: Step,
     sampler: Sampler,
     adapters: AdapterTable,
+    step_adapters: StepAdapters,
 }
 
 impl ModelRunner {
@@ -97,6 +100,7 @@ impl ModelRunner {
             step: Step::with_offset(offset.unwrap_or(0)),
             sampler: Sampler::default(),
             adapters: AdapterTable::default(),
+            step_adapters: StepAdapters::new(model.device()),
             model,
         })
     }
@@ -120,6 +124,7 @@ impl ModelRunner {
             angles: &step.angles(style),
             slots: &step.slots,
             rows: &rows,
+            adapters: self.step_adapters.rows(),
         };
         self.model.forward(
             &step.tokens,
@@ -139,7 +144,8 @@ impl ModelRunner {
         for chunk in self.step.wanted.chunks(self.activations.logits_rows) {
             rows.clear();
             rows.extend(chunk.iter().map(|wanted| wanted.row));
-            self.model.logits(&rows, &mut self.activations);
+            let adapters = self.step_adapters.rows();
+            self.model.logits(&rows, adapters, &mut self.activations);
             for (i, wanted) in chunk.iter().enumerate() {
                 let logits = self.activations.logits.read(i * vocab..(i + 1) * vocab);
                 answer(
@@ -154,14 +160,18 @@ impl ModelRunner {
     }
 
     /// The result of a row before it is computed. A row whose adapter is gone fails alone.
-    fn start(&self, row: &BatchRow) -> Sampled {
-        let missing = row.adapter.filter(|id| self.adapters.get(*id).is_none());
+    fn start(&mut self, row: &BatchRow) -> Sampled {
+        let stack = row.adapter.map(|id| self.adapters.get(id).ok_or(id));
+        let failed = match stack.transpose() {
+            Ok(stack) => self.adapt(stack.as_ref(), row.tokens.len()).err(),
+            Err(id) => Some(format!("adapter {} is not loaded", id.0)),
+        };
         Sampled {
             sequence: row.sequence,
             token: None,
             scored: Vec::new(),
             pooled: None,
-            failed: missing.map(|id| format!("adapter {} is not loaded", id.0)),
+            failed,
         }
     }
 
@@ -183,6 +193,16 @@ impl ModelRunner {
                 Err(error) => fail(result, &ExecutorError(error)),
             }
         }
+    }
+
+    /// The step's next rows use this stack, which must be one for this model.
+    fn adapt(&mut self, stack: Option<&Arc<AdapterStack>>, n_rows: usize) -> Result<(), String> {
+        let target = self.model.adapter_target();
+        if stack.is_some_and(|stack| !stack.target().is_same(target)) {
+            return Err("the adapter belongs to another model".to_string());
+        }
+        self.step_adapters.push(stack, n_rows);
+        Ok(())
     }
 }
 
@@ -222,7 +242,9 @@ fn fail(result: &mut Sampled, error: &ExecutorError) {
 
 impl Executor for ModelRunner {
     fn execute(&mut self, batch: &Batch) -> Result<Vec<Sampled>, ExecutorError> {
+        self.step_adapters.clear();
         let mut results: Vec<Sampled> = batch.rows.iter().map(|row| self.start(row)).collect();
+        self.step_adapters.finish();
         self.step.fill(batch, &results, &self.ropes, &self.limits)?;
         if !self.step.tokens.is_empty() {
             self.forward();

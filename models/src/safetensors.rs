@@ -51,6 +51,17 @@ impl Shards {
         Ok(shards)
     }
 
+    /// A single file of any name.
+    pub(crate) fn open_file(path: &Path) -> Result<Self, LoadError> {
+        let mut shards = Self {
+            path: path.to_path_buf(),
+            files: Vec::new(),
+            tensors: BTreeMap::new(),
+        };
+        shards.add(path)?;
+        Ok(shards)
+    }
+
     fn open_indexed(&mut self, dir: &Path, index: &Path) -> Result<(), LoadError> {
         let weight_map = read_index(index)?;
         let mut by_file: BTreeMap<&str, Vec<&str>> = BTreeMap::new();

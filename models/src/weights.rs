@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use half::{bf16, f16};
 use kernels::{Buffer, Device, Linear, LinearCall, Numerics, WeightSource, WeightType, dequantize};
@@ -15,8 +16,8 @@ use crate::{Checkpoint, LoadError};
 /// A linear layer as a model holds it.
 #[derive(Debug)]
 pub(crate) struct Projection {
-    pub(crate) weight: Linear,
-    pub(crate) bias: Option<Buffer>,
+    pub(crate) weight: Arc<Linear>,
+    pub(crate) bias: Option<Arc<Buffer>>,
 }
 
 impl Projection {
@@ -24,7 +25,7 @@ impl Projection {
     pub(crate) fn call<'a>(&'a self, out: &'a mut Buffer) -> LinearCall<'a> {
         LinearCall {
             weight: &self.weight,
-            bias: self.bias.as_ref(),
+            bias: self.bias.as_deref(),
             out,
         }
     }
@@ -144,8 +145,8 @@ impl<'a> Weights<'a> {
             .then(|| self.bias_of(&format!("{name}.bias"), &piece, shape[0]))
             .transpose()?;
         Ok(Projection {
-            weight: self.pack(&format!("{name}.weight"), &piece, shape)?,
-            bias,
+            weight: Arc::new(self.pack(&format!("{name}.weight"), &piece, shape)?),
+            bias: bias.map(Arc::new),
         })
     }
 

@@ -1,5 +1,6 @@
 //! Models against expected values from another implementation, through the scheduler.
 
+mod adapters;
 mod expected;
 mod micro;
 mod serve;

@@ -10,10 +10,10 @@ use scheduler::{Request, SamplingParams};
 use crate::expected::{self, Case, away};
 use crate::serve::{Machine, Outcome, Served, Server, greedy};
 
-const TOLERANCE: f64 = 2e-4;
-const N_GREEDY: u32 = 24;
+pub(crate) const TOLERANCE: f64 = 2e-4;
+pub(crate) const N_GREEDY: u32 = 24;
 /// A step with a smaller margin may go either way; what follows it is another text.
-const AMBIGUOUS: f64 = 1e-3;
+pub(crate) const AMBIGUOUS: f64 = 1e-3;
 
 fn cases(model: &str) -> Vec<Case> {
     let golden = expected::read(&format!("models/{model}.json"));
@@ -26,7 +26,7 @@ fn start(model: &str, machine: Machine) -> Server {
 }
 
 /// The largest distance of any log-probability from the golden's, of prompt and continuation.
-fn largest_distance(case: &Case, outcome: &Outcome, ambiguous: f64) -> f64 {
+pub(crate) fn largest_distance(case: &Case, outcome: &Outcome, ambiguous: f64) -> f64 {
     let mut largest = 0.0_f64;
     let first = outcome.tokens[0].logprobs.as_ref();
     let mut after: Vec<_> = outcome.prompt.iter().collect();

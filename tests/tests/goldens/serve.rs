@@ -5,11 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kernels::{CpuOptions, Device, KvType, Numerics};
-use models::{Checkpoint, Model, ModelRunner, RunnerOptions};
+use models::{Adapter, AdapterStack, Checkpoint, Model, ModelRunner, RunnerOptions};
 use scheduler::{
-    Event, Executor, FinishReason, FlowId, Priority, Request, RequestId, SampledToken,
+    AdapterId, Event, Executor, FinishReason, FlowId, Priority, Request, RequestId, SampledToken,
     SamplingParams, Scheduler, SchedulerConfig, TokenLogprobs,
 };
+
+use crate::expected::fixtures;
 
 /// How to run.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +85,19 @@ impl Server {
         };
         let runner = ModelRunner::new(model, options).expect("memory for a small cache");
         Self { machine, runner }
+    }
+
+    /// Loads an adapter of the fixtures.
+    pub(crate) fn adapter(&self, name: &str) -> Arc<Adapter> {
+        let path = fixtures().join("adapters").join(name);
+        let target = self.runner.model().adapter_target();
+        Arc::new(Adapter::load(&path, target).unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    /// Makes a stack known under a number.
+    pub(crate) fn insert(&self, id: u32, parts: Vec<(Arc<Adapter>, f32)>) {
+        let stack = AdapterStack::new(parts).expect("adapters of one model");
+        self.runner.adapters().insert(AdapterId(id), stack);
     }
 
     /// Serves all requests at once with a fresh scheduler. Request `i` gets outcome `i`.

@@ -1,0 +1,581 @@
+//! From an adapter's tensors to what a model's sites get.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kernels::{Linear, LowRank, LowRankSource, LowRankTarget, Numerics, WeightSource, WeightType};
+
+use super::config::PeftConfig;
+use super::embedding::{AdapterEmbedding, EmbeddingLowRank};
+use super::file::{AdapterFile, ModuleTensors, Named};
+use super::modules::{LinearModule, ModuleKind, Part};
+use super::pattern::ends_with;
+use super::target::AdapterTarget;
+use super::{AdapterError, AdapterOutput, AdapterSite, SavedNorm, sites};
+
+/// What comes of the tensors.
+#[derive(Debug, Default)]
+pub(super) struct Bound {
+    pub(super) sites: BTreeMap<usize, AdapterSite>,
+    pub(super) norms: BTreeMap<usize, SavedNorm>,
+    pub(super) embedding: AdapterEmbedding,
+    /// Last parts of modules' names.
+    pub(super) targets: Vec<String>,
+    pub(super) rank: usize,
+}
+
+/// Low-rank matrices of one module at a site.
+struct Pair<'a> {
+    a: Named<'a>,
+    b: Named<'a>,
+    scale: f32,
+    rank: usize,
+    parts: Vec<Part>,
+    /// For each part what its outputs are multiplied by.
+    column_scales: Vec<Option<Vec<f32>>>,
+}
+
+pub(super) fn bind(file: &AdapterFile, target: &AdapterTarget) -> Result<Bound, AdapterError> {
+    let names = match file {
+        AdapterFile::Peft { .. } => target.hugging_face(),
+        AdapterFile::Gguf { .. } => target.gguf().ok_or_else(|| {
+            let message =
+                "an adapter in GGUF fits a model in GGUF only; this one is in safetensors";
+            AdapterError::refused(file.path(), message)
+        })?,
+    };
+    let mut binder = Binder {
+        file,
+        target,
+        bound: Bound::default(),
+        pairs: BTreeMap::new(),
+    };
+    for (name, tensors) in file.modules()? {
+        let Some((name, module)) = names.find(&name) else {
+            let tensor = tensors.first().expect("a module comes from a tensor");
+            let architecture = &target.config().architecture;
+            let message = format!("has no place: {architecture} has no module `{name}`");
+            return Err(file.refuse_tensor(tensor, &message));
+        };
+        file.check_place(&name, module.layer, &tensors)?;
+        match &module.kind {
+            ModuleKind::Linear(linear) => binder.linear(&name, linear, &tensors)?,
+            ModuleKind::Norm(id) => binder.norm(*id, &tensors)?,
+            ModuleKind::Embedding => binder.embedding(&name, &tensors)?,
+        }
+        let short = name.rsplit('.').next().unwrap_or(&name).to_string();
+        binder.bound.targets.push(short);
+    }
+    binder.finish()
+}
+
+struct Binder<'a> {
+    file: &'a AdapterFile,
+    target: &'a AdapterTarget,
+    bound: Bound,
+    /// By site.
+    pairs: BTreeMap<usize, Vec<Pair<'a>>>,
+}
+
+impl<'a> Binder<'a> {
+    fn linear(
+        &mut self,
+        name: &str,
+        module: &LinearModule,
+        tensors: &ModuleTensors<'a>,
+    ) -> Result<(), AdapterError> {
+        self.allow(
+            tensors,
+            &["a", "b", "b_bias", "magnitude", "weight", "bias"],
+        )?;
+        let layers = self.target.layers(module.site);
+        let width = |part: &Part| layers[part.output].weight.n_out();
+        let has_bias = layers[module.parts[0].output].bias.is_some();
+        let pair = self.pair(name, module, tensors)?;
+        if let Some(bias) = &tensors.bias {
+            if !has_bias {
+                return Err(self
+                    .file
+                    .refuse_tensor(bias, "has no place: the model has no such bias"));
+            }
+            bias.check(&[module.n_out])?;
+        }
+        let own_bias = tensors.bias.as_ref().map(Named::values);
+        if let Some(weight) = &tensors.weight {
+            let shape = match module.transposed {
+                true => [module.n_in, module.n_out],
+                false => [module.n_out, module.n_in],
+            };
+            weight.check(&shape)?;
+        }
+        if let (Some(weight), Some(_)) = (&tensors.weight, &tensors.a) {
+            let message = "and low-rank matrices for the same module are not supported";
+            return Err(self.file.refuse_tensor(weight, message));
+        }
+        let b_bias = tensors.b_bias.as_ref().map(Named::values);
+        for (i, part) in module.parts.iter().enumerate() {
+            let config = self.target.config();
+            let n_out = width(part);
+            let rows: Vec<usize> = (0..n_out).map(|row| part.row(config, row)).collect();
+            let scale = pair.as_ref().and_then(|pair| pair.column_scales[i].clone());
+            let base_bias = layers[part.output].bias.as_ref();
+            let base_bias = base_bias.map(|bias| bias.read(0..n_out).into_owned());
+            let replaced = match &tensors.weight {
+                Some(weight) => Some(self.replacement(weight, module, &rows)?),
+                None => None,
+            };
+            // `y' = c y + shift` must end in the adapter's bias, and `y` has the model's.
+            let kept = |i: usize| match (&replaced, &scale) {
+                (Some(_), _) => 0.0,
+                (None, Some(scale)) => f64::from(scale[i]),
+                (None, None) => 1.0,
+            };
+            let mut shift: Option<Vec<f64>> = None;
+            if let Some(base) = &base_bias
+                && (own_bias.is_some() || scale.is_some() || replaced.is_some())
+            {
+                let own = |i: usize| own_bias.as_ref().map_or(base[i], |own| own[rows[i]]);
+                let value = |i| f64::from(own(i)) - kept(i) * f64::from(base[i]);
+                shift = Some((0..n_out).map(value).collect());
+            }
+            if let (Some(b_bias), Some(pair)) = (&b_bias, &pair) {
+                let shift = shift.get_or_insert_with(|| vec![0.0; n_out]);
+                for (shift, row) in shift.iter_mut().zip(&rows) {
+                    *shift += f64::from(pair.scale) * f64::from(b_bias[*row]);
+                }
+            }
+            if scale.is_some() || shift.is_some() || replaced.is_some() {
+                let site = self.bound.sites.entry(module.site).or_default();
+                site.outputs.push(AdapterOutput {
+                    output: part.output,
+                    scale,
+                    shift,
+                    replaced,
+                });
+            }
+        }
+        if let Some(pair) = pair {
+            self.bound.rank = self.bound.rank.max(pair.rank);
+            self.pairs.entry(module.site).or_default().push(pair);
+        }
+        self.tokens_of_head(name, module, tensors)
+    }
+
+    /// The low-rank matrices of a module, checked.
+    fn pair(
+        &self,
+        name: &str,
+        module: &LinearModule,
+        tensors: &ModuleTensors<'a>,
+    ) -> Result<Option<Pair<'a>>, AdapterError> {
+        let (a, b) = match (&tensors.a, &tensors.b) {
+            (Some(a), Some(b)) => (a, b),
+            (Some(a), None) => {
+                return Err(self.file.refuse_tensor(a, "is there without its lora_B"));
+            }
+            (None, Some(b)) => {
+                return Err(self.file.refuse_tensor(b, "is there without its lora_A"));
+            }
+            (None, None) => {
+                let lone = [&tensors.b_bias, &tensors.magnitude];
+                return match lone.into_iter().flatten().next() {
+                    Some(lone) => Err(self.file.refuse_tensor(lone, "is there without lora_A")),
+                    None => Ok(None),
+                };
+            }
+        };
+        let found = a.tensor.shape.first().copied().unwrap_or(0);
+        let (rank, scale) = self.file.rank_and_scale(name, found)?;
+        a.check(&[rank, module.n_in])?;
+        b.check(&[module.n_out, rank])?;
+        let config = self.file.config();
+        if let Some(bias) = &tensors.b_bias {
+            bias.check(&[module.n_out])?;
+            if !config.is_some_and(|config| config.has_lora_bias && !config.is_dora) {
+                let message =
+                    "has no place: adapter_config.json says lora_bias false or use_dora true";
+                return Err(self.file.refuse_tensor(bias, message));
+            }
+        }
+        let mut pair = Pair {
+            a: a.clone(),
+            b: b.clone(),
+            scale,
+            rank,
+            parts: module.parts.clone(),
+            column_scales: vec![None; module.parts.len()],
+        };
+        match (
+            &tensors.magnitude,
+            config.is_some_and(|config| config.is_dora),
+        ) {
+            (Some(magnitude), true) => {
+                magnitude.check(&[module.n_out])?;
+                self.decompose(module, &mut pair, &magnitude.values());
+            }
+            (Some(magnitude), false) => {
+                let message = "has no place: adapter_config.json says use_dora false";
+                return Err(self.file.refuse_tensor(magnitude, message));
+            }
+            (None, true) => {
+                return Err(self
+                    .file
+                    .refuse(name, "use_dora needs its lora_magnitude_vector"));
+            }
+            (None, false) => {}
+        }
+        Ok(Some(pair))
+    }
+
+    /// DoRA (<https://arxiv.org/abs/2402.09353>): each row of `W + s B A` gets a length of its
+    /// own. Here that is a factor for each output, from the model's weights as they are in memory.
+    fn decompose(&self, module: &LinearModule, pair: &mut Pair<'_>, magnitude: &[f32]) {
+        let config = self.target.config();
+        let (a, b) = (pair.a.values(), pair.b.values());
+        let (n_in, rank) = (module.n_in, pair.rank);
+        let mut row = vec![0.0; n_in];
+        for (part, scales) in pair.parts.iter().zip(&mut pair.column_scales) {
+            let weight = &self.target.layers(module.site)[part.output].weight;
+            let scale = |i: usize| {
+                let stored = part.row(config, i);
+                weight.read_row(i, &mut row);
+                for (k, b) in b[stored * rank..][..rank].iter().enumerate() {
+                    for (w, a) in row.iter_mut().zip(&a[k * n_in..][..n_in]) {
+                        *w += pair.scale * b * a;
+                    }
+                }
+                let squares: f64 = row.iter().map(|w| f64::from(*w) * f64::from(*w)).sum();
+                (f64::from(magnitude[stored]) / squares.sqrt()) as f32
+            };
+            *scales = Some((0..weight.n_out()).map(scale).collect());
+        }
+    }
+
+    /// A saved matrix, packed.
+    fn replacement(
+        &self,
+        saved: &Named<'_>,
+        module: &LinearModule,
+        rows: &[usize],
+    ) -> Result<Arc<Linear>, AdapterError> {
+        let width = saved.tensor.ty.block_bytes();
+        let (n_in, n_stored) = (module.n_in, module.n_out);
+        let value = |row: usize, k: usize| match module.transposed {
+            true => (k * n_stored + row) * width,
+            false => (row * n_in + k) * width,
+        };
+        let mut bytes = Vec::with_capacity(rows.len() * n_in * width);
+        for &row in rows {
+            for k in 0..n_in {
+                bytes.extend_from_slice(&saved.tensor.bytes[value(row, k)..][..width]);
+            }
+        }
+        self.pack(saved, bytes, [rows.len(), n_in])
+    }
+
+    fn pack(
+        &self,
+        saved: &Named<'_>,
+        bytes: Vec<u8>,
+        [n_out, n_in]: [usize; 2],
+    ) -> Result<Arc<Linear>, AdapterError> {
+        let source = WeightSource {
+            ty: saved.tensor.ty,
+            n_out,
+            n_in,
+            bytes: bytes.into(),
+        };
+        Linear::pack(self.target.device(), &source, Numerics::F32)
+            .map(Arc::new)
+            .map_err(|error| AdapterError::failed(self.file.path(), error.to_string()))
+    }
+
+    fn norm(&mut self, id: usize, tensors: &ModuleTensors<'a>) -> Result<(), AdapterError> {
+        self.allow(tensors, &["weight", "bias"])?;
+        let Some((weight, bias)) = self.target.norm(id) else {
+            let tensor = tensors.first().expect("a module comes from a tensor");
+            return Err(self
+                .file
+                .refuse_tensor(tensor, "has no place: the model's norm has no weights"));
+        };
+        let offset = self.target.norm_offset();
+        let mut saved = SavedNorm::default();
+        if let Some(own) = &tensors.weight {
+            own.check(&[weight.len()])?;
+            saved.weight = Some(own.values().iter().map(|x| x + offset).collect());
+        }
+        if let Some(own) = &tensors.bias {
+            if bias.is_none() {
+                return Err(self
+                    .file
+                    .refuse_tensor(own, "has no place: the model has no such bias"));
+            }
+            own.check(&[weight.len()])?;
+            saved.bias = Some(own.values());
+        }
+        self.bound.norms.insert(id, saved);
+        Ok(())
+    }
+
+    fn embedding(&mut self, name: &str, tensors: &ModuleTensors<'a>) -> Result<(), AdapterError> {
+        self.allow(tensors, &["embedding_a", "embedding_b", "tokens", "weight"])?;
+        let config = self.target.config();
+        let (vocab, hidden) = (config.vocab_size, config.hidden_size);
+        if config.logits.tied && self.file.config().is_some_and(|config| config.ties_weights) {
+            let message = "ensure_weight_tying of adapter_config.json is not supported for a model \
+                           whose head is its embedding";
+            return Err(self.file.refuse(name, message));
+        }
+        if let Some(weight) = &tensors.weight {
+            weight.check(&[vocab, hidden])?;
+            let packed = self.pack(weight, weight.tensor.bytes.to_vec(), [vocab, hidden])?;
+            self.bound.embedding.replaced = Some(packed);
+        }
+        match (&tensors.embedding_a, &tensors.embedding_b) {
+            (Some(a), Some(b)) => self.embedding_low_rank(name, a, b)?,
+            (None, None) => {}
+            (Some(lone), None) | (None, Some(lone)) => {
+                return Err(self
+                    .file
+                    .refuse_tensor(lone, "is there without its other half"));
+            }
+        }
+        if let Some(own) = &tensors.tokens {
+            let tokens = self.tokens_of(name, own)?;
+            let mut base = vec![0.0; hidden];
+            for (token, own) in tokens.iter().zip(own.values().chunks_exact(hidden)) {
+                self.target.embedding().read_row(*token as usize, &mut base);
+                let added = own.iter().zip(&base).map(|(own, base)| own - base);
+                self.bound.embedding.tokens.insert(*token, added.collect());
+            }
+            if config.logits.tied {
+                self.tied_tokens(own, &tokens)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn embedding_low_rank(
+        &mut self,
+        name: &str,
+        a: &Named<'a>,
+        b: &Named<'a>,
+    ) -> Result<(), AdapterError> {
+        if self.file.config().is_some_and(|config| config.is_dora) {
+            return Err(self
+                .file
+                .refuse_tensor(a, "and use_dora: DoRA of embeddings is not supported"));
+        }
+        let config = self.target.config();
+        let (vocab, hidden) = (config.vocab_size, config.hidden_size);
+        let is_peft = self.file.config().is_some();
+        let found = b.tensor.shape.last().copied().unwrap_or(0);
+        let (rank, scale) = self.file.rank_and_scale(name, found)?;
+        b.check(&[hidden, rank])?;
+        a.check(&if is_peft {
+            [rank, vocab]
+        } else {
+            [vocab, rank]
+        })?;
+        let width = a.tensor.ty.block_bytes();
+        let bytes = if is_peft {
+            let mut bytes = Vec::with_capacity(a.tensor.bytes.len());
+            for token in 0..vocab {
+                for k in 0..rank {
+                    let at = (k * vocab + token) * width;
+                    bytes.extend_from_slice(&a.tensor.bytes[at..at + width]);
+                }
+            }
+            bytes
+        } else {
+            a.tensor.bytes.to_vec()
+        };
+        self.bound.embedding.low_rank = Some(EmbeddingLowRank {
+            a: self.pack(a, bytes, [vocab, rank])?,
+            b: self.pack(b, b.tensor.bytes.to_vec(), [hidden, rank])?,
+            scale,
+        });
+        self.bound.rank = self.bound.rank.max(rank);
+        Ok(())
+    }
+
+    /// Checks vectors of single tokens; which tokens they are.
+    fn tokens_of(&self, name: &str, own: &Named<'_>) -> Result<Vec<u32>, AdapterError> {
+        let config = self.target.config();
+        let lists = self.file.config().map(|config: &PeftConfig| &config.tokens);
+        let mut lists = lists.into_iter().flatten();
+        let list = lists.find(|(module, _)| module.is_empty() || ends_with(name, module));
+        let Some((_, tokens)) = list else {
+            let message = "has no place: trainable_token_indices of adapter_config.json does not \
+                           name this module";
+            return Err(self.file.refuse_tensor(own, message));
+        };
+        if let Some(token) = tokens.iter().find(|t| **t as usize >= config.vocab_size) {
+            let message = format!("is for token {token}, which is not in the vocabulary");
+            return Err(self.file.refuse_tensor(own, &message));
+        }
+        own.check(&[tokens.len(), config.hidden_size])?;
+        Ok(tokens.clone())
+    }
+
+    /// Vectors of single tokens in a head of its own.
+    fn tokens_of_head(
+        &mut self,
+        name: &str,
+        module: &LinearModule,
+        tensors: &ModuleTensors<'a>,
+    ) -> Result<(), AdapterError> {
+        let Some(own) = &tensors.tokens else {
+            return Ok(());
+        };
+        if module.site != sites::HEAD {
+            return Err(self
+                .file
+                .refuse_tensor(own, "is for a module that has no tokens"));
+        }
+        let tokens = self.tokens_of(name, own)?;
+        // In a file with tied weights both names stand for the same vectors.
+        if self.target.config().logits.tied {
+            return Ok(());
+        }
+        self.tied_tokens(own, &tokens)
+    }
+
+    /// Outputs of the head for single tokens: `(new - old) . x` is added to their logits.
+    fn tied_tokens(&mut self, own: &Named<'a>, tokens: &[u32]) -> Result<(), AdapterError> {
+        let head = &self.target.layers(sites::HEAD)[0].weight;
+        let (n_out, n_in) = (head.n_out(), head.n_in());
+        let mut base = vec![0.0; n_in];
+        let mut a = Vec::with_capacity(tokens.len() * n_in * 4);
+        for (token, own) in tokens.iter().zip(own.values().chunks_exact(n_in)) {
+            head.read_row(*token as usize, &mut base);
+            let added = own.iter().zip(&base).map(|(own, base)| own - base);
+            a.extend(added.flat_map(f32::to_le_bytes));
+        }
+        let rank = tokens.len();
+        let mut b = vec![0_u8; n_out * rank * 4];
+        for (k, token) in tokens.iter().enumerate() {
+            let at = (*token as usize * rank + k) * 4;
+            b[at..at + 4].copy_from_slice(&1.0_f32.to_le_bytes());
+        }
+        let source = LowRankSource {
+            ty: WeightType::F32,
+            n_in,
+            a: a.into(),
+            scales: vec![1.0; rank],
+            targets: vec![LowRankTarget {
+                output: 0,
+                n_out,
+                first_rank: 0,
+                rank,
+                b: b.into(),
+                column_scale: None,
+            }],
+        };
+        let packed = self.pack_low_rank(&source)?;
+        let site = self.bound.sites.entry(sites::HEAD).or_default();
+        site.low_rank.push(packed);
+        Ok(())
+    }
+
+    fn pack_low_rank(&self, source: &LowRankSource<'_>) -> Result<Arc<LowRank>, AdapterError> {
+        LowRank::pack(self.target.device(), source)
+            .map(Arc::new)
+            .map_err(|error| AdapterError::failed(self.file.path(), error.to_string()))
+    }
+
+    /// Refuses tensors of kinds that a module does not have.
+    fn allow(&self, tensors: &ModuleTensors<'_>, kinds: &[&str]) -> Result<(), AdapterError> {
+        for (kind, tensor) in tensors.all() {
+            let is_token = kind == "tokens";
+            if let Some(tensor) = tensor
+                && !kinds.contains(&kind)
+                && !is_token
+            {
+                return Err(self
+                    .file
+                    .refuse_tensor(tensor, "does not fit the kind of its module"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Packs low-rank matrices site by site.
+    fn finish(mut self) -> Result<Bound, AdapterError> {
+        let config = self.target.config();
+        for (number, pairs) in std::mem::take(&mut self.pairs) {
+            let ty = common_type(&pairs);
+            let layers = self.target.layers(number);
+            let mut source = LowRankSource {
+                ty,
+                n_in: layers[0].weight.n_in(),
+                a: Vec::new().into(),
+                scales: Vec::new(),
+                targets: Vec::new(),
+            };
+            for pair in pairs {
+                let first_rank = source.scales.len();
+                source.a.to_mut().extend_from_slice(&pair.a.bytes_as(ty));
+                source.scales.resize(first_rank + pair.rank, pair.scale);
+                let b = pair.b.bytes_as(ty);
+                let row_bytes = pair.rank * ty.block_bytes();
+                for (part, column_scale) in pair.parts.iter().zip(pair.column_scales) {
+                    let n_out = layers[part.output].weight.n_out();
+                    let mut rows = Vec::with_capacity(n_out * row_bytes);
+                    for row in 0..n_out {
+                        let at = part.row(config, row) * row_bytes;
+                        rows.extend_from_slice(&b[at..at + row_bytes]);
+                    }
+                    source.targets.push(LowRankTarget {
+                        output: part.output,
+                        n_out,
+                        first_rank,
+                        rank: pair.rank,
+                        b: rows.into(),
+                        column_scale,
+                    });
+                }
+            }
+            let packed = self.pack_low_rank(&source)?;
+            let site = self.bound.sites.entry(number).or_default();
+            site.low_rank.insert(0, packed);
+        }
+        self.bound.targets.sort();
+        self.bound.targets.dedup();
+        Ok(self.bound)
+    }
+}
+
+/// The type of all matrices if it is one, or one that holds every value.
+fn common_type(pairs: &[Pair<'_>]) -> WeightType {
+    let mut types = pairs
+        .iter()
+        .flat_map(|pair| [pair.a.tensor.ty, pair.b.tensor.ty]);
+    let first = types.next().unwrap_or(WeightType::F32);
+    if types.all(|ty| ty == first) {
+        first
+    } else {
+        WeightType::F32
+    }
+}
+
+impl<'a> ModuleTensors<'a> {
+    /// All of them, by kind.
+    pub(super) fn all(&self) -> [(&'static str, Option<&Named<'a>>); 9] {
+        [
+            ("a", self.a.as_ref()),
+            ("b", self.b.as_ref()),
+            ("b_bias", self.b_bias.as_ref()),
+            ("magnitude", self.magnitude.as_ref()),
+            ("embedding_a", self.embedding_a.as_ref()),
+            ("embedding_b", self.embedding_b.as_ref()),
+            ("tokens", self.tokens.as_ref()),
+            ("weight", self.weight.as_ref()),
+            ("bias", self.bias.as_ref()),
+        ]
+    }
+
+    pub(crate) fn first(&self) -> Option<&Named<'a>> {
+        self.all().into_iter().find_map(|(_, tensor)| tensor)
+    }
+}
