@@ -92,26 +92,8 @@ impl<'a> Binder<'a> {
         let width = |part: &Part| layers[part.output].weight.n_out();
         let has_bias = layers[module.parts[0].output].bias.is_some();
         let pair = self.pair(name, module, tensors)?;
-        if let Some(bias) = &tensors.bias {
-            if !has_bias {
-                return Err(self
-                    .file
-                    .refuse_tensor(bias, "has no place: the model has no such bias"));
-            }
-            bias.check(&[module.n_out])?;
-        }
+        self.check_saved(module, tensors, has_bias)?;
         let own_bias = tensors.bias.as_ref().map(Named::values);
-        if let Some(weight) = &tensors.weight {
-            let shape = match module.transposed {
-                true => [module.n_in, module.n_out],
-                false => [module.n_out, module.n_in],
-            };
-            weight.check(&shape)?;
-        }
-        if let (Some(weight), Some(_)) = (&tensors.weight, &tensors.a) {
-            let message = "and low-rank matrices for the same module are not supported";
-            return Err(self.file.refuse_tensor(weight, message));
-        }
         let b_bias = tensors.b_bias.as_ref().map(Named::values);
         for (i, part) in module.parts.iter().enumerate() {
             let config = self.target.config();
@@ -159,6 +141,35 @@ impl<'a> Binder<'a> {
             self.pairs.entry(module.site).or_default().push(pair);
         }
         self.tokens_of_head(name, module, tensors)
+    }
+
+    /// Checks a matrix and a bias that stand in the place of the model's.
+    fn check_saved(
+        &self,
+        module: &LinearModule,
+        tensors: &ModuleTensors<'a>,
+        has_bias: bool,
+    ) -> Result<(), AdapterError> {
+        if let Some(bias) = &tensors.bias {
+            if !has_bias {
+                let message = "has no place: the model has no such bias";
+                return Err(self.file.refuse_tensor(bias, message));
+            }
+            bias.check(&[module.n_out])?;
+        }
+        if let Some(weight) = &tensors.weight {
+            let shape = if module.transposed {
+                [module.n_in, module.n_out]
+            } else {
+                [module.n_out, module.n_in]
+            };
+            weight.check(&shape)?;
+            if tensors.a.is_some() {
+                let message = "and low-rank matrices for the same module are not supported";
+                return Err(self.file.refuse_tensor(weight, message));
+            }
+        }
+        Ok(())
     }
 
     /// The low-rank matrices of a module, checked.

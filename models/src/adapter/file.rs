@@ -21,8 +21,14 @@ const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// An opened adapter.
 #[derive(Debug)]
 pub(crate) enum AdapterFile {
-    Peft { config: PeftConfig, tensors: Shards },
-    Gguf { file: Box<Gguf>, alpha: f32 },
+    Peft {
+        config: Box<PeftConfig>,
+        tensors: Shards,
+    },
+    Gguf {
+        file: Box<Gguf>,
+        alpha: f32,
+    },
 }
 
 /// A tensor and its name in the file.
@@ -69,7 +75,10 @@ impl AdapterFile {
         }
         let config = read_config(&path.join(PEFT_CONFIG))?;
         let tensors = Shards::open_file(&weights)?;
-        Ok(Self::Peft { config, tensors })
+        Ok(Self::Peft {
+            config: Box::new(config),
+            tensors,
+        })
     }
 
     /// The file that tensors are in.
