@@ -3,6 +3,7 @@
 use crate::fault::LaneFault;
 use crate::registers::{Registers, Slot};
 use crate::run::Context;
+use crate::text::Source;
 
 /// Computes lanes of registers from lanes of registers.
 pub(crate) type Alu = Box<dyn Fn(&mut Registers, u32) + Send + Sync>;
@@ -56,8 +57,7 @@ pub(crate) struct Instruction {
     pub(crate) guard: Option<(Slot, u32)>,
     /// Line of the PTX text.
     pub(crate) line: u32,
-    /// File number and line of the source.
-    pub(crate) source: Option<(u32, u32)>,
+    pub(crate) source: Option<Source>,
     /// The opcode as written.
     pub(crate) text: String,
 }

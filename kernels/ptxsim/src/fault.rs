@@ -131,8 +131,11 @@ pub struct Fault {
     pub kernel: String,
     /// Line of the PTX text, from 1; 0 when no instruction was running.
     pub line: u32,
-    /// File and line of the source, if the PTX was made with `-lineinfo`.
+    /// File and line of the source, if the PTX was made with `-lineinfo`; for an inlined
+    /// function where it is called.
     pub source_line: Option<(String, u32)>,
+    /// File and line within the inlined function.
+    pub inlined_line: Option<(String, u32)>,
     /// The instruction as written.
     pub instruction: String,
     /// Index of the block.
@@ -151,6 +154,9 @@ impl fmt::Display for Fault {
         }
         if let Some((file, line)) = &self.source_line {
             write!(f, "\n  from {file}:{line}")?;
+        }
+        if let Some((file, line)) = &self.inlined_line {
+            write!(f, ", inlined from {file}:{line}")?;
         }
         write!(f, "\n  block {:?}", self.block)?;
         if let Some(thread) = self.thread {

@@ -203,6 +203,7 @@ impl Kernel {
             kernel: self.name.clone(),
             line: 0,
             source_line: None,
+            inlined_line: None,
             instruction: String::new(),
             block: [0; 3],
             thread: None,

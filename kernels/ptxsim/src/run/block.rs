@@ -277,10 +277,14 @@ impl<'a> BlockRunner<'a> {
             _ => 0,
         };
         let source = instruction.and_then(|instruction| instruction.source);
+        let place = |(file, line): (u32, u32)| (self.kernel.file(file), line);
         Box::new(Fault {
             kernel: self.kernel.name().to_owned(),
             line: instruction.map_or(0, |instruction| instruction.line),
-            source_line: source.map(|(file, line)| (self.kernel.file(file), line)),
+            source_line: source.map(|source| place(source.inlined_at.unwrap_or(source.at))),
+            inlined_line: source
+                .filter(|source| source.inlined_at.is_some())
+                .map(|source| place(source.at)),
             instruction: instruction.map_or_else(String::new, |found| found.text.clone()),
             block: self.block,
             thread: Some(32 * warp as u32 + lane),

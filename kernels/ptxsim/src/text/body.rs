@@ -9,6 +9,44 @@ use super::variable::Variable;
 use crate::fault::PtxError;
 use crate::types::Type;
 
+/// Where in the source an instruction comes from: file numbers and lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Source {
+    pub(crate) at: (u32, u32),
+    /// Where the function that holds it was inlined.
+    pub(crate) inlined_at: Option<(u32, u32)>,
+}
+
+impl Source {
+    /// Reads `.loc file line column {, function_name label, inlined_at file line column}`.
+    fn parse(text: &str) -> Option<Self> {
+        let pair = |text: &str| {
+            let mut words = text.split_whitespace();
+            Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+        };
+        let inlined_at = text.split_once("inlined_at").and_then(|(_, at)| pair(at));
+        let at = pair(text.strip_prefix(".loc")?)?;
+        Some(Self { at, inlined_at })
+    }
+
+    /// Follows calls within inlined functions to the kernel's own line: the places that
+    /// directives before this one named were inlined themselves.
+    fn outermost(mut self, callers: &mut HashMap<(u32, u32), (u32, u32)>) -> Self {
+        if let Some(caller) = self.inlined_at {
+            callers.insert(self.at, caller);
+        } else {
+            callers.remove(&self.at);
+        }
+        for _ in 0..callers.len() {
+            match self.inlined_at.and_then(|at| callers.get(&at)) {
+                Some(caller) => self.inlined_at = Some(*caller),
+                None => break,
+            }
+        }
+        self
+    }
+}
+
 /// One instruction as written.
 #[derive(Clone, Debug)]
 pub(crate) struct Statement {
@@ -18,8 +56,7 @@ pub(crate) struct Statement {
     pub(crate) opcode: String,
     pub(crate) operands: Vec<Operand>,
     pub(crate) line: u32,
-    /// File number and line of the source.
-    pub(crate) source: Option<(u32, u32)>,
+    pub(crate) source: Option<Source>,
     scope: usize,
 }
 
@@ -48,7 +85,7 @@ impl Body {
             ..Self::default()
         };
         let (mut scope, mut source) = (0, None);
-        let mut label = None;
+        let (mut label, mut callers) = (None, HashMap::new());
         while let Some((item, line)) = scanner.next()? {
             match item {
                 Item::Open => {
@@ -63,10 +100,7 @@ impl Body {
                     body.labels.insert(key, body.statements.len());
                 }
                 Item::Directive(text) if text.starts_with(".loc ") => {
-                    let mut words = text.split_whitespace().skip(1).map(str::parse);
-                    if let (Some(Ok(file)), Some(Ok(line))) = (words.next(), words.next()) {
-                        source = Some((file, line));
-                    }
+                    source = Source::parse(&text).map(|found| found.outermost(&mut callers));
                 }
                 Item::Directive(text) => body.declare(&text, scope, label.take(), line)?,
                 Item::Statement(text) => {
@@ -151,7 +185,7 @@ impl Body {
         text: &str,
         scope: usize,
         line: u32,
-        source: Option<(u32, u32)>,
+        source: Option<Source>,
     ) -> Result<Statement, PtxError> {
         let (guard, rest) = match text.strip_prefix('@') {
             Some(rest) => {

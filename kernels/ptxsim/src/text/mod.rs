@@ -7,7 +7,7 @@ mod operand;
 mod scanner;
 mod variable;
 
-pub(crate) use body::{Body, Statement};
+pub(crate) use body::{Body, Source, Statement};
 pub(crate) use header::{Param, Unit, parse};
 pub(crate) use operand::Operand;
 pub(crate) use variable::Variable;

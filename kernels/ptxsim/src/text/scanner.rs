@@ -82,14 +82,11 @@ impl Scanner {
             self.skip_section();
             return None;
         }
-        let of_a_line: [&[u8]; 5] = [
-            b".loc ",
-            b".file",
-            b".version",
-            b".target",
-            b".address_size",
-        ];
-        if of_a_line.iter().any(|word| starts(word)) {
+        let of_a_line: [&[u8]; 5] = [b".loc", b".file", b".version", b".target", b".address_size"];
+        // `.local` is not `.loc`.
+        let blank = |at: usize| rest.get(at).is_none_or(u8::is_ascii_whitespace);
+        let whole = |word: &&[u8]| starts(word) && blank(word.len());
+        if of_a_line.iter().any(whole) {
             return Some(self.take(|b| b == b'\n', false));
         }
         let end = rest.iter().position(|b| *b == b';').unwrap_or(rest.len());
