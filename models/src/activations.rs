@@ -77,9 +77,7 @@ pub(crate) struct ExpertRows {
 
 impl Activations {
     pub(crate) fn new(device: &Device, config: &ModelConfig, n_rows: usize) -> Self {
-        let logits_rows = (LOGITS_BYTES / (4 * config.vocab_size))
-            .clamp(1, 64)
-            .min(n_rows);
+        let logits_rows = logits_rows(config, n_rows);
         let zeros = |width: usize| Buffer::zeros(device, n_rows * width);
         let q_width = config.n_heads * config.head_dim;
         let kv_width = config.n_kv_heads * config.head_dim;
@@ -105,6 +103,29 @@ impl Activations {
             logits_groups: RowGroups::default(),
         }
     }
+}
+
+/// Bytes that the buffers for steps of up to `n_rows` tokens take.
+pub(crate) fn n_bytes(config: &ModelConfig, n_rows: usize) -> u64 {
+    let logits_rows = logits_rows(config, n_rows);
+    let hidden = config.hidden_size;
+    let attention = 2 * (config.n_heads + config.n_kv_heads) * config.head_dim;
+    let latent = config.attention.latent.map_or(0, |latent| {
+        let heads = config.n_heads * (config.head_dim - latent.rope_dim + latent.value_dim);
+        latent.q_rank.unwrap_or(0) + latent.kv_rank + latent.rope_dim + heads
+    });
+    let inner = config.widest_inner() * if config.mlp.gated { 3 } else { 1 };
+    let experts = config.experts.as_ref().map_or(0, |e| e.routing.n_experts);
+    let experts = experts + if experts > 0 { 2 * hidden } else { 0 };
+    let row = 3 * hidden + attention + latent + inner + experts;
+    let n_values = n_rows as u64 * row as u64 + (logits_rows * (hidden + config.vocab_size)) as u64;
+    4 * n_values
+}
+
+/// Rows of one chunk of logits.
+fn logits_rows(config: &ModelConfig, n_rows: usize) -> usize {
+    let n_affordable = LOGITS_BYTES / (4 * config.vocab_size);
+    n_affordable.clamp(1, 64).min(n_rows)
 }
 
 impl Latent {
@@ -135,5 +156,75 @@ impl ExpertRows {
             input: zeros(width),
             output: zeros(width),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use kernels::CpuOptions;
+
+    use super::*;
+    use crate::Checkpoint;
+
+    /// Of all buffers, by what they were made as.
+    fn n_held(activations: &Activations) -> usize {
+        let Activations {
+            residual,
+            normed,
+            block_out,
+            q,
+            k,
+            v,
+            attended,
+            latent,
+            inner,
+            experts,
+            gathered,
+            logits,
+            ..
+        } = activations;
+        let buffers = [
+            residual,
+            normed,
+            block_out,
+            q,
+            k,
+            v,
+            attended,
+            gathered,
+            logits,
+            &latent.q,
+            &latent.kv,
+            &latent.k_rope,
+            &latent.k,
+            &latent.v,
+            &inner.gate,
+            &inner.up,
+            &inner.gated,
+            &experts.scores,
+            &experts.input,
+            &experts.output,
+        ];
+        buffers.iter().map(|buffer| 4 * buffer.len()).sum()
+    }
+
+    #[test]
+    fn the_plan_counts_every_buffer() {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/models");
+        let device = Device::cpu(CpuOptions::default());
+        let mut n_models = 0;
+        for entry in std::fs::read_dir(models).unwrap() {
+            let Ok(checkpoint) = Checkpoint::open(&entry.unwrap().path()) else {
+                continue;
+            };
+            for n_rows in [1, 100] {
+                let held = n_held(&Activations::new(&device, checkpoint.config(), n_rows));
+                assert_eq!(n_bytes(checkpoint.config(), n_rows), held as u64);
+            }
+            n_models += 1;
+        }
+        assert!(n_models > 0);
     }
 }

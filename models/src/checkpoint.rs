@@ -45,7 +45,6 @@ pub struct Checkpoint {
     family: &'static Family,
     eos_tokens: Vec<u32>,
     container: Container,
-    digest: u64,
 }
 
 /// Names of a family in both containers.
@@ -77,15 +76,12 @@ impl Checkpoint {
         } else {
             open_gguf(path)?
         };
-        let mut checkpoint = Self {
+        Ok(Self {
             config,
             family,
             eos_tokens,
             container,
-            digest: 0,
-        };
-        checkpoint.digest = digest(&checkpoint)?;
-        Ok(checkpoint)
+        })
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -133,10 +129,12 @@ impl Checkpoint {
         }
     }
 
-    /// Identity of the weights by content, not by name or place. Of large tensors a sample is
-    /// read, spread over all of their bytes: a change of a few values can go unnoticed.
+    /// Identity of the weights by content, not by name or place. It reads all of them, as
+    /// loading does.
     pub fn digest(&self) -> u64 {
-        self.digest
+        let digest = digest(self);
+        self.drop_pages();
+        digest
     }
 
     /// What errors about the checkpoint as a whole are reported under.

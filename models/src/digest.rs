@@ -1,42 +1,64 @@
 //! Identity of weights by content.
 //!
-//! Keys of cached keys and values are made from it, so two different models must not share it,
-//! and it must not take long at start-up. Everything small is hashed whole (configuration,
-//! names, types and shapes of tensors, and tensors up to [`WHOLE`] bytes); of a large tensor,
-//! [`N_SAMPLES`] pieces of [`SAMPLE`] bytes at even distances from its first byte to its last.
-//! Training moves a tensor's values everywhere, so that a fine-tune differs in the samples of
-//! every tensor that it changed; an edit of a few single values by hand may escape.
+//! Keys of cached keys and values are made from it, and the fingerprint that promises equal
+//! answers, so two different models must not share it: everything is hashed, to the last byte.
+//! Tensors are cut into pieces of [`PIECE`] bytes that threads hash side by side; the digest is
+//! that of the pieces' digests in order. The result does not depend on the number of threads,
+//! nor on how tensors are spread over files.
+
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use crate::{Checkpoint, LoadError};
+use crate::Checkpoint;
 
-const WHOLE: usize = 64 << 10;
-const N_SAMPLES: usize = 16;
-const SAMPLE: usize = 4 << 10;
+const PIECE: usize = 4 << 20;
 
-pub(crate) fn digest(checkpoint: &Checkpoint) -> Result<u64, LoadError> {
+pub(crate) fn digest(checkpoint: &Checkpoint) -> u64 {
     let mut hash = Sha256::new();
     hash.update(format!("{:?}", checkpoint.config()));
+    let mut pieces = Vec::new();
     for name in checkpoint.tensor_names() {
         // A tensor of a type that is not supported fails when, and only when, it is used.
         let Ok(Some(tensor)) = checkpoint.tensor(name) else {
             continue;
         };
         hash.update(format!("\0{name}\0{:?}{:?}\0", tensor.ty, tensor.shape));
-        if tensor.bytes.len() <= WHOLE {
-            hash.update(tensor.bytes);
-            continue;
-        }
-        let last = tensor.bytes.len() - SAMPLE;
-        for i in 0..N_SAMPLES {
-            let start = last / (N_SAMPLES - 1) * i;
-            // The division leaves a remainder; the last piece ends with the tensor.
-            let start = if i == N_SAMPLES - 1 { last } else { start };
-            hash.update(&tensor.bytes[start..start + SAMPLE]);
-        }
+        pieces.extend(tensor.bytes.chunks(PIECE));
+    }
+    for piece in hash_all(&pieces) {
+        hash.update(piece);
     }
     let bytes = hash.finalize();
     let first = bytes[..8].try_into().expect("SHA-256 has 32 bytes");
-    Ok(u64::from_le_bytes(first))
+    u64::from_le_bytes(first)
+}
+
+/// The digest of each piece, by all cores.
+fn hash_all(pieces: &[&[u8]]) -> Vec<[u8; 32]> {
+    let n_threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            let Some(piece) = pieces.get(i) else {
+                return done;
+            };
+            done.push((i, Sha256::digest(piece).into()));
+        }
+    };
+    let mut digests = vec![[0; 32]; pieces.len()];
+    std::thread::scope(|scope| {
+        let others = n_threads.min(pieces.len()).saturating_sub(1);
+        let others: Vec<_> = (0..others).map(|_| scope.spawn(work)).collect();
+        let own = work();
+        let others = others.into_iter();
+        let others = others.flat_map(|thread| thread.join().expect("hashing does not panic"));
+        for (i, digest) in own.into_iter().chain(others) {
+            digests[i] = digest;
+        }
+    });
+    digests
 }

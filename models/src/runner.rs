@@ -11,7 +11,7 @@ use crate::adapter::{AdapterStack, StepAdapters};
 use crate::attention::AttentionStep;
 use crate::pooling::pool;
 use crate::step::{Limits, Step, Wanted};
-use crate::{AdapterTable, LoadError, Model, Rope, Sampler};
+use crate::{AdapterTable, LoadError, Model, ModelConfig, Rope, Sampler};
 
 /// Memory of a runner, from the memory plan.
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +103,12 @@ impl ModelRunner {
             step_adapters: StepAdapters::new(model.device()),
             model,
         })
+    }
+
+    /// Bytes that steps of up to `max_batched_tokens` tokens work in, beside weights, keys and
+    /// values.
+    pub fn step_bytes(config: &ModelConfig, max_batched_tokens: usize) -> u64 {
+        crate::activations::n_bytes(config, max_batched_tokens)
     }
 
     /// The model that this runs.

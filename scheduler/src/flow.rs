@@ -39,6 +39,8 @@ pub(crate) struct FlowTable {
     furthest: u64,
     /// Tokens.
     head_start: u64,
+    /// All charges less all refunds.
+    n_charged: u64,
 }
 
 impl FlowTable {
@@ -80,13 +82,19 @@ impl FlowTable {
             service = flow.service;
         });
         self.furthest = self.furthest.max(service);
+        self.n_charged += cost;
     }
 
     /// Takes back a charge of this step, for work that is not done after all.
     pub(crate) fn refund(&mut self, id: FlowId, cost: u64) {
+        self.n_charged -= cost;
         if self.flows.contains_key(&id) {
             self.change(id, |flow| flow.service = flow.service.saturating_sub(cost));
         }
+    }
+
+    pub(crate) fn n_charged(&self) -> u64 {
+        self.n_charged
     }
 
     pub(crate) fn service(&self, id: FlowId) -> u64 {

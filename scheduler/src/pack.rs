@@ -61,7 +61,10 @@ impl Scheduler {
     }
 
     fn open_packing(&self, max_tokens: usize) -> Packing {
-        let mut packing = Packing::new(self.config.max_batched_tokens.min(max_tokens));
+        let mut packing = Packing::new(
+            self.config.max_batched_tokens.min(max_tokens),
+            self.n_charged(),
+        );
         for (&age, running) in &self.running {
             let tier = self.rank(age, &running.sequence).tier();
             packing.add_owed(tier, self.n_blocks_owed(running));
@@ -208,6 +211,7 @@ impl Scheduler {
     /// Makes rows of the plan.
     fn seal(&mut self, packing: Packing) -> Batch {
         assert!(!packing.tokens.is_empty(), "there is work but no row");
+        self.assert_balanced(&packing);
         let mut rows: Vec<(BatchRow, FlightRow)> = Vec::with_capacity(packing.tokens.len());
         for (age, n_tokens) in packing.tokens {
             let running = self

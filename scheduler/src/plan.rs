@@ -3,14 +3,19 @@
 use std::collections::BTreeMap;
 
 use crate::Scheduler;
+use crate::flow::FlowTable;
 use crate::priority::{Rank, Tier};
 use crate::sequence::{Age, Running, Sequence};
 
 /// A batch being packed.
 #[derive(Debug)]
 pub(crate) struct Packing {
+    /// Tokens that it may have.
+    n_budget: usize,
     /// Tokens that may still be added.
     pub(crate) n_left: usize,
+    /// What all flows had been charged when it was begun.
+    n_charged: u64,
     /// How many of its tokens each sequence computes. Their blocks are allocated.
     pub(crate) tokens: BTreeMap<Age, usize>,
     /// Blocks that running sequences do not hold yet and have before them soon.
@@ -23,9 +28,11 @@ pub(crate) struct Packing {
 }
 
 impl Packing {
-    pub(crate) fn new(n_left: usize) -> Self {
+    pub(crate) fn new(n_budget: usize, n_charged: u64) -> Self {
         Self {
-            n_left,
+            n_budget,
+            n_left: n_budget,
+            n_charged,
             tokens: BTreeMap::new(),
             n_owed_regular: 0,
             n_owed_batch: 0,
@@ -74,6 +81,28 @@ impl Packing {
 }
 
 impl Scheduler {
+    /// What all flows have been charged.
+    pub(crate) fn n_charged(&self) -> u64 {
+        self.flows.iter().map(FlowTable::n_charged).sum()
+    }
+
+    /// Whoever was taken out of the batch has left nothing behind: tokens, charges and blocks
+    /// spoken for are those of the rows that are in it, and of the sequences that run.
+    pub(crate) fn assert_balanced(&self, packing: &Packing) {
+        let n_planned: usize = packing.tokens.values().sum();
+        assert_eq!(packing.n_budget, packing.n_left + n_planned, "tokens");
+        let costs = packing.tokens.iter();
+        let n_cost: u64 = costs.map(|(age, &n)| self.running[age].cost(n)).sum();
+        assert_eq!(self.n_charged(), packing.n_charged + n_cost, "charges");
+        let mut owed = [0, 0];
+        for (&age, running) in &self.running {
+            let tier = self.rank(age, &running.sequence).tier();
+            owed[usize::from(tier == Tier::Batch)] += self.n_blocks_owed(running);
+        }
+        let expected = [packing.n_owed_regular, packing.n_owed_batch];
+        assert_eq!(owed, expected, "blocks spoken for");
+    }
+
     pub(crate) fn rank(&self, age: Age, sequence: &Sequence) -> Rank {
         Rank {
             is_behind_elder: !self.is_elder(age),

@@ -133,6 +133,9 @@ pub struct ServeArgs {
     /// Let requests ask to go before others (`priority` below 0, `service_tier: priority`).
     #[arg(long)]
     pub allow_priority: bool,
+    /// Most answers of one request: its prompts times `n` (or `best_of`).
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_choices_per_request: u32,
     /// Largest request body, such as 32MiB.
     #[arg(long, value_name = "BYTES", default_value = "32MiB", value_parser = crate::settings::parse_bytes)]
     pub max_body_size: u64,

@@ -3,7 +3,7 @@
 mod memory;
 
 use kernels::{KvShape, KvType};
-use models::ModelConfig;
+use models::{ModelConfig, ModelRunner};
 
 use crate::settings::Settings;
 
@@ -41,6 +41,15 @@ pub enum PlanError {
         given: String,
         possible: usize,
     },
+    #[error(
+        "--max-num-batched-tokens is {asked}: a step of so many tokens works in {needed}, but \
+         {free} are free"
+    )]
+    StepTooLarge {
+        asked: usize,
+        needed: String,
+        free: String,
+    },
 }
 
 /// What the plan is made from.
@@ -55,6 +64,9 @@ pub struct Needs {
     pub bytes_per_block: u64,
     /// As asked for, if it was.
     pub kv_memory_bytes: Option<u64>,
+    /// Most tokens of one step, and the memory that such a step works in.
+    pub max_batched_tokens: usize,
+    pub step_bytes: u64,
     /// Memory that is free once the weights are loaded.
     pub available_bytes: u64,
 }
@@ -72,6 +84,8 @@ impl Needs {
                 settings.precision.kv_type,
             ),
             kv_memory_bytes: settings.kv_memory_bytes,
+            max_batched_tokens: settings.max_batched_tokens,
+            step_bytes: ModelRunner::step_bytes(config, settings.max_batched_tokens),
             available_bytes,
         }
     }
@@ -89,7 +103,8 @@ fn bytes_per_block(config: &ModelConfig, block_size: usize, kv_type: KvType) -> 
 }
 
 impl MemoryPlan {
-    /// As much as the sequences that may run need on average, within half of the free memory,
+    /// As much as the sequences that may run need on average, within half of the memory that is
+    /// free beside what a step works in,
     /// and never less than one sequence of full length: with less, requests that the server
     /// accepts could not be finished.
     pub fn new(needs: &Needs) -> Result<Self, PlanError> {
@@ -101,7 +116,14 @@ impl MemoryPlan {
             });
         }
         let n_blocks_for = |n_tokens: usize| n_tokens.div_ceil(needs.block_size);
-        let limit_bytes = needs.kv_memory_bytes.unwrap_or(needs.available_bytes / 2);
+        let Some(free_bytes) = needs.available_bytes.checked_sub(needs.step_bytes) else {
+            return Err(PlanError::StepTooLarge {
+                asked: needs.max_batched_tokens,
+                needed: human_bytes(needs.step_bytes),
+                free: human_bytes(needs.available_bytes),
+            });
+        };
+        let limit_bytes = needs.kv_memory_bytes.unwrap_or(free_bytes / 2);
         let n_affordable =
             usize::try_from(limit_bytes / needs.bytes_per_block).unwrap_or(usize::MAX);
         let n_one = n_blocks_for(max_model_len);
@@ -171,7 +193,9 @@ mod tests {
         block_size: 16,
         bytes_per_block: 1 << 20,
         kv_memory_bytes: None,
-        available_bytes: 64 << 30,
+        max_batched_tokens: 512,
+        step_bytes: 1 << 30,
+        available_bytes: 65 << 30,
     };
 
     #[test]
@@ -179,7 +203,7 @@ mod tests {
         // 8 sequences of 2048 tokens are 1024 blocks.
         assert_eq!(MemoryPlan::new(&NEEDS).unwrap().n_blocks, 1024);
         let tight = Needs {
-            available_bytes: 1 << 30,
+            available_bytes: 2 << 30,
             ..NEEDS
         };
         assert_eq!(MemoryPlan::new(&tight).unwrap().n_blocks, 512);
@@ -193,6 +217,20 @@ mod tests {
             ..NEEDS
         };
         assert_eq!(MemoryPlan::new(&asked).unwrap().n_blocks, 3072);
+    }
+
+    #[test]
+    fn a_step_that_does_not_fit_is_refused_with_numbers() {
+        let needs = Needs {
+            step_bytes: 3 << 30,
+            available_bytes: 2 << 30,
+            kv_memory_bytes: Some(1 << 30),
+            ..NEEDS
+        };
+        let message = MemoryPlan::new(&needs).unwrap_err().to_string();
+        for part in ["--max-num-batched-tokens is 512", "3.0 GiB", "2.0 GiB"] {
+            assert!(message.contains(part), "{part} in {message}");
+        }
     }
 
     #[test]

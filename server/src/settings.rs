@@ -88,6 +88,7 @@ impl Settings {
             app: AppOptions {
                 keys: ApiKeys::new(args.api_key.iter().map(String::as_str)),
                 max_body_bytes: usize::try_from(args.max_body_size).unwrap_or(usize::MAX),
+                max_choices: args.max_choices_per_request,
                 seed: args.seed,
                 tool_syntax: args.tool_call_parser,
                 request_timeout: seconds(args.request_timeout),

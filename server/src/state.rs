@@ -43,6 +43,8 @@ pub struct ServedModel {
 pub struct AppOptions {
     pub keys: ApiKeys,
     pub max_body_bytes: usize,
+    /// Answers that one request may ask for, over all its prompts.
+    pub max_choices: u32,
     /// Base of the seeds of requests that bring none; `None` draws one.
     pub seed: Option<u64>,
     /// How the model writes tool calls; `None`: as its chat template tells.
@@ -58,6 +60,7 @@ impl Default for AppOptions {
         Self {
             keys: ApiKeys::default(),
             max_body_bytes: 32 << 20,
+            max_choices: 2048,
             seed: None,
             tool_syntax: None,
             request_timeout: None,
@@ -73,6 +76,7 @@ pub struct AppState {
     pub engine: EngineHandle,
     pub metrics: Arc<Metrics>,
     pub max_body_bytes: usize,
+    pub max_choices: u32,
     pub request_timeout: Option<Duration>,
     pub allow_priority: bool,
     pub grammars: Arc<GrammarCompiler>,
@@ -104,6 +108,7 @@ impl AppState {
             engine,
             metrics,
             max_body_bytes: options.max_body_bytes,
+            max_choices: options.max_choices,
             request_timeout: options.request_timeout,
             allow_priority: options.allow_priority,
             ids: Arc::new(Numbers::from_entropy()),

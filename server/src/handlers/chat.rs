@@ -23,6 +23,7 @@ pub(crate) async fn create(
 fn prepare(state: &AppState, body: &[u8]) -> Result<Prepared<ChatFold>, ApiError> {
     let (name, fields) = prepare::fields(state, body)?;
     let chat = ChatRequest::parse(fields, state.model.vocab_size)?;
+    prepare::check_choices(state, 1, chat.sampling.n, "n")?;
     let conversation = conversation::prepare(state, &chat, Input::Messages)?;
     let Conversation {
         job,

@@ -29,6 +29,12 @@ fn prepare(state: &AppState, body: &[u8]) -> Result<Prepared<CompletionFold>, Ap
     let (name, fields) = prepare::fields(state, body)?;
     let mut completion = CompletionRequest::parse(fields, model.vocab_size)?;
     let prompts = std::mem::take(&mut completion.prompts);
+    let counted = if completion.best_of > completion.sampling.n {
+        "best_of"
+    } else {
+        "n"
+    };
+    prepare::check_choices(state, prompts.len(), completion.best_of, counted)?;
     let seed = completion
         .sampling
         .seed

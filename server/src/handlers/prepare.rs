@@ -74,6 +74,31 @@ pub(super) fn check_text(state: &AppState, input: Input, text: &str) -> Result<(
     Err(ApiError::invalid(param, "context_length_exceeded", message))
 }
 
+/// Refuses more answers than one request may ask for. `n` is of each prompt, by the parameter
+/// `param`.
+pub(super) fn check_choices(
+    state: &AppState,
+    n_prompts: usize,
+    n: u32,
+    param: &str,
+) -> Result<(), ApiError> {
+    let n_choices = n_prompts.saturating_mul(n as usize);
+    let max = state.max_choices;
+    if n_choices <= max as usize {
+        return Ok(());
+    }
+    let (param, code) = if n > 1 {
+        (param, "integer_above_max_value")
+    } else {
+        ("prompt", "array_above_max_length")
+    };
+    let message = format!(
+        "Invalid '{param}': {n_prompts} prompts with {n} choices each are {n_choices} choices, \
+         but this server generates at most {max} for one request."
+    );
+    Err(ApiError::invalid(param, code, message))
+}
+
 /// How the length of a request is worded to its client.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Input {

@@ -3,5 +3,6 @@
 mod adapters;
 mod expected;
 mod micro;
+mod replaced;
 mod serve;
 mod smollm2;

@@ -40,6 +40,7 @@ pub(crate) struct Options {
     pub(crate) max_sequences: usize,
     pub(crate) max_model_len: usize,
     pub(crate) max_body_bytes: usize,
+    pub(crate) max_choices: u32,
     pub(crate) seed: Option<u64>,
     pub(crate) has_template: bool,
     pub(crate) tokenizer: &'static str,
@@ -61,6 +62,7 @@ impl Default for Options {
             max_sequences: 8,
             max_model_len: 256,
             max_body_bytes: 1 << 20,
+            max_choices: 2048,
             seed: None,
             has_template: true,
             tokenizer: "gpt2",
@@ -150,6 +152,7 @@ impl Server {
         let app_options = AppOptions {
             keys: ApiKeys::new(options.keys.iter().copied()),
             max_body_bytes: options.max_body_bytes,
+            max_choices: options.max_choices,
             seed: options.seed,
             allow_priority: options.allow_priority,
             ..AppOptions::default()

@@ -21,6 +21,14 @@ struct Listening {
 }
 
 async fn listen(options: Options, grace: Duration) -> Listening {
+    listen_until(options, grace, pending()).await
+}
+
+async fn listen_until(
+    options: Options,
+    grace: Duration,
+    told_again: impl Future<Output = ()> + Send + 'static,
+) -> Listening {
     let mut server = Server::start(options);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -35,7 +43,7 @@ async fn listen(options: Options, grace: Duration) -> Listening {
         engine,
         grace,
         told,
-        pending(),
+        told_again,
     ));
     Listening {
         server,
@@ -158,7 +166,14 @@ async fn what_exceeds_the_grace_period_is_cancelled() {
         max_model_len: 1000,
         ..Options::default()
     };
-    let mut listening = listen(options, Duration::ZERO).await;
+    // What would end the grace period early is let go of when it is over, and requests are
+    // cancelled before any other task of this thread goes on.
+    let (held, is_over) = oneshot::channel::<()>();
+    let told_again = async move {
+        pending::<()>().await;
+        drop(held);
+    };
+    let mut listening = listen_until(options, Duration::ZERO, told_again).await;
     listening.server.gate.close();
     let connection = post(
         listening.address,
@@ -168,7 +183,7 @@ async fn what_exceeds_the_grace_period_is_cancelled() {
     listening.server.wait_for_started(1).await;
     listening.stop.take().unwrap().send(()).unwrap();
     // The step at the gate may end after the cancellation only.
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(is_over.await.is_err());
     listening.server.gate.open();
     let text = rest(connection).await;
     assert!(text.contains("server_shutting_down"), "{text}");
