@@ -56,6 +56,33 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Download a model and print where it is.
     Fetch(FetchArgs),
+    /// Ask a running server how it is; the exit code is 0 if it is well.
+    Healthcheck(HealthcheckArgs),
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub struct HealthcheckArgs {
+    /// Host that the server listens on.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// Port that the server listens on.
+    #[arg(long, default_value_t = 8000)]
+    pub port: u16,
+    /// What to ask: live (does the process work), ready (does it take requests), or startup
+    /// (is the model loaded).
+    #[arg(long, value_enum, default_value_t = Probe::Ready)]
+    pub probe: Probe,
+    /// Seconds to wait for the answer.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3)]
+    pub timeout: u64,
+}
+
+/// What a health check asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Probe {
+    Live,
+    Ready,
+    Startup,
 }
 
 #[derive(Clone, Debug, ClapArgs)]

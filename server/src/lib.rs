@@ -13,6 +13,7 @@ pub mod engine;
 pub mod generation;
 pub mod grammar;
 mod handlers;
+pub mod healthcheck;
 mod identity;
 pub mod load;
 pub mod metrics;

@@ -19,7 +19,7 @@ use understudy::settings::Settings;
 use understudy::source::{ModelSource, SourceError, SourceSettings};
 use understudy::startup::Front;
 use understudy::state::AppState;
-use understudy::{shutdown, source};
+use understudy::{healthcheck, shutdown, source};
 
 /// Threads for HTTP; the model has its own.
 const HTTP_THREADS: usize = 2;
@@ -45,6 +45,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             writeln!(io::stdout(), "{}", source.path.display())?;
             Ok(())
         }
+        Command::Healthcheck(args) => Ok(healthcheck::check(&args)?),
         Command::Serve(args) => {
             init_log(args.log_format);
             serve(Settings::resolve(*args)?)

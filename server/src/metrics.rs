@@ -2,6 +2,8 @@
 //! several can run in one process.
 
 mod alias;
+#[cfg(test)]
+mod deployed;
 mod name;
 
 use std::fmt;

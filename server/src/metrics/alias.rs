@@ -26,6 +26,17 @@ const ALIASES: [(Name, &str); 14] = [
     (Name::RejectedRequests, "vllm:admission_rejections_total"),
 ];
 
+/// All names of vLLM's that are served, and whether each is a histogram.
+#[cfg(test)]
+pub(super) fn names() -> impl Iterator<Item = (&'static str, bool)> {
+    let aliases = ALIASES.iter().map(|(own, alias)| {
+        let kind = super::name::ALL[*own as usize].2;
+        (*alias, kind == super::name::Kind::Histogram)
+    });
+    let others = ["vllm:cache_config_info", "vllm:lora_requests_info"];
+    aliases.chain(others.map(|name| (name, false)))
+}
+
 /// What the aliases say that is not measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Served {
