@@ -101,7 +101,7 @@ DEVICE void attention_rows(const RowsArgs& a) {
     if (tile % WARPS != warp_id()) continue;
     const int end = min(tile * 32 + 31, position);
     for (int p = max(tile * 32, lowest); p <= end; p++) {
-      const uint32_t block = a.tables[rows.first_block + p / a.block_size];
+      const uint32_t block = a.tables[rows.table + p / a.block_size];
       const size_t offset = kv_offset(block * a.block_size + p % a.block_size, kv_head,
                                       a.n_kv_heads, a.block_size, a.head_dim);
       one_position(a, static_cast<const KV*>(a.keys) + offset,

@@ -160,8 +160,9 @@ DEVICE void attention(const AttentionArgs& a) {
     if (threadIdx.x < BN) {
       const int position = first + int(threadIdx.x);
       size_t offset = ~size_t(0);
-      if (position < context) {
-        const uint32_t block = a.tables[rows.first_block + position / a.block_size];
+      // Blocks that no row sees any more may be gone.
+      if (position >= lowest && position < context) {
+        const uint32_t block = a.tables[rows.table + position / a.block_size];
         offset = kv_offset(block * a.block_size + position % a.block_size, kv_head, a.n_kv_heads,
                            a.block_size, D);
       }

@@ -24,10 +24,12 @@ DEVICE float load_kv(fp8 x) {
   return __half2float(__half(__nv_cvt_fp8_to_halfraw(x, __NV_E4M3)));
 }
 
-// Query rows of one sequence: `AttentionRow`. Its block table begins at `first_block` of the
-// tables of all.
+// Query rows of one sequence: `AttentionRow`. The block of position p is entry
+// `table + p / block_size` of the tables of all; `table` may be negative, since blocks that no
+// row sees are left out.
 struct SequenceRows {
-  uint32_t first_row, n_rows, start, first_block;
+  uint32_t first_row, n_rows, start;
+  int table;
 };
 
 // What else decides how a query weighs positions; a window or cap of 0 is none.

@@ -25,7 +25,7 @@ enum Ending : int {
   STORE,
   // out += scale * sum.
   ADD_SCALED,
-  // out = bf16(sum), for every column of whole tiles.
+  // out = bf16(sum), filled up with zeros to whole chunks: the input of another layer.
   STORE_BF16
 };
 
@@ -55,6 +55,11 @@ struct LinearTask {
   int first, n_rows;
 };
 
+// Tiles of 16 columns that a group writes.
+DEVICE int tiles_of(const LinearArgs& a, const LinearGroup& group) {
+  return a.ending == STORE_BF16 ? 2 * ceil_div(group.n_out, 32) : ceil_div(group.n_out, 16);
+}
+
 // False: nothing to do.
 template <int ROWS, int COLUMNS>
 DEVICE bool take_task(const LinearArgs& a, LinearTask& task) {
@@ -67,8 +72,7 @@ DEVICE bool take_task(const LinearArgs& a, LinearTask& task) {
   }
   task.first = begin + int(blockIdx.y) * ROWS;
   task.n_rows = end - task.first;
-  const int columns = ceil_div(task.group.n_out, 16) * 16;
-  return task.n_rows > 0 && int(blockIdx.x) * COLUMNS < columns;
+  return task.n_rows > 0 && int(blockIdx.x) * COLUMNS < 16 * tiles_of(a, task.group);
 }
 
 DEVICE size_t row_in(const LinearArgs& a, int row) { return a.rows_in ? a.rows_in[row] : row; }
@@ -76,7 +80,7 @@ DEVICE size_t row_in(const LinearArgs& a, int row) { return a.rows_in ? a.rows_i
 DEVICE void finish(const LinearArgs& a, const LinearGroup& group, int row, int column, float sum) {
   const size_t at = size_t(a.rows_out ? a.rows_out[row] : row) * a.out_stride + column;
   if (a.ending == STORE_BF16) {
-    static_cast<bf16*>(a.out)[at] = __float2bfloat16_rn(sum);
+    static_cast<bf16*>(a.out)[at] = __float2bfloat16_rn(column < group.n_out ? sum : 0.f);
     return;
   }
   if (column >= group.n_out) return;

@@ -37,10 +37,12 @@ DEVICE void dense_small(const LinearArgs& a) {
                              : nullptr;
   }
   float acc[TILES][4] = {};
+  // A tile past the last one only writes zeros.
+  const int tile = min(int(blockIdx.x), ceil_div(task.group.n_out, 16) - 1);
   const int end = slice_begin(warp + 1, task.group.n_chunks);
 #pragma unroll 4
   for (int chunk = slice_begin(warp, task.group.n_chunks); chunk < end; chunk++) {
-    const uint4* w = dense_chunk(task.group, blockIdx.x, chunk);
+    const uint4* w = dense_chunk(task.group, tile, chunk);
     const uint4 upper = __ldg(w + lane), lower = __ldg(w + 32 + lane);
 #pragma unroll
     for (int i = 0; i < TILES; i++) {
@@ -139,7 +141,7 @@ DEVICE void dense_large(const LinearArgs& a) {
   for (int e = 0; e < 64; e++) {
     const int row = e / 4 % 8 * 8 + 2 * t + e % 2;
     const int column = (tile + e / 32) * 16 + g + e % 4 / 2 * 8;
-    if (row < task.n_rows && tile + e / 32 < n_tiles) {
+    if (row < task.n_rows && tile + e / 32 < tiles_of(a, task.group)) {
       finish(a, task.group, task.first + row, column, totals[e][threadIdx.x]);
     }
   }

@@ -98,10 +98,12 @@ DEVICE void quant_small(const LinearArgs& a) {
     of_meta[i][1] = begin(8 * i + 2 * t + 1);
   }
   float acc[TILES][4] = {};
+  // A tile past the last one only writes zeros.
+  const int tile = min(int(blockIdx.x), ceil_div(task.group.n_out, 16) - 1);
   const int end = slice_begin(warp + 1, task.group.n_chunks);
 #pragma unroll 2
   for (int chunk = slice_begin(warp, task.group.n_chunks); chunk < end; chunk++) {
-    const Fragment<F> f = load_fragment<F>(task.group, blockIdx.x, chunk, g, t);
+    const Fragment<F> f = load_fragment<F>(task.group, tile, chunk, g, t);
     uint32_t codes[4];
     codes_of<F>(codes, f, t);
 #pragma unroll
@@ -204,7 +206,7 @@ DEVICE void quant_large(const LinearArgs& a) {
   for (int e = 0; e < 64; e++) {
     const int row = e / 4 % 8 * 8 + 2 * t + e % 2;
     const int column = (tile + e / 32) * 16 + g + e % 4 / 2 * 8;
-    if (row < task.n_rows && tile + e / 32 < n_tiles) {
+    if (row < task.n_rows && tile + e / 32 < tiles_of(a, task.group)) {
       finish(a, task.group, task.first + row, column, totals[e][threadIdx.x]);
     }
   }

@@ -64,14 +64,15 @@ pub fn rope_write_kv(op: &Rope, n_rows: usize) -> Launch {
         .grid([n_rows, op.n_heads + op.n_kv_heads, 1])
 }
 
-/// Query rows of one sequence, as [`crate::AttentionRow`]; its block table begins at
-/// `first_block` of the tables of all sequences.
+/// Query rows of one sequence, as [`crate::AttentionRow`]. The block of position `p` is entry
+/// `table + p / block_size` of the tables of all sequences; `table` may be negative, since blocks
+/// that no row sees are left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SequenceRows {
     pub first_row: u32,
     pub n_rows: u32,
     pub start: u32,
-    pub first_block: u32,
+    pub table: i32,
 }
 
 /// How queries weigh positions; pointers may be null.
@@ -96,6 +97,17 @@ impl Scoring {
     }
 }
 
+impl SequenceRows {
+    /// As it lies on the device.
+    pub fn fields(&self) -> Fields {
+        Fields::new()
+            .uint(self.first_row)
+            .uint(self.n_rows)
+            .uint(self.start)
+            .int(self.table)
+    }
+}
+
 /// What one block of threads computes, times the kv heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionItem {
@@ -107,6 +119,18 @@ pub struct AttentionItem {
     pub first_part: i32,
 }
 
+impl AttentionItem {
+    /// As it lies on the device.
+    pub fn fields(&self) -> Fields {
+        Fields::new()
+            .uint(self.sequence)
+            .uint(self.first_packed)
+            .uint(self.first_split)
+            .uint(self.end_split)
+            .int(self.first_part)
+    }
+}
+
 /// Parts to be put together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Combine {
@@ -115,6 +139,18 @@ pub struct Combine {
     pub n_packed: u32,
     pub first_part: u32,
     pub n_parts: u32,
+}
+
+impl Combine {
+    /// As it lies on the device.
+    pub fn fields(&self) -> Fields {
+        Fields::new()
+            .uint(self.sequence)
+            .uint(self.first_packed)
+            .uint(self.n_packed)
+            .uint(self.first_part)
+            .uint(self.n_parts)
+    }
 }
 
 /// The work of one step.

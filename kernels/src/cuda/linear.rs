@@ -87,7 +87,7 @@ pub enum Ending {
     Store,
     /// `out += scale * sum`.
     AddScaled,
-    /// `out = bf16(sum)` for all columns of whole tiles of 16.
+    /// `out = bf16(sum)`, filled up with zeros to whole chunks of 32: the input of another layer.
     StoreBf16,
 }
 
@@ -148,7 +148,7 @@ impl LinearLaunch {
             self.n_groups
         };
         [
-            self.one.n_out.next_multiple_of(16).div_ceil(columns),
+            self.one.n_out.next_multiple_of(32).div_ceil(columns),
             self.n_rows.div_ceil(rows),
             n_groups,
         ]
