@@ -25,7 +25,8 @@ const BYTES_PER_TOKEN: usize = 16;
 /// Time to read what a refused client is still sending; many do not listen before they are done.
 const READ_REST: Duration = Duration::from_secs(1);
 
-/// The state of the application as one request sees it: what it submits is in its own name.
+/// The state of the application as one request sees it: what it submits and stores is in its own
+/// name.
 #[derive(Debug)]
 pub(crate) struct Call(pub(crate) AppState);
 
@@ -37,6 +38,11 @@ impl FromRequestParts<AppState> for Call {
         if let Some(engine) = parts.extensions.remove::<EngineHandle>() {
             state.engine = engine;
         }
+        state.owner = parts
+            .extensions
+            .get::<Tenant>()
+            .map(Tenant::owner)
+            .unwrap_or_default();
         Ok(Self(state))
     }
 }

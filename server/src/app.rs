@@ -5,11 +5,14 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::admission::admit;
 use crate::auth::{ApiKeys, require_key};
+use crate::cross_origin::cross_origin;
 use crate::handlers;
+use crate::idempotency::answer_once;
 use crate::observe::observe;
 use crate::openai::ApiError;
 use crate::state::AppState;
@@ -17,13 +20,9 @@ use crate::state::AppState;
 /// All routes, with everything that happens around them.
 pub fn router(state: AppState, keys: ApiKeys) -> Router {
     let max_body_bytes = state.max_body_bytes;
-    // What needs a place in the queue.
-    let generating = Router::new()
-        .route("/v1/chat/completions", post(handlers::chat::create))
-        .route("/v1/completions", post(handlers::completions::create))
-        .layer(from_fn_with_state(state.clone(), admit));
     Router::new()
-        .merge(generating)
+        .merge(generating(&state))
+        .merge(stored())
         .route("/v1/models", get(handlers::models::list))
         .route("/v1/models/{*id}", get(handlers::models::retrieve))
         .route("/health", get(handlers::health::ready))
@@ -36,8 +35,66 @@ pub fn router(state: AppState, keys: ApiKeys) -> Router {
         .layer(DefaultBodyLimit::max(max_body_bytes))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(keys, require_key))
+        .layer(option_layer(cross_origin(&state.cors_origins)))
         .layer(from_fn_with_state(state.clone(), observe))
         .with_state(state)
+}
+
+/// What needs a place in the queue.
+fn generating(state: &AppState) -> Router<AppState> {
+    Router::new()
+        .route("/v1/chat/completions", post(handlers::chat::create))
+        .route("/v1/completions", post(handlers::completions::create))
+        .route("/v1/responses", post(handlers::responses::create))
+        .route(
+            "/v1/responses/input_tokens",
+            post(handlers::responses::count_tokens),
+        )
+        // Layers see a request from the last to the first: it is admitted before its body is read.
+        .layer(from_fn_with_state(state.clone(), answer_once))
+        .layer(from_fn_with_state(state.clone(), admit))
+}
+
+/// What has been stored.
+fn stored() -> Router<AppState> {
+    use handlers::{conversations, stored_chats, stored_responses};
+    Router::new()
+        .route("/v1/chat/completions", get(stored_chats::list_all))
+        .route(
+            "/v1/chat/completions/{id}",
+            get(stored_chats::retrieve)
+                .post(stored_chats::update)
+                .delete(stored_chats::delete),
+        )
+        .route(
+            "/v1/chat/completions/{id}/messages",
+            get(stored_chats::messages),
+        )
+        .route("/v1/responses/compact", post(stored_responses::compact))
+        .route(
+            "/v1/responses/{id}",
+            get(stored_responses::retrieve).delete(stored_responses::delete),
+        )
+        .route("/v1/responses/{id}/cancel", post(stored_responses::cancel))
+        .route(
+            "/v1/responses/{id}/input_items",
+            get(stored_responses::input_items),
+        )
+        .route("/v1/conversations", post(conversations::create))
+        .route(
+            "/v1/conversations/{id}",
+            get(conversations::retrieve)
+                .post(conversations::update)
+                .delete(conversations::delete),
+        )
+        .route(
+            "/v1/conversations/{id}/items",
+            get(conversations::list_items).post(conversations::add_items),
+        )
+        .route(
+            "/v1/conversations/{id}/items/{item}",
+            get(conversations::retrieve_item).delete(conversations::delete_item),
+        )
 }
 
 async fn unknown_url(request: Request) -> ApiError {

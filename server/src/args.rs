@@ -167,6 +167,22 @@ pub struct ServeArgs {
     #[arg(long, value_name = "BYTES", default_value = "32MiB", value_parser = crate::settings::parse_bytes)]
     pub max_body_size: u64,
 
+    /// Directory for stored responses, conversations and chat completions; one process owns it.
+    /// Without it they are kept in memory and end with the process.
+    #[arg(long, value_name = "DIR")]
+    pub store_dir: Option<std::path::PathBuf>,
+    /// Hours that a stored object is kept after it was last written; 0: for ever.
+    #[arg(long, value_name = "HOURS", default_value_t = 720)]
+    pub store_ttl: u64,
+    /// Most bytes of all stored objects; then those that would end first go first. Default: 1GiB
+    /// with --store-dir, else 256MiB.
+    #[arg(long, value_name = "BYTES", value_parser = crate::settings::parse_bytes)]
+    pub store_size: Option<u64>,
+    /// An origin whose web pages may read answers, such as https://example.org, or * for all; may
+    /// be repeated.
+    #[arg(long, value_name = "ORIGIN")]
+    pub cors_origin: Vec<String>,
+
     /// How the model writes tool calls: hermes, llama3, mistral, granite, deepseek or json.
     /// Default: as its chat template tells.
     #[arg(long, value_name = "FAMILY")]

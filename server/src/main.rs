@@ -20,6 +20,7 @@ use understudy::source::{ModelSource, SourceError, SourceSettings};
 use understudy::startup::Front;
 use understudy::state::AppState;
 use understudy::{healthcheck, shutdown, source};
+use understudy::store::Store;
 
 /// Threads for HTTP; the model has its own.
 const HTTP_THREADS: usize = 2;
@@ -86,17 +87,23 @@ fn serve(settings: Settings) -> anyhow::Result<()> {
             )
         })?;
     listener.set_nonblocking(true)?;
+    let store = Store::open(settings.store.clone())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(HTTP_THREADS)
         .enable_all()
         .build()?;
-    let served = runtime.block_on(serve_on(listener, settings));
+    let served = runtime.block_on(serve_on(listener, settings, store));
     // A model that is still being loaded is not waited for.
     runtime.shutdown_background();
     served
 }
 
-async fn serve_on(listener: std::net::TcpListener, settings: Settings) -> anyhow::Result<()> {
+/// `store` is opened before the model is loaded: a directory in use should be known at once.
+async fn serve_on(
+    listener: std::net::TcpListener,
+    settings: Settings,
+    store: Store,
+) -> anyhow::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let address = listener.local_addr()?;
     let front = Front::default();
@@ -113,7 +120,7 @@ async fn serve_on(listener: std::net::TcpListener, settings: Settings) -> anyhow
         loaded = loading => loaded??,
         () = shutdown::signal() => return Ok(()),
     };
-    let (app, engine, banner) = assemble(loaded, &settings, address)?;
+    let (app, engine, banner) = assemble(loaded, &settings, store, address)?;
     front.open(app);
     let mut stdout = io::stdout();
     stdout.write_all(banner.as_bytes())?;
@@ -129,6 +136,7 @@ async fn serve_on(listener: std::net::TcpListener, settings: Settings) -> anyhow
 fn assemble(
     loaded: Loaded,
     settings: &Settings,
+    store: Store,
     address: SocketAddr,
 ) -> anyhow::Result<(Router, Engine, String)> {
     let Loaded {
@@ -160,6 +168,6 @@ fn assemble(
         can_chat: served.template.is_some(),
     }
     .text();
-    let state = AppState::new(served, engine.handle(), metrics, &settings.app);
+    let state = AppState::new(served, engine.handle(), metrics, store, &settings.app);
     Ok((router(state, settings.app.keys.clone()), engine, banner))
 }

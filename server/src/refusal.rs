@@ -1,9 +1,10 @@
-//! What the engine refuses or gives up, as answers. The numbers are in the words.
+//! What the engine or the store refuses or gives up, as answers. The numbers are in the words.
 
 use std::time::Duration;
 
 use crate::engine::EngineError;
 use crate::openai::ApiError;
+use crate::store::StoreError;
 
 impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
@@ -39,6 +40,18 @@ impl From<EngineError> for ApiError {
             EngineError::ShuttingDown => Self::shutting_down(),
             EngineError::Stopped => Self::engine_stopped(),
             EngineError::Refused(message) => Self::bad_request(message),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "the store failed");
+        match error {
+            StoreError::TooLarge { .. } => Self::internal_for_good(format!(
+                "The answer cannot be stored: {error}. With 'store' false it can be given."
+            )),
+            _ => Self::internal("The server could not read or write its store."),
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::args::{Dtype, ServeArgs};
 use crate::auth::ApiKeys;
 use crate::engine::{EngineOptions, QueueLimits};
 use crate::state::AppOptions;
+use crate::store::StoreOptions;
 
 /// An argument that makes no sense.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -24,6 +25,8 @@ pub enum SettingsError {
          is left; put MODEL first, or write `--` before it"
     )]
     ModelAmongNames { last: String },
+    #[error("--cors-origin is `{origin}`; expected an origin such as https://example.org, or *")]
+    Origin { origin: String },
     #[error("--{flag} is {value}, but at most {max} is possible")]
     TooLarge {
         flag: &'static str,
@@ -54,6 +57,7 @@ pub struct Settings {
     pub port: u16,
     pub names: Vec<String>,
     pub app: AppOptions,
+    pub store: StoreOptions,
     pub max_model_len: Option<usize>,
     pub max_sequences: usize,
     pub max_batched_tokens: usize,
@@ -80,6 +84,7 @@ impl Settings {
             }
         }
         check_names(&args)?;
+        check_origins(&args.cors_origin)?;
         Ok(Self {
             model: args.model,
             host: args.host,
@@ -93,6 +98,17 @@ impl Settings {
                 tool_syntax: args.tool_call_parser,
                 request_timeout: seconds(args.request_timeout),
                 allow_priority: args.allow_priority,
+                cors_origins: args.cors_origin,
+            },
+            store: StoreOptions {
+                max_bytes: args.store_size.unwrap_or(if args.store_dir.is_some() {
+                    1 << 30
+                } else {
+                    256 << 20
+                }),
+                dir: args.store_dir,
+                ttl: seconds(args.store_ttl.saturating_mul(3600)),
+                ..StoreOptions::default()
             },
             max_model_len: args.max_model_len,
             max_sequences: args.max_num_seqs,
@@ -145,6 +161,22 @@ impl Precision {
             dense,
             kv_type,
         }
+    }
+}
+
+/// Origins are compared letter by letter: one with a path would never match.
+fn check_origins(origins: &[String]) -> Result<(), SettingsError> {
+    let is_origin = |text: &str| {
+        text.split_once("://").is_some_and(|(scheme, host)| {
+            let is_plain = |c: char| c.is_ascii_graphic() && c != '/';
+            !scheme.is_empty() && !host.is_empty() && host.chars().all(is_plain)
+        })
+    };
+    match origins.iter().find(|text| *text != "*" && !is_origin(text)) {
+        None => Ok(()),
+        Some(origin) => Err(SettingsError::Origin {
+            origin: origin.clone(),
+        }),
     }
 }
 

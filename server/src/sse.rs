@@ -1,6 +1,7 @@
 //! Server-sent events, in the one form that all clients of the API read: `data:` lines, with an
 //! `event:` line only where the dialect names its events, and never an `id:`.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
-    pub(crate) name: Option<&'static str>,
+    pub(crate) name: Option<Cow<'static, str>>,
     pub(crate) data: String,
 }
 
@@ -39,11 +40,12 @@ impl Frame {
 /// A streamed answer.
 pub(crate) fn respond(frames: BoxStream<'static, Frame>) -> Response {
     let events = frames.map(|frame| {
-        let event = Event::default().data(frame.data);
-        Ok::<_, Infallible>(match frame.name {
+        let event = Event::default();
+        let event = match frame.name {
             Some(name) => event.event(name),
             None => event,
-        })
+        };
+        Ok::<_, Infallible>(event.data(frame.data))
     });
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive");
     let mut response = Sse::new(events).keep_alive(keep_alive).into_response();

@@ -4,6 +4,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use crate::answer::ToolSyntax;
@@ -11,9 +12,13 @@ use crate::auth::ApiKeys;
 use crate::dialect::Dialect;
 use crate::engine::EngineHandle;
 use crate::grammar::GrammarCompiler;
+use crate::idempotency::Answering;
 use crate::identity::Numbers;
 use crate::metrics::Metrics;
 use crate::openai::{ApiError, Head};
+use crate::runs::Runs;
+use crate::store::{Key, Kind, Store};
+use crate::tenant::Owner;
 use crate::text::{ChatTemplate, Tokenizer};
 
 /// The model that requests are answered by.
@@ -53,6 +58,8 @@ pub struct AppOptions {
     pub request_timeout: Option<Duration>,
     /// Whether requests may ask to go before others.
     pub allow_priority: bool,
+    /// Origins of web pages that may read answers; `*` is all.
+    pub cors_origins: Vec<String>,
 }
 
 impl Default for AppOptions {
@@ -65,6 +72,7 @@ impl Default for AppOptions {
             tool_syntax: None,
             request_timeout: None,
             allow_priority: false,
+            cors_origins: Vec::new(),
         }
     }
 }
@@ -79,8 +87,16 @@ pub struct AppState {
     pub max_choices: u32,
     pub request_timeout: Option<Duration>,
     pub allow_priority: bool,
+    pub(crate) cors_origins: Vec<String>,
     pub grammars: Arc<GrammarCompiler>,
     pub dialect: Dialect,
+    pub store: Store,
+    /// Whose call this is; nobody in particular's outside of one.
+    pub(crate) owner: Owner,
+    /// Responses that are made in the background.
+    pub(crate) runs: Arc<Runs>,
+    /// Keys under which an answer is just being made.
+    pub(crate) answering: Answering,
     /// Requests that may be read and tokenized at a time. More would only slow each other down
     /// and pile up; those that wait notice when their client hangs up.
     pub(crate) preparing: Arc<Semaphore>,
@@ -93,6 +109,7 @@ impl AppState {
         model: ServedModel,
         engine: EngineHandle,
         metrics: Arc<Metrics>,
+        store: Store,
         options: &AppOptions,
     ) -> Self {
         let seeds = options
@@ -107,10 +124,15 @@ impl AppState {
             model: Arc::new(model),
             engine,
             metrics,
+            store,
+            owner: Owner::default(),
+            runs: Arc::default(),
+            answering: Answering::default(),
             max_body_bytes: options.max_body_bytes,
             max_choices: options.max_choices,
             request_timeout: options.request_timeout,
             allow_priority: options.allow_priority,
+            cors_origins: options.cors_origins.clone(),
             ids: Arc::new(Numbers::from_entropy()),
             seeds: Arc::new(seeds),
         }
@@ -125,6 +147,21 @@ impl AppState {
             model: name,
             system_fingerprint: self.model.fingerprint.clone(),
         }
+    }
+
+    /// Where the caller's object of this id lies.
+    pub(crate) fn key(&self, kind: Kind, id: impl Into<String>) -> Key {
+        Key::new(self.owner, kind, id)
+    }
+
+    /// The caller's object of this id. Not for async threads.
+    pub(crate) fn stored(&self, kind: Kind, id: &str) -> Result<Option<Value>, ApiError> {
+        let body = self.store.get(&self.key(kind, id))?;
+        let read = body.map(|body| serde_json::from_slice(&body)).transpose();
+        read.map_err(|error| {
+            tracing::error!(%error, ?kind, id, "a stored object cannot be read");
+            ApiError::internal_for_good("A stored object cannot be read.")
+        })
     }
 
     /// Where ids come from.

@@ -7,6 +7,21 @@ use std::sync::Arc;
 
 use scheduler::{AdapterId, FlowId};
 
+/// Whose stored objects are. It stays the same when keys are added or change their order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Owner(u128);
+
+impl Owner {
+    pub(crate) fn of_number(number: u128) -> Self {
+        Self(number)
+    }
+
+    /// 128 bits of a digest of the key; 0 without one.
+    pub(crate) fn number(self) -> u128 {
+        self.0
+    }
+}
+
 /// The owner of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tenant {
@@ -14,6 +29,7 @@ pub struct Tenant {
     index: u32,
     /// For figures; tells nothing about the key.
     label: Arc<str>,
+    owner: Owner,
 }
 
 impl Default for Tenant {
@@ -21,21 +37,27 @@ impl Default for Tenant {
         Self {
             index: 0,
             label: Arc::from("anonymous"),
+            owner: Owner::default(),
         }
     }
 }
 
 impl Tenant {
     /// The owner of key `index`, which begins at 0.
-    pub(crate) fn of_key(index: u32, label: Arc<str>) -> Self {
+    pub(crate) fn of_key(index: u32, label: Arc<str>, owner: Owner) -> Self {
         Self {
             index: index + 1,
             label,
+            owner,
         }
     }
 
     pub fn label(&self) -> &str {
         &self.label
+    }
+
+    pub fn owner(&self) -> Owner {
+        self.owner
     }
 
     /// Tenant and adapter: who shares the machine alike.
@@ -52,8 +74,8 @@ mod tests {
 
     #[test]
     fn flows_differ_by_key_and_by_adapter() {
-        let one = Tenant::of_key(0, Arc::from("a"));
-        let other = Tenant::of_key(1, Arc::from("b"));
+        let one = Tenant::of_key(0, Arc::from("a"), Owner(1));
+        let other = Tenant::of_key(1, Arc::from("b"), Owner(2));
         let flows = [
             Tenant::default().flow(None),
             one.flow(None),

@@ -49,6 +49,33 @@ test("completions, n, stop and logprobs", async () => {
   assert.equal(stopped.choices[0].message.content, "The answer to this classic ");
 });
 
+test("responses, streamed, stored and followed", async () => {
+  const first = await client.responses.create({ model, input: "What is 2+2?", temperature: 0 });
+  assert.equal(first.output_text, answer);
+  assert.deepEqual((await client.responses.retrieve(first.id)).output, first.output);
+  const stream = client.responses.stream({ model, input: "What is 2+2?", temperature: 0 });
+  const final = await stream.finalResponse();
+  assert.equal(final.output_text, answer);
+  const next = await client.responses.create({ model, input: "And 3+3?", previous_response_id: first.id, max_output_tokens: 16 });
+  assert.ok(next.usage.input_tokens > first.usage.total_tokens);
+  const items = [];
+  for await (const item of client.responses.inputItems.list(next.id)) items.push(item);
+  assert.equal(items[0].content[0].text, "And 3+3?");
+});
+
+test("conversations and stored chats by pages", async () => {
+  const conversation = await client.conversations.create({ items: [{ role: "user", content: "Hello" }] });
+  await client.responses.create({ model, conversation: conversation.id, input: "Hi", max_output_tokens: 16 });
+  const roles = [];
+  for await (const item of client.conversations.items.list(conversation.id, { order: "asc", limit: 2 })) roles.push(item.role);
+  assert.deepEqual(roles, ["user", "user", "assistant"]);
+  const made = await client.chat.completions.create({ model, messages, temperature: 0, store: true, metadata: { from: "node" } });
+  const found = [];
+  for await (const chat of client.chat.completions.list({ metadata: { from: "node" }, limit: 1 })) found.push(chat.id);
+  assert.deepEqual(found, [made.id]);
+  assert.ok((await client.chat.completions.delete(made.id)).deleted);
+});
+
 test("models", async () => {
   const ids = [];
   for await (const entry of client.models.list()) ids.push(entry.id);

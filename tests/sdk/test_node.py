@@ -17,4 +17,4 @@ def test_node_sdk(server):
         timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "# pass 8" in done.stdout, done.stdout
+    assert "# pass 10" in done.stdout, done.stdout

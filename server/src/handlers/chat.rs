@@ -11,6 +11,7 @@ use super::prepare::{self, Input};
 use crate::admission::Call;
 use crate::openai::{ApiError, ChatRequest, Head};
 use crate::state::AppState;
+use crate::store::Kind;
 
 /// Answers a conversation, whole or as a stream.
 pub(crate) async fn create(
@@ -31,14 +32,17 @@ fn prepare(state: &AppState, body: &[u8]) -> Result<Prepared<ChatFold>, ApiError
         message,
         n_prompt,
     } = conversation;
+    let head = Head {
+        service_tier: chat.sampling.serving.tier(),
+        ..state.head("chatcmpl-", name)
+    };
+    let key = state.key(Kind::ChatCompletion, &head.id);
     let shape = Shape {
-        head: Head {
-            service_tier: chat.sampling.serving.tier(),
-            ..state.head("chatcmpl-", name)
-        },
+        head,
         streaming: chat.streaming,
         n: chat.sampling.n,
         message,
+        storing: chat.storing.map(|storing| (key, storing)),
     };
     Ok(Prepared {
         jobs: vec![job],

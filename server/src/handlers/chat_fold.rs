@@ -1,12 +1,14 @@
 //! What is generated for a chat, as a chat completion or as its chunks.
 
-use super::flow::Fold;
+use super::flow::{Ending, Fold};
 use super::message::{MessageReader, MessageRules, Part, fold};
+use super::stored_chats;
 use crate::generation::Update;
 use crate::openai::{
-    ChatChoice, ChatChunk, ChatCompletion, ChatLogprob, Head, Said, Streaming, TokenCounts,
+    ChatChoice, ChatChunk, ChatCompletion, ChatLogprob, Head, Said, Storing, Streaming, TokenCounts,
 };
 use crate::sse::{Frame, to_json};
+use crate::store::Key;
 
 /// What the answer looks like.
 pub(super) struct Shape {
@@ -15,6 +17,8 @@ pub(super) struct Shape {
     pub(super) n: u32,
     /// How the text of a choice becomes a message.
     pub(super) message: MessageRules,
+    /// Where the answer is kept, and what with.
+    pub(super) storing: Option<(Key, Storing)>,
 }
 
 /// Folds all choices of a chat.
@@ -23,6 +27,8 @@ pub(super) struct ChatFold {
     readers: Vec<MessageReader>,
     choices: Vec<Collected>,
     counts: TokenCounts,
+    /// The answer as JSON, once it is whole.
+    whole: String,
 }
 
 #[derive(Default)]
@@ -43,7 +49,21 @@ impl ChatFold {
                 ..TokenCounts::default()
             },
             shape,
+            whole: String::new(),
         }
+    }
+
+    fn completion(&mut self) -> String {
+        let choices = (0..).zip(self.choices.drain(..)).map(|(index, choice)| {
+            let logprobs = self.shape.message.with_logprobs.then_some(choice.logprobs);
+            ChatChoice::new(index, choice.said, logprobs, choice.finish_reason)
+        });
+        let head = self.shape.head.clone();
+        to_json(&ChatCompletion::new(
+            head,
+            choices.collect(),
+            self.counts.into(),
+        ))
     }
 
     fn include_usage(&self) -> bool {
@@ -52,20 +72,24 @@ impl ChatFold {
 
     /// Parts of choice `index`, sent or kept.
     fn take(&mut self, index: u32, parts: Vec<Part>) -> Vec<Frame> {
-        if self.is_streamed() {
-            let head = &self.shape.head;
-            let usage = self.include_usage();
-            let chunk = |(part, logprobs)| {
-                Frame::json(&ChatChunk::part(head, usage, index, part, logprobs))
-            };
+        let chunk = |(part, logprobs)| {
+            let (head, usage) = (&self.shape.head, self.include_usage());
+            Frame::json(&ChatChunk::part(head, usage, index, part, logprobs))
+        };
+        if self.is_streamed() && self.shape.storing.is_none() {
             return parts.into_iter().map(chunk).collect();
         }
+        let frames = if self.is_streamed() {
+            parts.iter().cloned().map(chunk).collect()
+        } else {
+            Vec::new()
+        };
         let choice = &mut self.choices[index as usize];
         for (part, logprobs) in parts {
             fold(&mut choice.said, part);
             choice.logprobs.extend(logprobs.unwrap_or_default());
         }
-        Vec::new()
+        frames
     }
 }
 
@@ -116,23 +140,24 @@ impl Fold for ChatFold {
         }
     }
 
-    fn end(&mut self) -> Vec<Frame> {
+    fn end(&mut self) -> Ending {
         let usage = self
             .include_usage()
             .then(|| Frame::json(&ChatChunk::usage(&self.shape.head, self.counts.into())));
-        usage.into_iter().chain([Frame::done()]).collect()
+        let mut writes = Vec::new();
+        if !self.is_streamed() || self.shape.storing.is_some() {
+            self.whole = self.completion();
+        }
+        if let Some((key, storing)) = self.shape.storing.take() {
+            writes.push(stored_chats::write(key, &self.whole, storing));
+        }
+        Ending {
+            writes,
+            frames: usage.into_iter().chain([Frame::done()]).collect(),
+        }
     }
 
     fn whole(&mut self) -> String {
-        let choices = (0..).zip(self.choices.drain(..)).map(|(index, choice)| {
-            let logprobs = self.shape.message.with_logprobs.then_some(choice.logprobs);
-            ChatChoice::new(index, choice.said, logprobs, choice.finish_reason)
-        });
-        let head = self.shape.head.clone();
-        to_json(&ChatCompletion::new(
-            head,
-            choices.collect(),
-            self.counts.into(),
-        ))
+        std::mem::take(&mut self.whole)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use scheduler::TokenLogprobs;
 
 use super::completion_parts::{Candidate, Opening, push_tokens};
-use super::flow::Fold;
+use super::flow::{Ending, Fold};
 use crate::generation::{Piece, Update};
 use crate::openai::{
     Completion, CompletionChoice, CompletionLogprobs, Head, Streaming, TokenCounts,
@@ -170,13 +170,13 @@ impl Fold for CompletionFold {
         }
     }
 
-    fn end(&mut self) -> Vec<Frame> {
+    fn end(&mut self) -> Ending {
         let usage = self
             .shape
             .streaming
             .include_usage
             .then(|| Frame::json(&Completion::usage(&self.shape.head, self.counts.into())));
-        usage.into_iter().chain([Frame::done()]).collect()
+        Ending::sent(usage.into_iter().chain([Frame::done()]).collect())
     }
 
     fn whole(&mut self) -> String {

@@ -42,7 +42,7 @@ pub(super) fn prepare(
     input: Input,
 ) -> Result<Conversation, ApiError> {
     let model = &state.model;
-    let rendered = render(state, chat)?;
+    let rendered = render(state, chat, input)?;
     prepare::check_text(state, input, &rendered.text)?;
     // The template has put all control tokens where they belong.
     let prompt = model
@@ -118,10 +118,10 @@ fn spelled(state: &AppState, answer: &AnswerRules) -> Vec<TokenId> {
     ids.filter(|id| tokenizer.is_special(*id)).collect()
 }
 
-fn render(state: &AppState, chat: &ChatRequest) -> Result<Rendered, ApiError> {
+fn render(state: &AppState, chat: &ChatRequest, input: Input) -> Result<Rendered, ApiError> {
     let template = state.model.template.as_ref();
     let template = template.ok_or_else(ApiError::not_a_chat_model)?;
-    check_effort(state, chat)?;
+    check_effort(state, chat, input)?;
     let mut tools = chat.tools.for_template();
     let mut messages = chat.messages.clone();
     if state.dialect.must_be_taught() && (tools.is_some() || has_calls(&messages)) {
@@ -181,11 +181,14 @@ fn apply(
 }
 
 /// An effort that the template has no use for would be ignored silently.
-fn check_effort(state: &AppState, chat: &ChatRequest) -> Result<(), ApiError> {
+fn check_effort(state: &AppState, chat: &ChatRequest, input: Input) -> Result<(), ApiError> {
     match chat.reasoning_effort {
         None | Some("none") => Ok(()),
         Some(_) if state.dialect.takes_effort() => Ok(()),
-        Some(_) => Err(ApiError::unsupported_parameter("reasoning_effort")),
+        Some(_) => Err(ApiError::unsupported_parameter(match input {
+            Input::Items => "reasoning.effort",
+            Input::Messages | Input::Prompt => "reasoning_effort",
+        })),
     }
 }
 
@@ -236,7 +239,7 @@ fn tool_schemas(
     is_forced: bool,
 ) -> Result<Vec<(String, Value)>, ApiError> {
     let mut schemas = Vec::with_capacity(tools.len());
-    for (i, tool) in tools.iter().enumerate() {
+    for tool in tools {
         if !is_forced && !tool.strict {
             continue;
         }
@@ -245,10 +248,9 @@ fn tool_schemas(
         let schema = match state.grammars.compile(&grammar) {
             Ok(_) => schema,
             Err(error) if tool.strict => {
-                let param = format!("tools[{i}].function.parameters");
                 let message = format!("Invalid schema for function '{}': {error}.", tool.name);
                 let code = "invalid_function_parameters";
-                return Err(ApiError::invalid(&param, code, message));
+                return Err(ApiError::invalid(&tool.param, code, message));
             }
             Err(_) => serde_json::json!({"type": "object"}),
         };

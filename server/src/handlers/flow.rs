@@ -19,6 +19,7 @@ use crate::grammar::Constraint;
 use crate::openai::ApiError;
 use crate::sse::{self, Frame};
 use crate::state::AppState;
+use crate::store::{Store, Write};
 
 /// What the engine is to generate for one prompt.
 #[derive(Debug)]
@@ -50,16 +51,35 @@ pub(super) trait Fold: Send + 'static {
     /// Takes an update. What it returns is for streams.
     fn update(&mut self, job: usize, update: Update) -> Vec<Frame>;
 
-    /// The last frames of a stream that has not failed.
-    fn end(&mut self) -> Vec<Frame>;
+    /// After the last update: what is kept, and with which frames the stream ends once it is.
+    fn end(&mut self) -> Ending;
 
-    /// The last frames of a stream that has failed.
-    fn fail(&mut self, error: &ApiError) -> Vec<Frame> {
-        vec![Frame::data(error.to_json().to_string())]
+    /// The end of what has failed.
+    fn fail(&mut self, error: &ApiError) -> Ending {
+        Ending::sent(vec![Frame::data(error.to_json().to_string())])
     }
 
-    /// The whole answer as JSON, after the last update.
+    /// The whole answer as JSON, after [`end`](Self::end).
     fn whole(&mut self) -> String;
+}
+
+/// The end of an answer.
+#[derive(Debug, Default)]
+pub(super) struct Ending {
+    /// Done before the client is told of the end: what it is told is kept, is.
+    pub(super) writes: Vec<Write>,
+    /// For streams.
+    pub(super) frames: Vec<Frame>,
+}
+
+impl Ending {
+    /// Nothing is kept.
+    pub(super) fn sent(frames: Vec<Frame>) -> Self {
+        Self {
+            writes: Vec::new(),
+            frames,
+        }
+    }
 }
 
 /// Answers the request in `body`, whole or as a stream.
@@ -70,6 +90,14 @@ pub(super) async fn respond<F: Fold>(
 ) -> Result<Response, ApiError> {
     let body = prepare::body(state, body)?;
     let prepared = prepare::off_async_threads(state, move |state| prepare(state, &body)).await?;
+    answer(state, prepared).await
+}
+
+/// Answers a request that is ready, whole or as a stream.
+pub(super) async fn answer<F: Fold>(
+    state: &AppState,
+    prepared: Prepared<F>,
+) -> Result<Response, ApiError> {
     let is_streamed = prepared.fold.is_streamed();
     let folding = Folding::begin(state, prepared)?;
     if is_streamed {
@@ -82,6 +110,7 @@ pub(super) async fn respond<F: Fold>(
 /// A fold and the updates it is fed.
 pub(super) struct Folding<F> {
     fold: F,
+    store: Store,
     updates: BoxStream<'static, Result<(usize, Update), ApiError>>,
     queue: VecDeque<Frame>,
     /// Parts of the start that were asked for; `None` once there are no more.
@@ -112,6 +141,7 @@ impl<F: Fold> Folding<F> {
         });
         Ok(Self {
             fold,
+            store: state.store.clone(),
             updates: select_all(updates).boxed(),
             queue: VecDeque::new(),
             n_started: Some(0),
@@ -119,18 +149,35 @@ impl<F: Fold> Folding<F> {
         })
     }
 
+    pub(super) fn fold(&self) -> &F {
+        &self.fold
+    }
+
+    /// Gives the generation up.
+    pub(super) fn into_fold(self) -> F {
+        self.fold
+    }
+
     /// The answer at once.
     async fn into_whole(mut self) -> Result<Response, ApiError> {
         while let Some(update) = self.updates.next().await {
-            let (job, update) = update?;
-            self.fold.update(job, update);
+            match update {
+                Ok((job, update)) => drop(self.fold.update(job, update)),
+                Err(error) => {
+                    let ending = self.fold.fail(&error);
+                    self.store.write(ending.writes).await?;
+                    return Err(error);
+                }
+            }
         }
+        let ending = self.fold.end();
+        self.store.write(ending.writes).await?;
         let json = HeaderValue::from_static("application/json");
         Ok(([(header::CONTENT_TYPE, json)], self.fold.whole()).into_response())
     }
 
     /// The answer as it comes. An error is the last that is sent.
-    fn into_frames(self) -> BoxStream<'static, Frame> {
+    pub(super) fn into_frames(self) -> BoxStream<'static, Frame> {
         stream::unfold(self, |mut folding| async {
             let frame = folding.next().await?;
             Some((frame, folding))
@@ -138,7 +185,8 @@ impl<F: Fold> Folding<F> {
         .boxed()
     }
 
-    async fn next(&mut self) -> Option<Frame> {
+    /// The next frame; `None` after the last.
+    pub(super) async fn next(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = self.queue.pop_front() {
                 return Some(frame);
@@ -152,13 +200,25 @@ impl<F: Fold> Folding<F> {
             if self.is_ended {
                 return None;
             }
-            let update = self.updates.next().await;
-            self.is_ended = !matches!(update, Some(Ok(_)));
-            self.queue.extend(match update {
+            let frames = match self.updates.next().await {
                 Some(Ok((job, update))) => self.fold.update(job, update),
-                Some(Err(error)) => self.fold.fail(&error),
-                None => self.fold.end(),
-            });
+                Some(Err(error)) => self.close(Err(error)).await,
+                None => self.close(Ok(())).await,
+            };
+            self.queue.extend(frames);
+        }
+    }
+
+    /// The last frames, when what is to be kept is.
+    async fn close(&mut self, generated: Result<(), ApiError>) -> Vec<Frame> {
+        self.is_ended = true;
+        let ending = match &generated {
+            Ok(()) => self.fold.end(),
+            Err(error) => self.fold.fail(error),
+        };
+        match self.store.write(ending.writes).await {
+            Ok(_) => ending.frames,
+            Err(error) => self.fold.fail(&error.into()).frames,
         }
     }
 }

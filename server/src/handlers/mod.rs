@@ -9,8 +9,17 @@ mod completion_parts;
 pub(crate) mod completions;
 mod continuation;
 mod conversation;
+pub(crate) mod conversations;
 mod flow;
 pub(crate) mod health;
 mod message;
 pub(crate) mod models;
+mod pages;
 mod prepare;
+mod response_context;
+mod response_fold;
+pub(crate) mod responses;
+pub(crate) mod stored_chats;
+pub(crate) mod stored_responses;
+
+pub(crate) use prepare::body;

@@ -12,7 +12,7 @@ use crate::openai::{ApiError, Fields, Sampling};
 use crate::state::AppState;
 
 /// The body, if it came whole and is not too large.
-pub(super) fn body(
+pub(crate) fn body(
     state: &AppState,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Bytes, ApiError> {
@@ -63,10 +63,7 @@ pub(super) fn check_text(state: &AppState, input: Input, text: &str) -> Result<(
     if n_least <= max_model_len as usize {
         return Ok(());
     }
-    let (param, what) = match input {
-        Input::Messages => ("messages", "messages"),
-        Input::Prompt => ("prompt", "prompt"),
-    };
+    let (param, what) = input.words();
     let message = format!(
         "This model's maximum context length is {max_model_len} tokens. However, your {what} \
          resulted in at least {n_least} tokens. Please reduce the length of the {what}."
@@ -104,6 +101,19 @@ pub(super) fn check_choices(
 pub(super) enum Input {
     Messages,
     Prompt,
+    /// Of a response.
+    Items,
+}
+
+impl Input {
+    /// Its parameter, and what it is.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Messages => ("messages", "messages"),
+            Self::Prompt => ("prompt", "prompt"),
+            Self::Items => ("input", "input"),
+        }
+    }
 }
 
 /// Lengths of a request, before they are known to fit.
@@ -129,25 +139,22 @@ pub(super) fn max_new_tokens(
     if n_total <= u64::from(max_model_len) {
         return Ok(lengths.max_tokens.unwrap_or(max_model_len - n_prompt));
     }
+    let (param, what) = input.words();
     let message = match (input, lengths.max_tokens) {
-        (Input::Messages, Some(n_new)) if n_prompt < max_model_len => format!(
-            "This model's maximum context length is {max_model_len} tokens. However, you \
-             requested {n_total} tokens ({n_prompt} in the messages, {n_new} in the completion). \
-             Please reduce the length of the messages or completion."
-        ),
-        (Input::Messages, _) => format!(
-            "This model's maximum context length is {max_model_len} tokens. However, your \
-             messages resulted in {n_prompt} tokens. Please reduce the length of the messages."
-        ),
         (Input::Prompt, _) => format!(
             "This model's maximum context length is {max_model_len} tokens, however you \
              requested {n_total} tokens ({n_prompt} in your prompt; {n_wanted} for the \
              completion). Please reduce your prompt; or completion length."
         ),
-    };
-    let param = match input {
-        Input::Messages => "messages",
-        Input::Prompt => "prompt",
+        (_, Some(n_new)) if n_prompt < max_model_len => format!(
+            "This model's maximum context length is {max_model_len} tokens. However, you \
+             requested {n_total} tokens ({n_prompt} in the {what}, {n_new} in the completion). \
+             Please reduce the length of the {what} or completion."
+        ),
+        _ => format!(
+            "This model's maximum context length is {max_model_len} tokens. However, your \
+             {what} resulted in {n_prompt} tokens. Please reduce the length of the {what}."
+        ),
     };
     Err(ApiError::invalid(param, "context_length_exceeded", message))
 }

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::fields::invalid_value;
-use super::tools::{ToolChoice, Tools};
-use super::{ApiError, Fields, Format, Sampling, Streaming, formats, messages, tools};
+use super::tools::{Form, ToolChoice, Tools};
+use super::{ApiError, Fields, Format, Sampling, Streaming, formats, messages, metadata, tools};
 
 /// A chat request, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +25,16 @@ pub struct ChatRequest {
     /// What the answer must match.
     pub format: Option<Format>,
     pub tools: Tools,
+    /// What is kept beside the answer; `None`: nothing is kept.
+    pub storing: Option<Storing>,
+}
+
+/// What a chat that is to be stored brings along.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Storing {
+    /// The messages as they were sent.
+    pub messages: Vec<Value>,
+    pub metadata: Map<String, Value>,
 }
 
 /// Parameters that the API has and that this server does not offer.
@@ -42,6 +52,7 @@ pub(super) const EFFORTS: [&str; 7] = ["none", "minimal", "low", "medium", "high
 impl ChatRequest {
     /// Reads a body whose `model` has been taken already.
     pub fn parse(mut body: Fields, vocab_size: usize) -> Result<Self, ApiError> {
+        let sent = body.peek("messages").cloned();
         let messages = messages::take(&mut body)?;
         let sampling = Sampling::take(&mut body, vocab_size)?;
         let streaming = Streaming::take(&mut body)?;
@@ -57,7 +68,8 @@ impl ChatRequest {
             template_kwargs: template_kwargs(&mut body, effort)?,
             reasoning_effort: effort,
             format: formats::take(&mut body)?,
-            tools: tools::take(&mut body)?,
+            tools: tools::take(&mut body, Form::Nested)?,
+            storing: storing(&mut body, sent)?,
         };
         take_without_effect(&mut body)?;
         refuse_unsupported(&mut body)?;
@@ -68,7 +80,7 @@ impl ChatRequest {
     }
 
     /// A grammar needs the whole answer for itself.
-    fn check_form(&self) -> Result<(), ApiError> {
+    pub(super) fn check_form(&self) -> Result<(), ApiError> {
         let is_forced = matches!(self.tools.choice, ToolChoice::Required | ToolChoice::Named);
         let (param, with) = match &self.format {
             Some(format) if self.sampling.ignore_eos => (format.param.as_str(), "ignore_eos"),
@@ -156,7 +168,6 @@ fn refuse_unsupported(body: &mut Fields) -> Result<(), ApiError> {
     for name in UNSUPPORTED {
         body.refuse(name)?;
     }
-    refuse_storing(body)?;
     match body.take("modalities") {
         None => Ok(()),
         Some(Value::Array(kinds)) if kinds.iter().all(|kind| kind == "text") => Ok(()),
@@ -170,7 +181,7 @@ fn refuse_unsupported(body: &mut Fields) -> Result<(), ApiError> {
 
 /// Variables of the chat template. Templates of models that think know `reasoning_effort` by its
 /// name, or only whether to think at all.
-fn template_kwargs(
+pub(super) fn template_kwargs(
     body: &mut Fields,
     effort: Option<&'static str>,
 ) -> Result<Map<String, Value>, ApiError> {
@@ -206,18 +217,24 @@ fn prediction(body: &mut Fields) -> Result<(), ApiError> {
     prediction.finish()
 }
 
-/// `store` and `metadata` of the hosted service: nothing is kept here.
-fn refuse_storing(body: &mut Fields) -> Result<(), ApiError> {
-    if body.bool("store")? == Some(true) {
-        return Err(ApiError::unsupported_value("store", "true"));
+/// `store` and `metadata`. `sent`: the messages.
+fn storing(body: &mut Fields, sent: Option<Value>) -> Result<Option<Storing>, ApiError> {
+    let stores = body.bool("store")?.unwrap_or(false);
+    let metadata = metadata::take(body)?.unwrap_or_default();
+    if stores {
+        let messages = match sent {
+            Some(Value::Array(messages)) => messages,
+            _ => Vec::new(),
+        };
+        return Ok(Some(Storing { messages, metadata }));
     }
-    if body.object("metadata")?.is_some_and(|map| !map.is_empty()) {
-        let message = "The 'metadata' parameter is only allowed when 'store' is enabled.";
-        return Err(ApiError::invalid(
-            "metadata",
-            "unsupported_parameter",
-            message,
-        ));
+    if metadata.is_empty() {
+        return Ok(None);
     }
-    Ok(())
+    let message = "The 'metadata' parameter is only allowed when 'store' is enabled.";
+    Err(ApiError::invalid(
+        "metadata",
+        "unsupported_parameter",
+        message,
+    ))
 }

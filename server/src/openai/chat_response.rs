@@ -216,7 +216,7 @@ struct FunctionDelta {
 }
 
 /// What a chunk has to say.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum ChunkPart {
     Nothing,
     Content(String),

@@ -101,6 +101,33 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, message).with_code("model_not_found")
     }
 
+    /// A stored object that is not there, or somebody else's.
+    pub fn stored_not_found(what: &str, id: &str) -> Self {
+        let message = format!("{what} with id '{id}' not found.");
+        Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, message)
+    }
+
+    /// A response that cannot be gone on from.
+    pub fn previous_response_not_found(id: &str) -> Self {
+        let message = format!("Previous response with id '{id}' not found.");
+        Self::invalid(
+            "previous_response_id",
+            "previous_response_not_found",
+            message,
+        )
+    }
+
+    /// An idempotency key that was used for another request.
+    pub fn idempotency_mismatch() -> Self {
+        let message = "Keys for idempotent requests can only be used with the same endpoint and \
+                       body that they were first used with.";
+        Self {
+            retry: Retry::Never,
+            ..Self::new(StatusCode::CONFLICT, INVALID_REQUEST, message)
+        }
+        .with_code("idempotency_key_in_use")
+    }
+
     /// A base model asked to chat.
     pub fn not_a_chat_model() -> Self {
         let message = "This is not a chat model (it has no chat template) and thus not supported \

@@ -72,6 +72,21 @@ impl Fields {
         self.map.swap_remove(name).filter(|value| !value.is_null())
     }
 
+    /// Whether field `name` is there and not null.
+    pub fn has(&self, name: &str) -> bool {
+        self.peek(name).is_some()
+    }
+
+    /// Field `name`, which stays where it is.
+    pub fn peek(&self, name: &str) -> Option<&Value> {
+        self.map.get(name).filter(|value| !value.is_null())
+    }
+
+    /// What has not been read yet.
+    pub fn to_value(&self) -> Value {
+        Value::Object(self.map.clone())
+    }
+
     /// Gives back a field that was taken.
     pub fn put(&mut self, name: &str, value: Value) {
         self.map.insert(name.to_owned(), value);

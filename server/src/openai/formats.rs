@@ -43,8 +43,13 @@ pub(super) fn take(body: &mut Fields) -> Result<Option<Format>, ApiError> {
     if let Some(format) = body.fields("response_format")? {
         formats.extend(response_format(format)?);
     }
+    take_extensions(body, &mut formats)?;
+    at_most_one(formats)
+}
+
+fn take_extensions(body: &mut Fields, formats: &mut Vec<Format>) -> Result<(), ApiError> {
     if let Some(mut outputs) = body.fields("structured_outputs")? {
-        extensions(&mut outputs, &mut formats)?;
+        extensions(&mut outputs, formats)?;
         outputs.finish()?;
     }
     for name in ["regex", "grammar"] {
@@ -52,6 +57,10 @@ pub(super) fn take(body: &mut Fields) -> Result<Option<Format>, ApiError> {
             formats.push(Format::new(name, text_grammar(name, text)));
         }
     }
+    Ok(())
+}
+
+fn at_most_one(mut formats: Vec<Format>) -> Result<Option<Format>, ApiError> {
     match formats.len() {
         0 | 1 => Ok(formats.pop()),
         _ => {
@@ -86,6 +95,35 @@ fn response_format(mut format: Fields) -> Result<Option<Format>, ApiError> {
     };
     format.finish()?;
     Ok(found)
+}
+
+/// The flat form of responses: `{"type", "name", "schema", ...}`. Its path is `text.format`.
+pub(super) fn flat(mut format: Fields) -> Result<Option<Format>, ApiError> {
+    const KINDS: [&str; 3] = ["text", "json_object", "json_schema"];
+    const PARAM: &str = "text.format";
+    let kind = format.required_string("type")?;
+    match kind.as_str() {
+        "json_schema" => {
+            let path = format.path("schema");
+            let schema = format.require("schema", "an object")?;
+            Fields::from_value(&path, schema.clone())?;
+            format.put("schema", schema);
+            return json_schema(format, PARAM).map(Some);
+        }
+        "text" | "json_object" => format.finish()?,
+        _ => return Err(invalid_value(&format.path("type"), &kind, &KINDS)),
+    }
+    Ok((kind == "json_object").then(|| Format::new(PARAM, Grammar::json_object())))
+}
+
+/// The extensions that name a grammar outright, beside a format of another name.
+pub(super) fn take_beside(
+    body: &mut Fields,
+    format: Option<Format>,
+) -> Result<Option<Format>, ApiError> {
+    let mut formats: Vec<Format> = format.into_iter().collect();
+    take_extensions(body, &mut formats)?;
+    at_most_one(formats)
 }
 
 fn json_schema(mut fields: Fields, param: &str) -> Result<Format, ApiError> {

@@ -8,15 +8,22 @@ mod completion_response;
 mod error;
 mod fields;
 mod formats;
+mod item_messages;
+mod items;
 mod json;
 mod messages;
+mod metadata;
 mod models;
+mod response_events;
+mod response_object;
+mod response_request;
 mod sampling;
 mod serving;
+mod stored;
 mod tools;
 mod usage;
 
-pub use chat_request::ChatRequest;
+pub use chat_request::{ChatRequest, Storing};
 pub use chat_response::{
     CalledFunction, ChatChoice, ChatChunk, ChatCompletion, ChatLogprob, ChunkPart, Head, Said,
     ToolCall, TopLogprob,
@@ -26,8 +33,15 @@ pub use completion_response::{Completion, CompletionChoice, CompletionLogprobs, 
 pub use error::ApiError;
 pub use fields::Fields;
 pub use formats::Format;
+pub use item_messages::item_messages;
 pub use models::{ModelList, ModelObject};
+pub use response_events::{EventBody, ResponseEvent};
+pub use response_object::{
+    ContentPart, OutputItem, ResponseHead, ResponseObject, ResponseStatus, ResponseUsage,
+};
+pub use response_request::ResponseRequest;
 pub use sampling::{Sampling, Streaming};
 pub use serving::Serving;
+pub use stored::{ConversationBody, metadata_of};
 pub use tools::{Tool, ToolChoice, Tools};
 pub use usage::{TokenCounts, Usage};

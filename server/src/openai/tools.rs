@@ -18,6 +18,8 @@ pub struct Tool {
     pub parameters: Option<Value>,
     /// Whether arguments must match the schema.
     pub strict: bool,
+    /// Path of its schema in the request.
+    pub param: String,
 }
 
 /// What the model has to do with its tools.
@@ -74,12 +76,23 @@ impl Tools {
     }
 }
 
-/// Takes `tools`, `tool_choice` and `parallel_tool_calls` of chat completions.
-pub(super) fn take(body: &mut Fields) -> Result<Tools, ApiError> {
+/// Where a tool has its fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// In `function`: chat completions.
+    Nested,
+    /// Beside `type`: responses.
+    Flat,
+}
+
+/// Takes `tools`, `tool_choice` and `parallel_tool_calls`.
+pub(super) fn take(body: &mut Fields, form: Form) -> Result<Tools, ApiError> {
     let tools = match body.take("tools") {
         None => Vec::new(),
-        Some(Value::Array(items)) if items.is_empty() => return Err(empty_array("tools")),
-        Some(Value::Array(items)) => read_tools(items)?,
+        Some(Value::Array(items)) if items.is_empty() && form == Form::Nested => {
+            return Err(empty_array("tools"));
+        }
+        Some(Value::Array(items)) => read_tools(items, form)?,
         Some(other) => return Err(body.wrong_type("tools", "an array of objects", &other)),
     };
     let parallel = body.bool("parallel_tool_calls")?.unwrap_or(true);
@@ -94,6 +107,9 @@ pub(super) fn take(body: &mut Fields) -> Result<Tools, ApiError> {
     };
     match body.take("tool_choice") {
         None => {}
+        // Clients of responses write the default out, tools or not.
+        Some(Value::String(word))
+            if form == Form::Flat && word == "auto" && found.tools.is_empty() => {}
         Some(Value::String(word)) => found.choose(&word)?,
         Some(value @ Value::Object(_)) => {
             found.choose_by_name(Fields::from_value("tool_choice", value)?)?
@@ -106,7 +122,7 @@ pub(super) fn take(body: &mut Fields) -> Result<Tools, ApiError> {
     Ok(found)
 }
 
-fn read_tools(items: Vec<Value>) -> Result<Vec<Tool>, ApiError> {
+fn read_tools(items: Vec<Value>, form: Form) -> Result<Vec<Tool>, ApiError> {
     if items.len() > MAX_TOOLS {
         return Err(array_too_long("tools", MAX_TOOLS, items.len()));
     }
@@ -119,7 +135,10 @@ fn read_tools(items: Vec<Value>) -> Result<Vec<Tool>, ApiError> {
             let value = format!("tools of type '{kind}'");
             return Err(ApiError::unsupported_value(&fields.path("type"), &value));
         }
-        let tool = nested_tool(fields)?;
+        let tool = match form {
+            Form::Nested => nested_tool(fields)?,
+            Form::Flat => function(fields)?,
+        };
         if tools.iter().any(|other| other.name == tool.name) {
             let message = format!("Invalid '{path}': there are two functions '{}'.", tool.name);
             return Err(ApiError::invalid(&path, "invalid_value", message));
@@ -141,6 +160,7 @@ fn function(mut fields: Fields) -> Result<Tool, ApiError> {
     check_name(&fields.path("name"), &name)?;
     let tool = Tool {
         name,
+        param: fields.path("parameters"),
         description: fields.string("description")?,
         parameters: fields.object("parameters")?.map(Value::Object),
         strict: fields.bool("strict")?.unwrap_or(false),

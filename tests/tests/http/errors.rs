@@ -280,7 +280,12 @@ async fn parameters_of_chat() {
             "unsupported_parameter",
             "web",
         ),
-        (json!({"store": true}), "store", "unsupported_value", "true"),
+        (
+            json!({"store": "yes"}),
+            "store",
+            "invalid_type",
+            "expected a boolean",
+        ),
         (
             json!({"metadata": {"a": "b"}}),
             "metadata",
@@ -467,7 +472,7 @@ async fn wrong_places() {
     let server = Server::start(Options::default());
     let answer = server.get("/v1/nope").await;
     check(&answer, 404, None, None, "Invalid URL (GET /v1/nope)");
-    let answer = server.get("/v1/chat/completions").await;
+    let answer = server.get("/v1/completions").await;
     check(
         &answer,
         405,

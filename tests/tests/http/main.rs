@@ -5,11 +5,15 @@
 mod admission;
 mod answers;
 mod bodies;
+mod conversations;
 mod engine;
 mod errors;
+mod idempotency;
 mod model;
+mod responses;
 mod sampling;
 mod server;
 mod shutdown;
+mod stored_chats;
 mod streams;
 mod structured;

@@ -17,6 +17,7 @@ use understudy::auth::ApiKeys;
 use understudy::engine::{Engine, EngineOptions, QueueLimits};
 use understudy::metrics::Metrics;
 use understudy::state::{AppOptions, AppState, ServedModel};
+use understudy::store::{Store, StoreOptions};
 use understudy::text::{ChatTemplate, Tokenizer};
 
 use crate::model::{Fault, Gate, ScriptedModel};
@@ -25,7 +26,7 @@ pub(crate) const MODEL: &str = "org/mini:v1";
 pub(crate) const N_VOCAB: u32 = 512;
 /// `<|im_end|>` of the tokenizer used here.
 pub(crate) const EOS: u32 = 2;
-const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}\
+pub(crate) const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}\
     <|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 /// How a test wants its server.
@@ -43,6 +44,8 @@ pub(crate) struct Options {
     pub(crate) max_choices: u32,
     pub(crate) seed: Option<u64>,
     pub(crate) has_template: bool,
+    pub(crate) template: &'static str,
+    pub(crate) cors_origins: Vec<&'static str>,
     pub(crate) tokenizer: &'static str,
 }
 
@@ -65,6 +68,8 @@ impl Default for Options {
             max_choices: 2048,
             seed: None,
             has_template: true,
+            template: TEMPLATE,
+            cors_origins: Vec::new(),
             tokenizer: "gpt2",
         }
     }
@@ -107,6 +112,19 @@ impl Answer {
                     .to_owned()
             })
             .collect()
+    }
+
+    /// The events of a response: named, and each named as its data says.
+    pub(crate) fn named_events(&self) -> Vec<Value> {
+        let events = self.text.split("\n\n").filter(|event| !event.is_empty());
+        let parse = |event: &str| {
+            let (name, data) = event.split_once('\n').expect("two lines");
+            let data = data.strip_prefix("data: ").expect("data behind the name");
+            let data: Value = serde_json::from_str(data).unwrap();
+            assert_eq!(name.strip_prefix("event: "), data["type"].as_str());
+            data
+        };
+        events.map(parse).collect()
     }
 
     /// The chunks of a stream.
@@ -155,9 +173,15 @@ impl Server {
             max_choices: options.max_choices,
             seed: options.seed,
             allow_priority: options.allow_priority,
+            cors_origins: options
+                .cors_origins
+                .iter()
+                .map(|o| (*o).to_owned())
+                .collect(),
             ..AppOptions::default()
         };
-        let template = ChatTemplate::from_text("test", TEMPLATE, &Map::new(), SystemTime::now);
+        let template =
+            ChatTemplate::from_text("test", options.template, &Map::new(), SystemTime::now);
         let served = ServedModel {
             names: vec![MODEL.to_owned(), "alias".to_owned()],
             tokenizer: tokenizer.clone(),
@@ -169,7 +193,14 @@ impl Server {
             fingerprint: "fp_test".to_owned(),
             created: 1_700_000_000,
         };
-        let state = AppState::new(served, engine.handle(), metrics.clone(), &app_options);
+        let store = Store::open(StoreOptions::default()).unwrap();
+        let state = AppState::new(
+            served,
+            engine.handle(),
+            metrics.clone(),
+            store,
+            &app_options,
+        );
         Self {
             app: router(state, app_options.keys),
             engine: Some(engine),
@@ -212,6 +243,17 @@ impl Server {
     /// A completion, with `more` parameters.
     pub(crate) async fn complete(&self, more: Value) -> Answer {
         self.post("/v1/completions", &merge(json!({"model": MODEL}), more))
+            .await
+    }
+
+    /// A response to "Hi", with `more` parameters.
+    pub(crate) async fn respond(&self, more: Value) -> Answer {
+        let body = merge(json!({"model": MODEL, "input": "Hi"}), more);
+        self.post("/v1/responses", &body).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.call(request(Method::DELETE, path, String::new()))
             .await
     }
 

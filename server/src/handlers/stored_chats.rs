@@ -1,0 +1,159 @@
+//! Chat completions of earlier, stored by `store: true`: `GET /v1/chat/completions` and what lies
+//! below it.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, RawQuery};
+use serde_json::{Map, Value, json};
+
+use super::pages::{Query, after_not_found, list};
+use super::prepare;
+use crate::admission::Call;
+use crate::openai::{ApiError, Storing, metadata_of};
+use crate::state::AppState;
+use crate::store::{Key, Kind, Write};
+
+/// What is stored of a chat: `completion` with its metadata, and the messages of its request.
+pub(super) fn write(key: Key, completion: &str, storing: Storing) -> Write {
+    let completion: Value = serde_json::from_str(completion).unwrap_or(Value::Null);
+    let id = key.id.clone();
+    let messages = (0..).zip(storing.messages);
+    let messages = messages.map(|(i, message)| told(&id, i, message));
+    let mut record = json!({
+        "completion": completion, "messages": messages.collect::<Vec<Value>>(),
+    });
+    record["completion"]["metadata"] = Value::Object(storing.metadata);
+    Write::put(key, record.to_string())
+}
+
+/// A message of a request in the form in which it is listed.
+fn told(id: &str, i: usize, message: Value) -> Value {
+    let mut fields = match message {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    };
+    let content = fields.shift_remove("content").unwrap_or(Value::Null);
+    let (content, parts) = match content {
+        Value::Array(parts) => (Value::Null, Value::Array(parts)),
+        text => (text, Value::Null),
+    };
+    let mut told = Map::new();
+    told.insert("id".to_owned(), json!(format!("{id}-{i}")));
+    told.insert("content".to_owned(), content);
+    told.insert("content_parts".to_owned(), parts);
+    told.insert("refusal".to_owned(), Value::Null);
+    fields.retain(|_, value| !value.is_null());
+    told.extend(fields);
+    Value::Object(told)
+}
+
+/// All of them, the oldest first; of a model, or with metadata, if that is asked for.
+pub(crate) async fn list_all(
+    Call(state): Call,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Value>, ApiError> {
+    let mut query = Query::parse(query.as_deref())?;
+    let page = query.page(true)?;
+    let model = query.take("model");
+    let metadata = query.map("metadata");
+    query.finish()?;
+    prepare::off_async_threads(&state, move |state| {
+        let is_wanted = |completion: &Value| {
+            model
+                .as_ref()
+                .is_none_or(|model| completion["model"] == *model)
+                && metadata
+                    .iter()
+                    .all(|(key, value)| completion["metadata"][key] == *value)
+        };
+        let mut found = Vec::new();
+        let mut visit = |_: &str, body: &[u8]| {
+            let record = serde_json::from_slice::<Value>(body);
+            let mut record = record.unwrap_or(Value::Null);
+            if is_wanted(&record["completion"]) {
+                found.push(record["completion"].take());
+            }
+            found.len() <= page.limit
+        };
+        let (owner, after) = (state.owner, page.after.as_deref());
+        let kind = Kind::ChatCompletion;
+        let is_there = state
+            .store
+            .scan(owner, kind, after, page.ascending, &mut visit)?;
+        if !is_there {
+            return Err(after_not_found(after.unwrap_or_default()));
+        }
+        let has_more = found.len() > page.limit;
+        found.truncate(page.limit);
+        Ok(Json(list(found, has_more)))
+    })
+    .await
+}
+
+pub(crate) async fn retrieve(
+    Call(state): Call,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let mut record = read(&state, id).await?;
+    Ok(Json(record["completion"].take()))
+}
+
+/// The messages of the request.
+pub(crate) async fn messages(
+    Call(state): Call,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Value>, ApiError> {
+    let mut query = Query::parse(query.as_deref())?;
+    let page = query.page(true)?;
+    query.finish()?;
+    let mut record = read(&state, id).await?;
+    match record["messages"].take() {
+        Value::Array(messages) => page.of(messages).map(Json),
+        _ => page.of(Vec::new()).map(Json),
+    }
+}
+
+/// Replaces the metadata.
+pub(crate) async fn update(
+    Call(state): Call,
+    Path(id): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let body = prepare::body(&state, body)?;
+    let metadata = metadata_of(&body)?;
+    let write = Write::Edit {
+        key: state.key(Kind::ChatCompletion, &id),
+        edit: Box::new(move |body| {
+            let mut record: Value = serde_json::from_slice(body).ok()?;
+            record["completion"]["metadata"] = Value::Object(metadata);
+            Some(record.to_string().into_bytes())
+        }),
+    };
+    if !state.store.write(vec![write]).await?[0] {
+        return Err(ApiError::stored_not_found("Chat completion", &id));
+    }
+    retrieve(Call(state), Path(id)).await
+}
+
+pub(crate) async fn delete(
+    Call(state): Call,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let key = state.key(Kind::ChatCompletion, &id);
+    if !state.store.write(vec![Write::Delete { key }]).await?[0] {
+        return Err(ApiError::stored_not_found("Chat completion", &id));
+    }
+    Ok(Json(json!({
+        "object": "chat.completion.deleted", "id": id, "deleted": true,
+    })))
+}
+
+async fn read(state: &AppState, id: String) -> Result<Value, ApiError> {
+    prepare::off_async_threads(state, move |state| {
+        let record = state.stored(Kind::ChatCompletion, &id)?;
+        record.ok_or_else(|| ApiError::stored_not_found("Chat completion", &id))
+    })
+    .await
+}
