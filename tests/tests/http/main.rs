@@ -10,6 +10,7 @@ mod engine;
 mod errors;
 mod idempotency;
 mod model;
+mod response_parameters;
 mod responses;
 mod sampling;
 mod server;
