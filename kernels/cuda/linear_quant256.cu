@@ -3,7 +3,7 @@
 
 #define LINEAR(NAME, FORMAT)                                                                     \
   KERNEL __launch_bounds__(128) linear_##NAME##_small(LinearArgs a) { quant_small<FORMAT>(a); }   \
-  KERNEL __launch_bounds__(128) linear_##NAME##_large(LinearArgs a) { quant_large<FORMAT>(a); }
+  KERNEL __launch_bounds__(128, 2) linear_##NAME##_large(LinearArgs a) { quant_large<FORMAT>(a); }
 
 LINEAR(q2_k, Q2_K)
 LINEAR(q3_k, Q3_K)

@@ -3,7 +3,7 @@
 
 #define LINEAR(NAME, FORMAT)                                                                     \
   KERNEL __launch_bounds__(128) linear_##NAME##_small(LinearArgs a) { quant_small<FORMAT>(a); }   \
-  KERNEL __launch_bounds__(128) linear_##NAME##_large(LinearArgs a) { quant_large<FORMAT>(a); }
+  KERNEL __launch_bounds__(128, 2) linear_##NAME##_large(LinearArgs a) { quant_large<FORMAT>(a); }
 
 LINEAR(q4_0, Q4_0)
 LINEAR(q4_1, Q4_1)

@@ -79,16 +79,23 @@ DEVICE void dense_large(const LinearArgs& a) {
   const int lane = lane_id(), g = lane / 4, t = lane % 4, n_chunks = task.group.n_chunks;
   const int n_tiles = ceil_div(task.group.n_out, 16), tile = int(blockIdx.x) * 8 + warp_id() * 2;
 
-  // Each thread brings half a row of a stage.
-  const int load_row = threadIdx.x / 2, load_part = threadIdx.x % 2 * 2;
-  const bool valid = load_row < task.n_rows;
-  const uint4* from = static_cast<const uint4*>(a.x) + load_part +
-                      (valid ? row_in(a, task.first + load_row) * a.x_chunks * 4 : 0);
+  // Each thread brings 16 bytes of two rows of a stage, side by side with its neighbours.
+  const int load_row = threadIdx.x / 4, load_part = threadIdx.x % 4;
+  const uint4* from[2];
+  bool valid[2];
+#pragma unroll
+  for (int i = 0; i < 2; i++) {
+    const int row = load_row + 32 * i;
+    valid[i] = row < task.n_rows;
+    from[i] = static_cast<const uint4*>(a.x) + load_part +
+              (valid[i] ? row_in(a, task.first + row) * a.x_chunks * 4 : 0);
+  }
   auto load = [&](int chunk) {
     if (chunk < n_chunks) {
-      uint4* to = &stages[chunk % STAGES][load_row][load_part];
-      cp_async_16(to, from + chunk * 4, valid);
-      cp_async_16(to + 1, from + chunk * 4 + 1, valid);
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+        cp_async_16(&stages[chunk % STAGES][load_row + 32 * i][load_part], from[i] + chunk * 4, valid[i]);
+      }
     }
     cp_async_commit();
   };

@@ -143,21 +143,26 @@ DEVICE void quant_large(const LinearArgs& a) {
   const int lane = lane_id(), g = lane / 4, t = lane % 4, n_chunks = task.group.n_chunks;
   const int n_tiles = ceil_div(task.group.n_out, 16), tile = int(blockIdx.x) * 8 + warp_id() * 2;
 
-  // Each thread brings one group of one row of a stage.
-  const int load_row = threadIdx.x % ROWS, load_group = threadIdx.x / ROWS;
-  const bool has_row = load_row < task.n_rows;
-  const size_t row_begin = has_row ? row_in(a, task.first + load_row) * a.x_chunks : 0;
+  // Each thread brings 16 bytes of codes of both groups, and the meta of one row of one group;
+  // neighbours bring what lies side by side.
+  const int codes_row = threadIdx.x / 2, codes_part = threadIdx.x % 2;
+  const int meta_row = threadIdx.x % ROWS, meta_group = threadIdx.x / ROWS;
+  auto begin_of = [&](int row) {
+    return row < task.n_rows ? row_in(a, task.first + row) * a.x_chunks : 0;
+  };
+  const size_t codes_begin = begin_of(codes_row), meta_begin = begin_of(meta_row);
   auto load = [&](int stage) {
-    const int chunk = stage * GROUPS + load_group, slot = stage % STAGES;
-    if (stage * GROUPS < n_chunks) {
-      const bool valid = has_row && chunk < n_chunks;
-      const size_t at = valid ? row_begin + chunk : 0;
-      const uint4* from = static_cast<const uint4*>(a.x) + at * 2;
-      uint4* to = codes_of_stage[slot][load_group][load_row];
-      cp_async_16(to, from, valid);
-      cp_async_16(to + 1, from + 1, valid);
-      cp_async_8(&meta_of_stage[slot][load_group][load_row],
-                 static_cast<const GroupMeta*>(a.meta) + at, valid);
+    const int first = stage * GROUPS, slot = stage % STAGES;
+    if (first < n_chunks) {
+#pragma unroll
+      for (int i = 0; i < GROUPS; i++) {
+        const bool valid = codes_row < task.n_rows && first + i < n_chunks;
+        const size_t at = valid ? (codes_begin + first + i) * 2 + codes_part : 0;
+        cp_async_16(&codes_of_stage[slot][i][codes_row][codes_part], static_cast<const uint4*>(a.x) + at, valid);
+      }
+      const bool valid = meta_row < task.n_rows && first + meta_group < n_chunks;
+      const size_t at = valid ? meta_begin + first + meta_group : 0;
+      cp_async_8(&meta_of_stage[slot][meta_group][meta_row], static_cast<const GroupMeta*>(a.meta) + at, valid);
     }
     cp_async_commit();
   };

@@ -25,6 +25,19 @@ impl Round {
     }
 }
 
+/// A value as an f32 that rounds on to any 16-bit float as the value itself does: cut off towards
+/// zero, its last bit set if anything was cut (rounding to odd). Rounding twice to nearest would
+/// go wrong near ties, and so does a conversion that looks at the upper half of an f64 alone.
+pub(crate) fn sticky(value: f64) -> f32 {
+    let nearest = value as f32;
+    let back = f64::from(nearest);
+    if back == value || value.is_nan() {
+        return nearest;
+    }
+    let bits = nearest.to_bits() - u32::from(back.abs() > value.abs());
+    f32::from_bits(bits | 1)
+}
+
 /// The exact sum of `a` and `b` as a rounded sum and its error (Knuth's two-sum).
 pub(crate) fn two_sum(a: f64, b: f64) -> (f64, f64) {
     let sum = a + b;
@@ -116,5 +129,32 @@ mod tests {
     fn sums_are_exact() {
         let (sum, error) = two_sum(1.0, 1e-20);
         assert_eq!((sum, error), (1.0, 1e-20));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::{bf16, f16};
+
+    use super::sticky;
+
+    #[test]
+    fn sixteen_bits_are_rounded_once() {
+        // Just above a tie by less than the upper half of an f64 holds.
+        for (tie, above) in [(0x3F80_8000_u32, 0x3F81), (0x3F81_8000, 0x3F82)] {
+            for bits in [tie + 1, tie + 7] {
+                let value = f64::from(f32::from_bits(bits));
+                assert_eq!(bf16::from_f32(sticky(value)).to_bits(), above);
+            }
+        }
+        // Above and below a tie of f16 by less than an f32 holds.
+        let tie = 1.0 + 1.0 / 2048.0;
+        let off = 1.0 / (1_u64 << 40) as f64;
+        assert_eq!(f16::from_f32(sticky(tie + off)).to_bits(), 0x3C01);
+        assert_eq!(f16::from_f32(sticky(tie)).to_bits(), 0x3C00);
+        assert_eq!(f16::from_f32(sticky(tie - off)).to_bits(), 0x3C00);
+        assert_eq!(sticky(f64::INFINITY), f32::INFINITY);
+        assert!(f16::from_f32(sticky(1e300)).is_infinite());
+        assert!(sticky(f64::NAN).is_nan());
     }
 }

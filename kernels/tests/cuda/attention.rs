@@ -41,7 +41,6 @@ struct Sequence {
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
-    len: usize,
 }
 
 /// Rows of a sequence: its number, the first position, how many.
@@ -60,7 +59,6 @@ impl Case {
                 q: rng.values(len * self.n_heads * self.head_dim),
                 k: of_cache(rng.values(len * self.n_kv_heads * self.head_dim)),
                 v: of_cache(rng.values(len * self.n_kv_heads * self.head_dim)),
-                len,
             })
             .collect()
     }

@@ -7,7 +7,7 @@ use crate::code::{Alu, Op};
 use crate::fault::PtxError;
 use crate::fp8::Fp8;
 use crate::registers::{Slot, Width};
-use crate::rounding::{Round, flush, saturate, to_f32};
+use crate::rounding::{Round, flush, saturate, sticky, to_f32};
 use crate::text::Operand;
 use crate::types::Type;
 
@@ -87,17 +87,17 @@ fn encode(value: f64, ty: Type, round: Round) -> u64 {
     }
     match ty {
         Type::F16 if round == Round::Zero => {
-            let near = f16::from_f64(value);
+            let near = f16::from_f32(sticky(value));
             let over = near.to_f64().abs() > value.abs();
             u64::from(near.to_bits() - u16::from(over))
         }
         Type::Bf16 if round == Round::Zero => {
-            let near = bf16::from_f64(value);
+            let near = bf16::from_f32(sticky(value));
             let over = near.to_f64().abs() > value.abs();
             u64::from(near.to_bits() - u16::from(over))
         }
-        Type::F16 => u64::from(f16::from_f64(value).to_bits()),
-        Type::Bf16 => u64::from(bf16::from_f64(value).to_bits()),
+        Type::F16 => u64::from(f16::from_f32(sticky(value)).to_bits()),
+        Type::Bf16 => u64::from(bf16::from_f32(sticky(value)).to_bits()),
         Type::F32 => u64::from(to_f32((value, 0.0), round).to_bits()),
         _ => value.to_bits(),
     }

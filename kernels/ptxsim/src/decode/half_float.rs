@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use super::Decoder;
 use crate::code::Op;
 use crate::fault::PtxError;
-use crate::rounding::saturate;
+use crate::rounding::{saturate, sticky};
 use crate::types::Type;
 
 /// A 16-bit float format.
@@ -33,7 +33,7 @@ macro_rules! half_type {
                 if value.is_nan() {
                     return Self::from_bits(0x7FFF);
                 }
-                Self::from_f64(value)
+                Self::from_f32(sticky(value))
             }
         }
     };
