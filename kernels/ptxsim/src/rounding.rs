@@ -101,6 +101,8 @@ pub(crate) fn saturate(value: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use half::{bf16, f16};
+
     use super::*;
 
     #[test]
@@ -130,13 +132,6 @@ mod tests {
         let (sum, error) = two_sum(1.0, 1e-20);
         assert_eq!((sum, error), (1.0, 1e-20));
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use half::{bf16, f16};
-
-    use super::sticky;
 
     #[test]
     fn sixteen_bits_are_rounded_once() {
