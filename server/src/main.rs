@@ -19,8 +19,8 @@ use understudy::settings::Settings;
 use understudy::source::{ModelSource, SourceError, SourceSettings};
 use understudy::startup::Front;
 use understudy::state::AppState;
-use understudy::{healthcheck, shutdown, source};
 use understudy::store::Store;
+use understudy::{healthcheck, shutdown, source};
 
 /// Threads for HTTP; the model has its own.
 const HTTP_THREADS: usize = 2;
