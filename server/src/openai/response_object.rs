@@ -33,6 +33,8 @@ pub struct ResponseObject {
     service_tier: &'static str,
     pub store: bool,
     pub conversation: Option<ConversationRef>,
+    /// Left out until it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<ResponseUsage>,
     /// What is repeated of the request.
     #[serde(flatten)]
