@@ -1,13 +1,15 @@
 //! Global memory: allocations with known bounds, whose bytes know whether they were ever written.
 //!
 //! An address is an allocation's number and an offset into it. So a pointer that leaves its
-//! allocation never lands in another, the lookup is one index, and a freed number never comes back.
+//! allocation never lands in another, the lookup is one index, and a freed number comes back only
+//! when all numbers have been used.
 
 #![expect(
     unsafe_code,
     reason = "blocks run on several threads and share global memory, as on the device"
 )]
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
@@ -15,6 +17,9 @@ use crate::fault::{FaultKind, Space};
 
 /// Bits of an address that are the offset: an allocation has at most 64 GiB.
 const OFFSET_BITS: u32 = 36;
+
+/// Bits of the number of an allocation of one device.
+const NUMBER_BITS: u32 = 16;
 
 /// What uninitialised bytes read as, where reading them is allowed: NaN in every float format.
 const POISON: u8 = 0xFF;
@@ -72,7 +77,11 @@ struct Allocation {
 #[derive(Debug, Default)]
 pub struct Memory {
     allocations: Vec<Allocation>,
+    /// Indices of freed allocations, the first freed first.
+    freed: VecDeque<usize>,
     in_use: u64,
+    /// The number of the first allocation, less one: tells devices apart.
+    base: u64,
 }
 
 /// Bytes of one allocation that were checked to exist and to be aligned.
@@ -94,6 +103,22 @@ impl Memory {
         Self::default()
     }
 
+    /// The same, with addresses that no device of another ordinal has (0 to 7).
+    #[must_use]
+    pub fn of_device(ordinal: u32) -> Self {
+        let base = u64::from(ordinal & 7) << NUMBER_BITS;
+        Self {
+            base,
+            ..Self::default()
+        }
+    }
+
+    /// The ordinal of the device that an address belongs to, by its number alone.
+    #[must_use]
+    pub fn ordinal_of(address: u64) -> u32 {
+        (address >> (OFFSET_BITS + NUMBER_BITS)) as u32
+    }
+
     /// Bytes in live allocations.
     #[must_use]
     pub fn in_use(&self) -> u64 {
@@ -103,20 +128,37 @@ impl Memory {
     /// Allocates `len` bytes, uninitialised. The address is aligned to 64 GiB.
     ///
     /// # Panics
-    /// If `len` is beyond 64 GiB.
+    /// If `len` is beyond 64 GiB, or 65 535 allocations live.
     pub fn alloc(&mut self, len: usize) -> u64 {
         assert!(len <= 1 << OFFSET_BITS, "an allocation of {len} bytes");
         let n_words = len.div_ceil(8);
         let (data, written) = (zeroed(n_words), zeroed(n_words));
         let live = true;
-        self.allocations.push(Allocation {
+        let fresh = Allocation {
             len,
             data,
             written,
             live,
-        });
+        };
         self.in_use += len as u64;
-        (self.allocations.len() as u64) << OFFSET_BITS
+        let idx = if self.allocations.len() + 1 < 1 << NUMBER_BITS {
+            self.allocations.push(fresh);
+            self.allocations.len() - 1
+        } else {
+            let idx = self.freed.pop_front();
+            let idx = idx.expect("fewer allocations live than there are numbers");
+            self.allocations[idx] = fresh;
+            idx
+        };
+        (self.base + idx as u64 + 1) << OFFSET_BITS
+    }
+
+    /// The allocation that an address names, if its number was ever given out.
+    #[inline]
+    fn idx(&self, address: u64) -> Option<usize> {
+        let number = (address >> OFFSET_BITS).checked_sub(self.base + 1)?;
+        let idx = usize::try_from(number).ok()?;
+        (idx < self.allocations.len()).then_some(idx)
     }
 
     /// Allocates and fills with `values`.
@@ -155,7 +197,9 @@ impl Memory {
             let near = "not the begin of an allocation".to_owned();
             return Err(out_of_bounds(address, 0, near));
         }
-        let allocation = &mut self.allocations[(address >> OFFSET_BITS) as usize - 1];
+        let idx = self.idx(address).expect("located above");
+        self.freed.push_back(idx);
+        let allocation = &mut self.allocations[idx];
         allocation.live = false;
         allocation.data = Box::default();
         allocation.written = Box::default();
@@ -168,12 +212,8 @@ impl Memory {
     /// # Errors
     /// If no live one does.
     pub fn locate(&self, address: u64, len: usize) -> Result<(usize, usize), FaultKind> {
-        let number = (address >> OFFSET_BITS) as usize;
         let offset = (address & ((1 << OFFSET_BITS) - 1)) as usize;
-        let Some(found) = number
-            .checked_sub(1)
-            .and_then(|idx| self.allocations.get(idx))
-        else {
+        let Some(found) = self.idx(address).map(|idx| &self.allocations[idx]) else {
             let near = "no allocation is there".to_owned();
             return Err(out_of_bounds(address, len, near));
         };
@@ -246,7 +286,8 @@ impl Memory {
     /// `len` bytes at `address`, unaligned.
     fn bytes(&self, address: u64, len: usize) -> Result<Span<'_>, FaultKind> {
         let (_, offset) = self.locate(address, len)?;
-        let found = &self.allocations[(address >> OFFSET_BITS) as usize - 1];
+        let idx = self.idx(address).expect("located above");
+        let found = &self.allocations[idx];
         let start = |words: &[AtomicU64]| {
             // SAFETY: `locate` found offset + len within the allocation.
             unsafe { words.as_ptr().cast::<u8>().cast_mut().add(offset) }
