@@ -1,10 +1,12 @@
 //! Benchmarks of the running product, for anybody to run again:
-//! `cargo run --release -p benches -- <name>`. Each starts the release binary itself.
+//! `cargo run --release -p benches -- <name>`. Most start the release binary
+//! themselves.
 
 mod fairness;
 mod http;
 mod interference;
 mod invariance;
+mod lora;
 mod overload;
 mod prefix;
 mod report;
@@ -12,7 +14,7 @@ mod scheduler;
 mod server;
 mod traffic;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -46,6 +48,8 @@ enum Benchmark {
     Overload(overload::Options),
     /// The same requests alone, together, cold, warm and preempted: the same bytes?
     Invariance(invariance::Options),
+    /// Steps with adapters and without.
+    Lora(lora::Options),
     /// What a step's policy costs, without a model.
     Scheduler(scheduler::Args),
 }
@@ -56,6 +60,12 @@ fn main() -> Result<ExitCode> {
         scheduler::run(args)?;
         return Ok(ExitCode::SUCCESS);
     }
+    if let Benchmark::Lora(options) = &args.benchmark {
+        return end(
+            &lora::run(args.model.as_deref(), options)?,
+            args.results.as_deref(),
+        );
+    }
     let product = Product::new(args.model)?;
     let report: Report = match &args.benchmark {
         Benchmark::Interference(options) => interference::run(&product, options)?,
@@ -63,9 +73,16 @@ fn main() -> Result<ExitCode> {
         Benchmark::Prefix(options) => prefix::run(&product, options)?,
         Benchmark::Overload(options) => overload::run(&product, options)?,
         Benchmark::Invariance(options) => invariance::run(&product, options)?,
-        Benchmark::Scheduler(_) => unreachable!("it needs no server and has run"),
+        Benchmark::Lora(_) | Benchmark::Scheduler(_) => {
+            unreachable!("it needs no server and has run")
+        }
     };
-    report.publish(args.results.as_deref())?;
+    end(&report, args.results.as_deref())
+}
+
+/// Publishes a report; whether its expectations were met is the exit code.
+fn end(report: &Report, results: Option<&Path>) -> Result<ExitCode> {
+    report.publish(results)?;
     Ok(if report.is_met() {
         ExitCode::SUCCESS
     } else {

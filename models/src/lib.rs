@@ -28,7 +28,7 @@ mod sampler;
 mod step;
 mod weights;
 
-pub use adapter::{Adapter, AdapterError, AdapterStack, AdapterTable, AdapterTarget};
+pub use adapter::{Adapter, AdapterError, AdapterStack, AdapterTable, AdapterTarget, merge};
 pub use checkpoint::{Checkpoint, LoadError};
 pub use config::{
     AttentionConfig, BlockConfig, EmbeddingConfig, ExpertsConfig, LatentConfig, LayerConfig,

@@ -5,11 +5,13 @@
 //! [`scheduler::AdapterId`] stands for; the runner looks there at the start of each step.
 
 mod bind;
+mod bind_tokens;
 mod config;
 mod embedding;
 mod error;
 mod file;
 mod gguf;
+mod merge;
 mod modules;
 mod pattern;
 mod rows;
@@ -26,6 +28,7 @@ use kernels::{Linear, LowRank};
 use sha2::{Digest, Sha256};
 
 pub use error::AdapterError;
+pub use merge::merge;
 pub(crate) use rows::{AdapterRows, StepAdapters};
 pub use stack::AdapterStack;
 pub(crate) use stack::OwnNorm;

@@ -1,5 +1,7 @@
 //! Adapters on micro models: alone, stacked, and in one batch with each other.
 
+use kernels::WeightType;
+use models::{Checkpoint, merge};
 use scheduler::{AdapterId, Request};
 use serde_json::Value;
 
@@ -117,6 +119,51 @@ fn check_together(base: &str, all: &[Served], requests: &[Request]) {
         let served = server.serve(requests);
         assert!(machine.block_size > 4 || served.n_preemptions > 0);
         assert_eq!(alone, served.outcomes, "{machine:?}");
+    }
+}
+
+/// Merged into a copy of the checkpoint, an adapter gives what PEFT's own merging gives.
+fn check_merged(base: &str) {
+    let golden = expected::read(&format!("adapters/{base}.json"));
+    let models = expected::fixtures().join("models").join(base);
+    let target = start(base, Machine::EXACT);
+    let mut n_merged = 0;
+    for (kind, own) in golden["adapters"].as_object().expect("adapters") {
+        let Some(merged) = own["merged"].as_object() else {
+            continue;
+        };
+        let dir = std::env::temp_dir().join(format!("merged-{base}-{kind}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a directory for temporary files");
+        std::fs::copy(models.join("config.json"), dir.join("config.json")).expect("a copy");
+        let checkpoint = Checkpoint::open(&models).expect("it opens");
+        let adapter = expected::fixtures()
+            .join("adapters")
+            .join(format!("{base}-{kind}"));
+        let target = target.adapter_target();
+        let ty = Some(WeightType::F32);
+        merge(&checkpoint, target, &[(&adapter, 1.0)], ty, &dir).expect("it can be merged");
+        let mut server = Server::start(&dir, Machine::EXACT);
+        let ids = expected::ids(&merged["ids"]);
+        let outcome = server.serve_alone(&greedy(&ids, 1, 20));
+        let mut after: Vec<_> = outcome.prompt.iter().collect();
+        after.push(outcome.tokens[0].logprobs.as_ref().expect("asked for"));
+        let first = merged["pos0"].as_u64().expect("a position") as usize;
+        let tops = merged["top"].as_array().expect("tops");
+        for (top, found) in tops.iter().zip(&after[first..]) {
+            let largest = expected::top(top).differences(found).fold(0.0, f64::max);
+            assert!(largest <= TOLERANCE, "{base} {kind}: {largest}");
+        }
+        assert_eq!(tops.len(), after.len() - first);
+        std::fs::remove_dir_all(&dir).ok();
+        n_merged += 1;
+    }
+    assert!(n_merged >= 3, "{n_merged}");
+}
+
+#[test]
+fn merged() {
+    for base in ["llama31-gqa", "qwen2", "gemma3"] {
+        check_merged(base);
     }
 }
 

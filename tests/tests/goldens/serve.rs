@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kernels::{CpuOptions, Device, KvType, Numerics};
-use models::{Adapter, AdapterStack, Checkpoint, Model, ModelRunner, RunnerOptions};
+use models::{Adapter, AdapterStack, AdapterTarget, Checkpoint, Model, ModelRunner, RunnerOptions};
 use scheduler::{
     AdapterId, Event, Executor, FinishReason, FlowId, Priority, Request, RequestId, SampledToken,
     SamplingParams, Scheduler, SchedulerConfig, TokenLogprobs,
@@ -87,11 +87,16 @@ impl Server {
         Self { machine, runner }
     }
 
+    pub(crate) fn adapter_target(&self) -> &AdapterTarget {
+        self.runner.model().adapter_target()
+    }
+
     /// Loads an adapter of the fixtures.
     pub(crate) fn adapter(&self, name: &str) -> Arc<Adapter> {
         let path = fixtures().join("adapters").join(name);
-        let target = self.runner.model().adapter_target();
-        Arc::new(Adapter::load(&path, target).unwrap_or_else(|error| panic!("{error}")))
+        Arc::new(
+            Adapter::load(&path, self.adapter_target()).unwrap_or_else(|error| panic!("{error}")),
+        )
     }
 
     /// Makes a stack known under a number.

@@ -1,0 +1,271 @@
+//! What adapters cost: decode steps of the runner with and without them, in turns, so that a
+//! busy machine slows both alike.
+//!
+//! The adapters are synthetic, in bf16, beside the layers that PEFT takes by default (queries and
+//! values) or beside all linear layers of every block. Weights that an adapter is merged into have
+//! the shapes of the base, so the base's speed is theirs.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use kernels::{CpuOptions, Device, KvType, Numerics};
+use models::{Adapter, AdapterStack, Checkpoint, Model, ModelConfig, ModelRunner, RunnerOptions};
+use scheduler::{
+    AdapterId, Batch, BatchRow, BlockId, Executor, RequestId, SampleSpec, SamplingParams,
+    SequenceId,
+};
+use serde_json::{Map, Value, json};
+use understudy::source::{self, SourceSettings};
+
+use crate::report::Report;
+use crate::traffic::Rng;
+
+const BLOCK_SIZE: usize = 16;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Pairs of steps that are timed, for each line.
+    #[arg(long, default_value_t = 40)]
+    steps: usize,
+    /// Tokens of each sequence before the step.
+    #[arg(long, default_value_t = 128)]
+    context: usize,
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+/// (active adapters, rank, sequences).
+const LINES: [(u32, usize, usize); 6] = [
+    (8, 8, 16),
+    (1, 8, 16),
+    (1, 64, 16),
+    (8, 64, 16),
+    (64, 8, 64),
+    (64, 64, 64),
+];
+
+/// Least share of the base's throughput, for the first line.
+const BOUND: f64 = 0.85;
+
+/// Layers that adapters are beside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Targets {
+    QueriesAndValues,
+    AllLinear,
+}
+
+pub(crate) fn run(model: Option<&str>, options: &Options) -> Result<Report> {
+    let mut bench = Bench::new(model, options)?;
+    let mut report = Report::new("lora");
+    let targets = [Targets::QueriesAndValues, Targets::AllLinear];
+    let lines = targets
+        .into_iter()
+        .flat_map(|targets| LINES.map(|line| (targets, line)));
+    for (targets, line) in lines {
+        let (n_adapters, rank, n_rows) = line;
+        let ids = bench.adapters(n_adapters, rank, targets)?;
+        let (base, own) = bench.compare(n_rows, &ids, options)?;
+        #[expect(clippy::cast_precision_loss, reason = "a small count")]
+        let rows = n_rows as f64;
+        let beside = match targets {
+            Targets::QueriesAndValues => "q, v",
+            Targets::AllLinear => "all linear",
+        };
+        let what = format!("{beside}: {n_adapters} of rank {rank}, {n_rows} sequences");
+        report.note(format!("{what}: base or merged"), rows / base, "tokens/s");
+        report.note(format!("{what}: with adapters"), rows / own, "tokens/s");
+        let share = base / own;
+        if line == LINES[0] {
+            report.at_least(&format!("{what}: share"), share, BOUND, "");
+        } else {
+            report.note(format!("{what}: share"), share, "");
+        }
+    }
+    Ok(report)
+}
+
+struct Bench {
+    runner: ModelRunner,
+    dir: PathBuf,
+}
+
+impl Bench {
+    fn new(model: Option<&str>, options: &Options) -> Result<Self> {
+        let found = source::resolve(model, &SourceSettings::from_env()?)?;
+        let device = Device::cpu(CpuOptions {
+            n_threads: options.threads,
+            isa: None,
+        });
+        let checkpoint = Checkpoint::open(&found.path)?;
+        let model = Model::load(&checkpoint, &device, Numerics::Native, None)?;
+        let per_sequence = (options.context + 1).div_ceil(BLOCK_SIZE);
+        let runner = ModelRunner::new(
+            model,
+            RunnerOptions {
+                n_blocks: 64 * per_sequence,
+                block_size: BLOCK_SIZE,
+                kv_type: KvType::Bf16,
+                max_batched_tokens: 64,
+                max_model_len: options.context + 1,
+            },
+        )?;
+        let dir = std::env::temp_dir().join(format!("bench-lora-{}", std::process::id()));
+        std::fs::create_dir_all(&dir)?;
+        Ok(Self { runner, dir })
+    }
+
+    /// Loads `n` adapters of a rank as ids from zero on.
+    fn adapters(&self, n: u32, rank: usize, targets: Targets) -> Result<Vec<AdapterId>> {
+        let target = self.runner.model().adapter_target();
+        let one = |i: u32| {
+            write_adapter(&self.dir, target.config(), rank, targets, u64::from(i) + 1)?;
+            let adapter = Adapter::load(&self.dir, target)?;
+            let stack = AdapterStack::single(Arc::new(adapter));
+            self.runner.adapters().insert(AdapterId(i), stack);
+            Ok(AdapterId(i))
+        };
+        (0..n).map(one).collect()
+    }
+
+    /// Medians of a step's seconds, without and with adapters.
+    fn compare(
+        &mut self,
+        n_rows: usize,
+        ids: &[AdapterId],
+        options: &Options,
+    ) -> Result<(f64, f64)> {
+        let per_sequence = (options.context + 1).div_ceil(BLOCK_SIZE);
+        let batch = |with: bool| Batch {
+            rows: (0..n_rows)
+                .map(|i| {
+                    let adapter = with.then(|| ids[i % ids.len()]);
+                    row(i, options.context, per_sequence, adapter)
+                })
+                .collect(),
+        };
+        let batches = [batch(false), batch(true)];
+        let mut times = [Vec::new(), Vec::new()];
+        for step in 0..options.steps + 3 {
+            for (batch, times) in batches.iter().zip(&mut times) {
+                let begin = Instant::now();
+                let results = self.runner.execute(batch)?;
+                let seconds = begin.elapsed().as_secs_f64();
+                ensure!(results.iter().all(|result| result.failed.is_none()));
+                // The first steps touch memory for the first time.
+                if step >= 3 {
+                    times.push(seconds);
+                }
+            }
+        }
+        let median = |times: &mut Vec<f64>| {
+            times.sort_by(f64::total_cmp);
+            times.get(times.len() / 2).copied().context("no steps")
+        };
+        let [base, own] = &mut times;
+        Ok((median(base)?, median(own)?))
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // What is left in a directory for temporary files does no harm.
+        std::fs::remove_dir_all(&self.dir).ok();
+    }
+}
+
+/// The next token of a sequence. Keys before it are zeros: they cost what others do.
+fn row(i: usize, context: usize, n_blocks: usize, adapter: Option<AdapterId>) -> BatchRow {
+    let first = (i * n_blocks) as u32;
+    BatchRow {
+        sequence: SequenceId {
+            request: RequestId(i as u64),
+            index: 0,
+        },
+        tokens: vec![(100 + i) as u32],
+        start: context as u32,
+        first_block: 0,
+        blocks: (first..first + n_blocks as u32).map(BlockId).collect(),
+        adapter,
+        sample: Some(SampleSpec {
+            params: Arc::new(SamplingParams {
+                temperature: 0.0,
+                ..SamplingParams::default()
+            }),
+            n_generated: 0,
+            history: Vec::new(),
+            n_prompt: context as u32,
+            banned: Arc::new([]),
+            allowed: None,
+        }),
+        scoring: None,
+        pooling: None,
+    }
+}
+
+const Q: &str = "self_attn.q_proj";
+const V: &str = "self_attn.v_proj";
+
+/// Writes an adapter with small random values beside all linear layers of a Llama.
+fn write_adapter(
+    dir: &Path,
+    config: &ModelConfig,
+    rank: usize,
+    targets: Targets,
+    seed: u64,
+) -> Result<()> {
+    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+    let q_width = config.n_heads * config.head_dim;
+    let kv_width = config.n_kv_heads * config.head_dim;
+    let modules = [
+        (Q, q_width, hidden),
+        ("self_attn.k_proj", kv_width, hidden),
+        (V, kv_width, hidden),
+        ("self_attn.o_proj", hidden, q_width),
+        ("mlp.gate_proj", inner, hidden),
+        ("mlp.up_proj", inner, hidden),
+        ("mlp.down_proj", hidden, inner),
+    ];
+    let modules: Vec<_> = modules
+        .into_iter()
+        .filter(|(name, ..)| targets == Targets::AllLinear || matches!(*name, Q | V))
+        .collect();
+    let mut rng = Rng(seed);
+    let (mut header, mut data) = (Map::new(), Vec::new());
+    for layer in 0..config.n_layers {
+        for &(module, n_out, n_in) in &modules {
+            for (matrix, shape) in [("A", [rank, n_in]), ("B", [n_out, rank])] {
+                let name =
+                    format!("base_model.model.model.layers.{layer}.{module}.lora_{matrix}.weight");
+                let first = data.len();
+                for _ in 0..shape[0] * shape[1] {
+                    // The upper half of an f32 of 2^-8 to 2^-7, of either sign.
+                    let bits = rng.next();
+                    let value = 0x3b80 | (bits & 0x7f) as u16 | ((bits >> 8) as u16 & 0x8000);
+                    data.extend(value.to_le_bytes());
+                }
+                let info =
+                    json!({"dtype": "BF16", "shape": shape, "data_offsets": [first, data.len()]});
+                header.insert(name, info);
+            }
+        }
+    }
+    let header = Value::Object(header).to_string();
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.extend(data);
+    std::fs::write(dir.join("adapter_model.safetensors"), bytes)?;
+    let names: Vec<&str> = modules
+        .iter()
+        .filter_map(|(name, ..)| name.split('.').next_back())
+        .collect();
+    let config = json!({
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": rank,
+        "target_modules": names,
+    });
+    std::fs::write(dir.join("adapter_config.json"), config.to_string())?;
+    Ok(())
+}
