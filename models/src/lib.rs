@@ -12,6 +12,7 @@ mod checkpoint;
 mod config;
 mod decoder;
 mod digest;
+mod encoder;
 mod eos;
 mod experts;
 mod families;
@@ -36,6 +37,7 @@ pub use config::{
     RopeScaling, SharedExpert,
 };
 pub use decoder::Model;
+pub use encoder::{EncodeError, Encoder, EncoderConfig, EncoderPooling, EncoderRunner, is_encoder};
 pub use gguf::{Gguf, GgufValue};
 pub use rope::Rope;
 pub use runner::{ModelRunner, RunnerOptions};

@@ -101,11 +101,12 @@ fn lints(root: &Path) -> Result<()> {
     )
 }
 
-/// The demo model and the chat templates are fetched first: tests do not reach for the network.
+/// The demo model, the chat templates and an encoder are fetched first: tests do not reach for the network.
 fn tests(root: &Path) -> Result<()> {
     cargo(root, &["build", "--release", "--bin", "understudy"])?;
     sh(root, root.join("target/release/understudy"), &["fetch"])?;
     sh(root, "bash", &["tests/fetch-templates.sh"])?;
+    sh(root, "bash", &["tests/fetch-encoder.sh"])?;
     cargo(
         root,
         &["test", "--release", "--workspace", "--no-fail-fast"],
