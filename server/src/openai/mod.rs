@@ -5,6 +5,8 @@ mod chat_request;
 mod chat_response;
 mod completion_request;
 mod completion_response;
+mod embedding_request;
+mod embedding_response;
 mod error;
 mod fields;
 mod formats;
@@ -14,6 +16,7 @@ mod json;
 mod messages;
 mod metadata;
 mod models;
+mod prompts;
 mod response_events;
 mod response_object;
 mod response_request;
@@ -28,13 +31,16 @@ pub use chat_response::{
     CalledFunction, ChatChoice, ChatChunk, ChatCompletion, ChatLogprob, ChunkPart, Head, Said,
     ToolCall, TopLogprob,
 };
-pub use completion_request::{CompletionRequest, Prompt};
+pub use completion_request::CompletionRequest;
 pub use completion_response::{Completion, CompletionChoice, CompletionLogprobs, TopTokens};
+pub use embedding_request::{EmbeddingRequest, EncodingFormat};
+pub use embedding_response::EmbeddingList;
 pub use error::ApiError;
 pub use fields::Fields;
 pub use formats::Format;
 pub use item_messages::item_messages;
 pub use models::{ModelList, ModelObject};
+pub use prompts::Prompt;
 pub use response_events::{EventBody, ResponseEvent};
 pub use response_object::{
     ContentPart, OutputItem, ResponseHead, ResponseObject, ResponseStatus, ResponseUsage,
