@@ -22,6 +22,7 @@ pub fn router(state: AppState, keys: ApiKeys) -> Router {
     let max_body_bytes = state.max_body_bytes;
     Router::new()
         .merge(generating(&state))
+        .merge(embedding(&state))
         .merge(stored())
         .route("/v1/models", get(handlers::models::list))
         .route("/v1/models/{*id}", get(handlers::models::retrieve))
@@ -53,6 +54,15 @@ fn generating(state: &AppState) -> Router<AppState> {
         // Layers see a request from the last to the first: it is admitted before its body is read.
         .layer(from_fn_with_state(state.clone(), answer_once))
         .layer(from_fn_with_state(state.clone(), admit))
+}
+
+/// Vectors, whose engine may be one of its own, with a queue of its own.
+fn embedding(state: &AppState) -> Router<AppState> {
+    let state = state.for_embeddings();
+    Router::new()
+        .route("/v1/embeddings", post(handlers::embeddings::create))
+        .layer(from_fn_with_state(state.clone(), answer_once))
+        .layer(from_fn_with_state(state, admit))
 }
 
 /// What has been stored.

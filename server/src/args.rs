@@ -97,6 +97,20 @@ pub struct ServeArgs {
     /// Without it, the demo model.
     pub model: Option<String>,
 
+    /// Answer /v1/embeddings by the model's own states: that of the last token, or the mean of
+    /// all. What the model was trained with, its card tells.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "POOLING",
+        conflicts_with = "embedding_model"
+    )]
+    pub embeddings: Option<EmbeddingPooling>,
+    /// An encoder to answer /v1/embeddings beside MODEL: a directory in the layout of
+    /// sentence-transformers. (An encoder may also be MODEL itself.)
+    #[arg(long, value_name = "PATH")]
+    pub embedding_model: Option<String>,
+
     /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1")]
     pub host: String,
@@ -206,6 +220,13 @@ pub struct ServeArgs {
     /// Form of the log on standard error.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+}
+
+/// Which states of a decoder become a vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EmbeddingPooling {
+    Last,
+    Mean,
 }
 
 /// What to compute with.

@@ -14,6 +14,10 @@ pub struct Banner<'a> {
     pub description: &'a Description,
     pub plan: &'a MemoryPlan,
     pub needs_key: bool,
+    /// Whether the model generates text; otherwise it makes vectors.
+    pub generates: bool,
+    /// Models that make vectors.
+    pub embedding_names: &'a [String],
     /// Whether the model has a chat template.
     pub can_chat: bool,
 }
@@ -37,13 +41,24 @@ impl Banner<'_> {
             ),
             (
                 "KV cache",
-                format!(
-                    "{}: {} blocks of {} tokens; up to {} tokens a sequence",
-                    human_bytes(plan.n_bytes()),
-                    plan.n_blocks,
-                    plan.block_size,
-                    plan.max_model_len
-                ),
+                if self.generates {
+                    format!(
+                        "{}: {} blocks of {} tokens; up to {} tokens a sequence",
+                        human_bytes(plan.n_bytes()),
+                        plan.n_blocks,
+                        plan.block_size,
+                        plan.max_model_len
+                    )
+                } else {
+                    format!("none; texts are cut to {} tokens", plan.max_model_len)
+                },
+            ),
+            (
+                "vectors",
+                match self.embedding_names {
+                    [] => "none (see --embeddings and --embedding-model)".to_owned(),
+                    names => format!("by {}", names.join(", ")),
+                },
             ),
             ("runs on", description.device.clone()),
             ("URL", format!("{}/v1", self.url())),
@@ -69,7 +84,12 @@ impl Banner<'_> {
 
     fn curl(&self) -> String {
         let name = self.names.first().map_or("", String::as_str);
-        let (path, body) = if self.can_chat {
+        let (path, body) = if !self.generates {
+            (
+                "embeddings",
+                serde_json::json!({"model": name, "input": "A cat sits on the mat."}),
+            )
+        } else if self.can_chat {
             let messages = serde_json::json!([{"role": "user", "content": "Say hello."}]);
             (
                 "chat/completions",
@@ -119,6 +139,8 @@ mod tests {
             description: &description,
             plan: &plan,
             needs_key: true,
+            generates: true,
+            embedding_names: &[],
             can_chat: true,
         };
         let text = banner.text();

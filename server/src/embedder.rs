@@ -89,7 +89,10 @@ impl EmbeddingModel {
         };
         // A vector of zeros has no direction.
         let factor = if length > 0.0 { 1.0 / length } else { 1.0 };
-        #[expect(clippy::cast_possible_truncation, reason = "vectors are f32 on the wire")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "vectors are f32 on the wire"
+        )]
         let narrow = |x: &f64| (x * factor) as f32;
         vector.iter().map(narrow).collect()
     }

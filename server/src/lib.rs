@@ -10,6 +10,7 @@ pub mod banner;
 mod connections;
 mod cross_origin;
 pub mod dialect;
+pub mod embedder;
 pub mod engine;
 pub mod generation;
 pub mod grammar;

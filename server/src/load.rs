@@ -1,18 +1,23 @@
 //! From a model's name to everything that serves it.
 
+mod encoder;
+
 use std::sync::Arc;
 
 use kernels::{CpuOptions, Device};
-use models::{Checkpoint, LoadError, Model, ModelRunner, RunnerOptions};
-use scheduler::{ConfigError, Scheduler, SchedulerConfig};
+use models::{Checkpoint, EncoderRunner, LoadError, Model, ModelRunner, RunnerOptions};
+use scheduler::{ConfigError, Executor, Scheduler, SchedulerConfig};
 use sha2::{Digest, Sha256};
 
+use crate::embedder::EmbeddingModel;
 use crate::identity::unix_seconds;
 use crate::plan::{MemoryPlan, Needs, PlanError, available_bytes};
 use crate::settings::{Precision, Settings};
 use crate::source::{ModelSource, SourceError};
 use crate::state::ServedModel;
 use crate::text::{ChatTemplate, TemplateError, Tokenizer, TokenizerError};
+
+pub use encoder::{LoadedEncoder, load_encoder};
 
 /// A model that cannot be served. Each names the file or the flag at fault.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +34,8 @@ pub enum StartError {
     Plan(#[from] PlanError),
     #[error(transparent)]
     Scheduler(#[from] ConfigError),
+    #[error("{flag} is for models that generate text, but MODEL is an encoder")]
+    EncoderFlag { flag: &'static str },
 }
 
 /// A model in memory, with the machine it runs on.
@@ -36,10 +43,31 @@ pub enum StartError {
 pub struct Loaded {
     pub served: ServedModel,
     pub scheduler: Scheduler,
-    pub runner: ModelRunner,
+    pub runner: Runner,
+    /// How it makes vectors, if it does.
+    pub embedding: Option<EmbeddingModel>,
+    /// An encoder beside it.
+    pub beside: Option<LoadedEncoder>,
     pub plan: MemoryPlan,
     /// For people.
     pub description: Description,
+}
+
+/// What runs the batches of a loaded model.
+#[derive(Debug)]
+pub enum Runner {
+    Decoder(Box<ModelRunner>),
+    Encoder(Box<EncoderRunner>),
+}
+
+impl Runner {
+    /// As an engine takes it.
+    pub fn into_executor(self) -> Box<dyn Executor + Send> {
+        match self {
+            Self::Decoder(runner) => runner,
+            Self::Encoder(runner) => runner,
+        }
+    }
 }
 
 /// What the banner shows.
@@ -51,8 +79,16 @@ pub struct Description {
     pub device: String,
 }
 
-/// Loads the model at `source`.
+/// Loads the model at `source`: a decoder or an encoder.
 pub fn load(settings: &Settings, source: &ModelSource) -> Result<Loaded, StartError> {
+    if models::is_encoder(&source.path) {
+        encoder::load_as_model(settings, source)
+    } else {
+        load_decoder(settings, source)
+    }
+}
+
+fn load_decoder(settings: &Settings, source: &ModelSource) -> Result<Loaded, StartError> {
     let checkpoint = Checkpoint::open(&source.path)?;
     // Small files first: their errors should not wait for the weights.
     let tokenizer = Tokenizer::load(&checkpoint)?;
@@ -104,6 +140,7 @@ pub fn load(settings: &Settings, source: &ModelSource) -> Result<Loaded, StartEr
     let served = ServedModel {
         names: names(settings, source),
         tokenizer,
+        generates: true,
         template,
         eos_tokens: Arc::from(checkpoint.eos_tokens()),
         vocab_size: config.vocab_size,
@@ -113,11 +150,31 @@ pub fn load(settings: &Settings, source: &ModelSource) -> Result<Loaded, StartEr
         created: unix_seconds(),
     };
     Ok(Loaded {
+        embedding: embedding(settings, &served, config.hidden_size),
         served,
         scheduler,
-        runner,
+        runner: Runner::Decoder(Box::new(runner)),
+        beside: None,
         plan,
         description,
+    })
+}
+
+/// How a decoder's states become vectors, if they are to.
+fn embedding(settings: &Settings, served: &ServedModel, width: usize) -> Option<EmbeddingModel> {
+    let pooling = settings.embeddings?;
+    Some(EmbeddingModel {
+        names: served.names.clone(),
+        tokenizer: served.tokenizer.clone(),
+        vocab_size: served.vocab_size,
+        pooling,
+        normalize: true,
+        width: u32::try_from(width).unwrap_or(u32::MAX),
+        is_matryoshka: false,
+        max_tokens: served.max_model_len as usize,
+        cuts: false,
+        kv_root: served.kv_root,
+        created: served.created,
     })
 }
 

@@ -12,8 +12,9 @@ use tracing_subscriber::EnvFilter;
 use understudy::app::router;
 use understudy::args::{Args, Command, LogFormat};
 use understudy::banner::Banner;
+use understudy::embedder::Embedder;
 use understudy::engine::Engine;
-use understudy::load::{Loaded, load};
+use understudy::load::{Loaded, LoadedEncoder, load, load_encoder};
 use understudy::metrics::{Metrics, Served};
 use understudy::settings::Settings;
 use understudy::source::{ModelSource, SourceError, SourceSettings};
@@ -113,7 +114,13 @@ async fn serve_on(
         let settings = Arc::clone(&settings);
         move || -> anyhow::Result<Loaded> {
             let source = find(settings.model.as_deref())?;
-            Ok(load(&settings, &source)?)
+            let mut loaded = load(&settings, &source)?;
+            if let Some(encoder) = &settings.embedding_model {
+                let source = find(Some(encoder))?;
+                let names = vec![source.name.clone()];
+                loaded.beside = Some(load_encoder(&settings, &source, names)?);
+            }
+            Ok(loaded)
         }
     });
     let loaded = tokio::select! {
@@ -143,6 +150,8 @@ fn assemble(
         served,
         scheduler,
         runner,
+        embedding,
+        beside,
         plan,
         description,
     } = loaded;
@@ -155,19 +164,47 @@ fn assemble(
     });
     let engine = Engine::start(
         scheduler,
-        Box::new(runner),
+        runner.into_executor(),
         settings.engine,
         metrics.clone(),
     )?;
+    let embedder = match (embedding, beside) {
+        (Some(model), _) => Some(Embedder {
+            engine: engine.handle(),
+            model,
+        }),
+        (None, Some(encoder)) => Some(start_beside(encoder, settings)?),
+        (None, None) => None,
+    };
     let banner = Banner {
         address,
         names: &served.names,
         description: &description,
         plan: &plan,
         needs_key: settings.app.keys.are_required(),
+        generates: served.generates,
+        embedding_names: embedder.as_ref().map_or(&[], |e| &e.model.names),
         can_chat: served.template.is_some(),
     }
     .text();
-    let state = AppState::new(served, engine.handle(), metrics, store, &settings.app);
+    let mut state = AppState::new(served, engine.handle(), metrics, store, &settings.app);
+    if let Some(embedder) = embedder {
+        state = state.with_embedder(embedder);
+    }
     Ok((router(state, settings.app.keys.clone()), engine, banner))
+}
+
+/// An encoder on an engine of its own, so that its texts wait for no answers, nor answers for its
+/// texts. Its scheduler's figures are not on `/metrics`, where they would mix with the model's.
+fn start_beside(encoder: LoadedEncoder, settings: &Settings) -> anyhow::Result<Embedder> {
+    let engine = Engine::start(
+        encoder.scheduler,
+        Box::new(encoder.runner),
+        settings.engine,
+        Metrics::new(),
+    )?;
+    Ok(Embedder {
+        engine: engine.handle(),
+        model: encoder.model,
+    })
 }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use kernels::{KvType, Numerics, WeightType};
+use scheduler::Pooling;
 
-use crate::args::{Dtype, ServeArgs};
+use crate::args::{Dtype, EmbeddingPooling, ServeArgs};
 use crate::auth::ApiKeys;
 use crate::engine::{EngineOptions, QueueLimits};
 use crate::state::AppOptions;
@@ -53,6 +54,10 @@ pub struct Precision {
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub model: Option<String>,
+    /// How the model's own states become vectors, if they do.
+    pub embeddings: Option<Pooling>,
+    /// An encoder beside the model.
+    pub embedding_model: Option<String>,
     pub host: String,
     pub port: u16,
     pub names: Vec<String>,
@@ -87,6 +92,11 @@ impl Settings {
         check_origins(&args.cors_origin)?;
         Ok(Self {
             model: args.model,
+            embeddings: args.embeddings.map(|pooling| match pooling {
+                EmbeddingPooling::Last => Pooling::Last,
+                EmbeddingPooling::Mean => Pooling::Mean,
+            }),
+            embedding_model: args.embedding_model,
             host: args.host,
             port: args.port,
             names: args.served_model_name,

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use crate::answer::ToolSyntax;
 use crate::auth::ApiKeys;
 use crate::dialect::Dialect;
+use crate::embedder::Embedder;
 use crate::engine::EngineHandle;
 use crate::grammar::GrammarCompiler;
 use crate::idempotency::Answering;
@@ -27,6 +28,8 @@ pub struct ServedModel {
     /// Names that requests may call it by; never empty.
     pub names: Vec<String>,
     pub tokenizer: Tokenizer,
+    /// Whether it generates text: an encoder only makes vectors.
+    pub generates: bool,
     /// `None`: a base model, which cannot chat.
     pub template: Option<ChatTemplate>,
     /// Tokens that end an answer.
@@ -82,6 +85,8 @@ impl Default for AppOptions {
 pub struct AppState {
     pub model: Arc<ServedModel>,
     pub engine: EngineHandle,
+    /// What makes vectors, if anything does.
+    pub embedder: Option<Arc<Embedder>>,
     pub metrics: Arc<Metrics>,
     pub max_body_bytes: usize,
     pub max_choices: u32,
@@ -123,6 +128,7 @@ impl AppState {
             dialect: Dialect::new(model.template.as_ref(), options.tool_syntax),
             model: Arc::new(model),
             engine,
+            embedder: None,
             metrics,
             store,
             owner: Owner::default(),
@@ -135,6 +141,55 @@ impl AppState {
             cors_origins: options.cors_origins.clone(),
             ids: Arc::new(Numbers::from_entropy()),
             seeds: Arc::new(seeds),
+        }
+    }
+
+    /// The same, with something that makes vectors.
+    #[must_use]
+    pub fn with_embedder(self, embedder: Embedder) -> Self {
+        Self {
+            embedder: Some(Arc::new(embedder)),
+            ..self
+        }
+    }
+
+    /// The state as requests for vectors see it: their engine is the embedder's.
+    pub(crate) fn for_embeddings(&self) -> Self {
+        let mut state = self.clone();
+        if let Some(embedder) = &self.embedder {
+            state.engine = embedder.engine.clone();
+        }
+        state
+    }
+
+    /// What makes the vectors of the model that a request calls `name`.
+    pub(crate) fn embedder_of(&self, name: &str) -> Result<Arc<Embedder>, ApiError> {
+        let is_named = |embedder: &&Arc<Embedder>| embedder.model.names.iter().any(|n| n == name);
+        match self.embedder.as_ref().filter(is_named) {
+            Some(embedder) => Ok(Arc::clone(embedder)),
+            None => {
+                self.check_model(name)?;
+                Err(ApiError::not_an_embedding_model())
+            }
+        }
+    }
+
+    /// All names, with the time when what they call was loaded.
+    pub(crate) fn all_names(&self) -> impl Iterator<Item = (&String, u64)> {
+        let model = &self.model;
+        let embedder = self.embedder.iter().map(|embedder| &embedder.model);
+        let embedders = embedder.flat_map(|model| model.names.iter().map(|n| (n, model.created)));
+        let own = model.names.iter().map(|name| (name, model.created));
+        own.chain(embedders.filter(|(name, _)| !model.names.contains(name)))
+    }
+
+    /// Refuses names of models that do not generate text.
+    pub(crate) fn check_generates(&self, name: &str) -> Result<(), ApiError> {
+        self.check_model(name)?;
+        if self.model.generates && self.model.names.iter().any(|served| served == name) {
+            Ok(())
+        } else {
+            Err(ApiError::not_a_generating_model())
         }
     }
 
@@ -181,10 +236,10 @@ impl AppState {
 
     /// Refuses names that are not served.
     pub fn check_model(&self, name: &str) -> Result<(), ApiError> {
-        if self.model.names.iter().any(|served| served == name) {
-            Ok(())
-        } else {
-            Err(ApiError::model_not_found(name, &self.model.names))
+        if self.all_names().any(|(served, _)| served == name) {
+            return Ok(());
         }
+        let names: Vec<String> = self.all_names().map(|(name, _)| name.clone()).collect();
+        Err(ApiError::model_not_found(name, &names))
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod completions;
 mod continuation;
 mod conversation;
 pub(crate) mod conversations;
+pub(crate) mod embeddings;
 mod flow;
 pub(crate) mod health;
 mod message;

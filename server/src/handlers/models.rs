@@ -9,11 +9,8 @@ use crate::state::AppState;
 
 /// All served names.
 pub(crate) async fn list(State(state): State<AppState>) -> Json<ModelList> {
-    let model = &state.model;
-    let objects = model
-        .names
-        .iter()
-        .map(|name| ModelObject::new(name, model.created));
+    let names = state.all_names();
+    let objects = names.map(|(name, created)| ModelObject::new(name, created));
     Json(ModelList::new(objects.collect()))
 }
 
@@ -24,5 +21,7 @@ pub(crate) async fn retrieve(
 ) -> Result<Json<ModelObject>, ApiError> {
     let Path(id) = id.map_err(|error| ApiError::bad_request(error.body_text()))?;
     state.check_model(&id)?;
-    Ok(Json(ModelObject::new(&id, state.model.created)))
+    let created = state.all_names().find(|(name, _)| **name == id);
+    let created = created.map_or(state.model.created, |(_, created)| created);
+    Ok(Json(ModelObject::new(&id, created)))
 }

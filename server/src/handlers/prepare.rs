@@ -30,7 +30,7 @@ pub(crate) fn body(
 pub(super) fn fields(state: &AppState, body: &[u8]) -> Result<(String, Fields), ApiError> {
     let mut fields = Fields::from_body(body)?;
     let model = fields.required_string("model")?;
-    state.check_model(&model)?;
+    state.check_generates(&model)?;
     Ok((model, fields))
 }
 

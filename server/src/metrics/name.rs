@@ -19,6 +19,8 @@ pub(super) enum Name {
     QueriedPromptTokens,
     CachedPromptTokens,
     GeneratedTokens,
+    EmbeddedTexts,
+    EmbeddedTokens,
     Preemptions,
     LostTokens,
     OverdueTurns,
@@ -47,7 +49,7 @@ pub(super) enum Kind {
 
 /// All of them: name on `/metrics`, kind, help.
 #[rustfmt::skip]
-pub(super) const ALL: [(Name, &str, Kind, &str); 31] = {
+pub(super) const ALL: [(Name, &str, Kind, &str); 33] = {
     use Kind::{Counter, Gauge, Histogram};
     [
         (Name::HttpRequests, "understudy_http_requests_total", Counter, "HTTP requests by route and status"),
@@ -64,6 +66,8 @@ pub(super) const ALL: [(Name, &str, Kind, &str); 31] = {
         (Name::QueriedPromptTokens, "understudy_queried_prompt_tokens_total", Counter, "Prompt tokens looked up in the prefix cache"),
         (Name::CachedPromptTokens, "understudy_cached_prompt_tokens_total", Counter, "Prompt tokens taken from the prefix cache"),
         (Name::GeneratedTokens, "understudy_generated_tokens_total", Counter, "Tokens drawn"),
+        (Name::EmbeddedTexts, "understudy_embedded_texts_total", Counter, "Texts answered with a vector"),
+        (Name::EmbeddedTokens, "understudy_embedded_tokens_total", Counter, "Tokens of texts answered with a vector"),
         (Name::Preemptions, "understudy_preemptions_total", Counter, "Sequences put back to waiting"),
         (Name::LostTokens, "understudy_lost_tokens_total", Counter, "Tokens computed again after preemption"),
         (Name::OverdueTurns, "understudy_overdue_turns_total", Counter, "Turns decided by the age bound"),

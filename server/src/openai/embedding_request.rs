@@ -95,7 +95,11 @@ mod tests {
                 "encoding_format",
                 "invalid_value",
             ),
-            (r#"{"input": "a", "inputs": 1}"#, "inputs", "unknown_parameter"),
+            (
+                r#"{"input": "a", "inputs": 1}"#,
+                "inputs",
+                "unknown_parameter",
+            ),
         ] {
             let error = parse(body).unwrap_err();
             assert_eq!(error.param.as_deref(), Some(param), "{body}");

@@ -135,6 +135,20 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, message).with_param("model")
     }
 
+    /// A model that generates text only, asked for vectors.
+    pub fn not_an_embedding_model() -> Self {
+        let message = "You are not allowed to generate embeddings from this model: it was not \
+                       started with --embeddings.";
+        Self::new(StatusCode::FORBIDDEN, INVALID_REQUEST, message).with_param("model")
+    }
+
+    /// A model that makes vectors only, asked for text.
+    pub fn not_a_generating_model() -> Self {
+        let message = "You are not allowed to sample from this model: it makes embeddings only. \
+                       Did you mean to use v1/embeddings?";
+        Self::new(StatusCode::FORBIDDEN, INVALID_REQUEST, message).with_param("model")
+    }
+
     /// No route has this path.
     pub fn unknown_url(method: &str, path: &str) -> Self {
         let message = format!("Invalid URL ({method} {path})");

@@ -31,9 +31,7 @@ pub(super) fn take_prompts(
     match items.first() {
         None => Err(empty_array(name)),
         Some(Value::Number(_)) => Ok(vec![Prompt::Tokens(tokens(name, &items, vocab_size)?)]),
-        Some(_) if items.len() > MAX_PROMPTS => {
-            Err(array_too_long(name, MAX_PROMPTS, items.len()))
-        }
+        Some(_) if items.len() > MAX_PROMPTS => Err(array_too_long(name, MAX_PROMPTS, items.len())),
         Some(Value::String(_)) => items
             .into_iter()
             .enumerate()

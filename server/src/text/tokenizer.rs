@@ -114,6 +114,20 @@ impl Tokenizer {
         Self::build(file, definition)
     }
 
+    /// Of an encoder: it turns text into tokens, and tokens are never turned back into text.
+    pub fn of_encoder(dir: &Path) -> Result<Self, TokenizerError> {
+        let path = dir.join("tokenizer.json");
+        let mut json = read_json(&path)?;
+        // How word pieces become text again does not matter here.
+        json["decoder"] = Value::Null;
+        let definition = Definition {
+            add_bos: None,
+            add_eos: None,
+            json,
+        };
+        Self::build(path.display().to_string(), definition)
+    }
+
     pub(super) fn build(file: String, definition: Definition) -> Result<Self, TokenizerError> {
         let fail = |message: String| TokenizerError {
             file: file.clone(),

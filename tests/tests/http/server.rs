@@ -183,6 +183,7 @@ impl Server {
         let template =
             ChatTemplate::from_text("test", options.template, &Map::new(), SystemTime::now);
         let served = ServedModel {
+            generates: true,
             names: vec![MODEL.to_owned(), "alias".to_owned()],
             tokenizer: tokenizer.clone(),
             template: options.has_template.then(|| template.unwrap()),
