@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kernels::{CpuOptions, Device};
 use models::{Checkpoint, EncoderRunner, LoadError, Model, ModelRunner, RunnerOptions};
-use scheduler::{ConfigError, Executor, Scheduler, SchedulerConfig};
+use scheduler::{Batch, ConfigError, Executor, ExecutorError, Sampled, Scheduler, SchedulerConfig};
 use sha2::{Digest, Sha256};
 
 use crate::embedder::EmbeddingModel;
@@ -60,12 +60,11 @@ pub enum Runner {
     Encoder(Box<EncoderRunner>),
 }
 
-impl Runner {
-    /// As an engine takes it.
-    pub fn into_executor(self) -> Box<dyn Executor + Send> {
+impl Executor for Runner {
+    fn execute(&mut self, batch: &Batch) -> Result<Vec<Sampled>, ExecutorError> {
         match self {
-            Self::Decoder(runner) => runner,
-            Self::Encoder(runner) => runner,
+            Self::Decoder(runner) => runner.execute(batch),
+            Self::Encoder(runner) => runner.execute(batch),
         }
     }
 }

@@ -164,7 +164,7 @@ fn assemble(
     });
     let engine = Engine::start(
         scheduler,
-        runner.into_executor(),
+        Box::new(runner),
         settings.engine,
         metrics.clone(),
     )?;
