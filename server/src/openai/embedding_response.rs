@@ -80,12 +80,12 @@ mod tests {
     fn both_formats_hold_the_same_values() {
         let json = |format| {
             let list = EmbeddingList::new("m".to_owned(), vec![vec![1.0, -0.1]], format, 3);
-            serde_json::to_value(list).unwrap()
+            serde_json::to_string(&list).unwrap()
         };
         let float = json(EncodingFormat::Float);
-        assert_eq!(float["data"][0]["embedding"].to_string(), "[1.0,-0.1]");
-        assert_eq!(float["usage"]["total_tokens"], 3);
+        assert!(float.contains(r#""embedding":[1.0,-0.1]"#), "{float}");
+        assert!(float.contains(r#""total_tokens":3"#), "{float}");
         let base64 = json(EncodingFormat::Base64);
-        assert_eq!(base64["data"][0]["embedding"], "AACAP83MzL0=");
+        assert!(base64.contains(r#""embedding":"AACAP83MzL0=""#), "{base64}");
     }
 }

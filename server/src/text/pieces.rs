@@ -65,7 +65,6 @@ impl Decoder {
                     self.add(step)?;
                 }
             }
-            "none" => {}
             "ByteLevel" => self.steps.push(Step::ByteLevel),
             "ByteFallback" => self.steps.push(Step::ByteFallback),
             "Fuse" => self.fused = true,

@@ -119,7 +119,7 @@ impl Tokenizer {
         let path = dir.join("tokenizer.json");
         let mut json = read_json(&path)?;
         // How word pieces become text again does not matter here.
-        json["decoder"] = Value::Null;
+        json["decoder"] = serde_json::json!({"type": "Fuse"});
         let definition = Definition {
             add_bos: None,
             add_eos: None,
