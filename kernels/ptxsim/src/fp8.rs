@@ -1,5 +1,12 @@
 //! The two 8-bit float formats: e4m3 (no infinities) and e5m2.
 
+use std::sync::LazyLock;
+
+/// The values of all bytes of both formats, for the tensor cores.
+static VALUES: LazyLock<[[f32; 256]; 2]> = LazyLock::new(|| {
+    [Fp8::E4m3, Fp8::E5m2].map(|format| std::array::from_fn(|byte| format.decode(byte as u8)))
+});
+
 /// An 8-bit float format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fp8 {
@@ -27,6 +34,11 @@ impl Fp8 {
             Self::E4m3 => 448.0,
             Self::E5m2 => 57344.0,
         }
+    }
+
+    /// The value of a byte, looked up.
+    pub(crate) fn value(self, byte: u8) -> f32 {
+        VALUES[self as usize][usize::from(byte)]
     }
 
     /// The value of a byte.

@@ -15,6 +15,7 @@ mod map;
 mod matrix;
 mod memory;
 mod moves;
+mod tensor;
 mod warp;
 
 use std::collections::HashMap;
