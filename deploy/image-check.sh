@@ -3,7 +3,8 @@
 # quickstart as nobody special on a read-only root, and SIGTERM lets a stream finish.
 #
 #   apt-get install --no-install-recommends buildah debootstrap
-#   deploy/image-check.sh
+#   deploy/image-check.sh          builds both images and runs the CPU image
+#   deploy/image-check.sh run      runs the CPU image that was built before
 #
 # Needs root, cargo (its tool chain is lent to the build stage), python3 with venv, node and npm.
 # The bases are made by debootstrap; BASE_DIR and BUILD_DIR reuse folders made before. Everything
@@ -82,8 +83,7 @@ size() { du --summarize --apparent-size --bytes --one-file-system "$1" | cut -f1
 # Runs words in the image as its user, with its environment, a read-only root and /models.
 in_image() { # root of the image, words
     local variables
-    mapfile -t variables < <(inspect localhost/understudy-check:cpu 'range .Docker.Config.Env}}{{println .}}{{end')
-    variables+=("$(printf 'TERM=%s' dumb)")
+    mapfile -t variables < <(inspect localhost/understudy-check:cpu 'range .Docker.Config.Env}}{{println .}}{{end' | grep =)
     # The last `exec` makes the process that is started here the server itself.
     # shellcheck disable=SC2016
     exec unshare --mount bash -c '
@@ -94,13 +94,14 @@ in_image() { # root of the image, words
         mount --bind /dev "$root/dev"
         mount -o remount,bind,ro "$root"
         exec chroot --userspec=10001:10001 "$root" env -i "$@"' \
-        sh "$1" "$WORK/models" "${variables[@]:0:${#variables[@]}-1}" "${@:2}"
+        sh "$1" "$WORK/models" "${variables[@]}" "${@:2}"
 }
 
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
 check_running() {
     local container root port server
+    check_config cpu
     container=$("${BUILDAH[@]}" from localhost/understudy-check:cpu)
     root=$("${BUILDAH[@]}" mount "$container")
     port=$(free_port)
@@ -162,7 +163,7 @@ prepare() {
     target/venv/bin/python -m pip install --quiet --requirement tests/sdk/requirements.txt
     [ -d tests/sdk/node_modules ] || npm --prefix tests/sdk ci --no-audit --no-fund
     # The demo model, as a volume that has been used before.
-    cargo build --release --quiet --bin understudy
+    [ -x target/release/understudy ] || cargo build --release --quiet --bin understudy
     local model
     model=$(target/release/understudy fetch)
     mkdir -p "$WORK/models/understudy/models"
@@ -172,7 +173,9 @@ prepare() {
 
 say "bases, demo model"
 prepare
-for target in cpu gpu; do
+targets=(cpu gpu)
+[ "${1:-}" = run ] && targets=()
+for target in "${targets[@]}"; do
     say "building the $target image"
     build "$target"
     check_config "$target"
