@@ -14,7 +14,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 readonly ROOT=$PWD WORK=$PWD/target/image-check SUITE=bookworm
 readonly MAX_CPU_BYTES=120000000
-export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
+export BUILDAH_ISOLATION=chroot
 readonly RUN_BASE=localhost/understudy-check/run BUILD_BASE=localhost/understudy-check/build
 BUILDAH=(buildah --root "$WORK/storage" --runroot "$WORK/run")
 
