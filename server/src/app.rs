@@ -26,6 +26,8 @@ pub fn router(state: AppState, keys: ApiKeys) -> Router {
         .merge(stored())
         .route("/v1/models", get(handlers::models::list))
         .route("/v1/models/{*id}", get(handlers::models::retrieve))
+        .route("/v1/load_lora_adapter", post(handlers::adapters::load))
+        .route("/v1/unload_lora_adapter", post(handlers::adapters::unload))
         .route("/health", get(handlers::health::ready))
         .route("/health/ready", get(handlers::health::ready))
         .route("/health/live", get(handlers::health::live))

@@ -130,6 +130,36 @@ pub struct ServeArgs {
     )]
     pub api_key: Vec<String>,
 
+    /// A key that may also load and unload adapters; may be repeated.
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "UNDERSTUDY_ADMIN_KEY",
+        hide_env_values = true
+    )]
+    pub admin_key: Vec<String>,
+
+    /// A LoRA adapter in PEFT layout (a directory) or GGUF, loaded at the start; may be repeated.
+    #[arg(long, value_name = "NAME=PATH")]
+    pub adapter: Vec<String>,
+    /// A directory of adapters; each is loaded when it is first asked for, by the name of its
+    /// directory or file, and again when its files have changed.
+    #[arg(long, value_name = "DIR")]
+    pub adapter_dir: Option<std::path::PathBuf>,
+    /// Let admins load adapters from below this directory while the server runs
+    /// (POST /v1/load_lora_adapter). Without any key, everybody is an admin.
+    #[arg(long, value_name = "DIR")]
+    pub adapter_root: Option<std::path::PathBuf>,
+    /// Most adapters in memory; those not used for longest go first.
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub max_loaded_adapters: usize,
+    /// Most memory for adapters, such as 2GiB.
+    #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = crate::settings::parse_bytes)]
+    pub adapter_memory: u64,
+    /// Another name for the model or for an adapter, such as gpt-4o-mini=NAME; may be repeated.
+    #[arg(long, value_name = "ALIAS=NAME")]
+    pub alias: Vec<String>,
+
     /// Most tokens of one sequence, prompt and answer together. Default: the model's own limit.
     #[arg(long, value_name = "TOKENS")]
     pub max_model_len: Option<usize>,

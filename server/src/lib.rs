@@ -1,6 +1,7 @@
 //! The binary's library: HTTP, OpenAI wire types, text, the engine thread, and where models
 //! come from. The only room that knows the API's JSON, clocks and sockets.
 
+pub mod adapters;
 mod admission;
 pub mod answer;
 pub mod app;

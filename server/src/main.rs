@@ -9,17 +9,18 @@ use anyhow::Context;
 use axum::Router;
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
+use understudy::adapters::Adapters;
 use understudy::app::router;
 use understudy::args::{Args, Command, LogFormat};
 use understudy::banner::Banner;
 use understudy::embedder::Embedder;
 use understudy::engine::Engine;
-use understudy::load::{Loaded, LoadedEncoder, load, load_encoder};
+use understudy::load::{Loaded, LoadedEncoder, Runner, load, load_encoder};
 use understudy::metrics::{Metrics, Served};
 use understudy::settings::Settings;
 use understudy::source::{ModelSource, SourceError, SourceSettings};
 use understudy::startup::Front;
-use understudy::state::AppState;
+use understudy::state::{AppState, ServedModel};
 use understudy::store::Store;
 use understudy::{healthcheck, shutdown, source};
 
@@ -162,6 +163,7 @@ fn assemble(
         block_size: plan.block_size,
         n_blocks: plan.n_blocks,
     });
+    let adapters = open_adapters(settings, &served, &runner, metrics.clone())?;
     let engine = Engine::start(
         scheduler,
         Box::new(runner),
@@ -187,11 +189,33 @@ fn assemble(
         can_chat: served.template.is_some(),
     }
     .text();
-    let mut state = AppState::new(served, engine.handle(), metrics, store, &settings.app);
+    let mut state = AppState::new(served, engine.handle(), metrics, store, &settings.app)
+        .with_adapters(adapters);
     if let Some(embedder) = embedder {
         state = state.with_embedder(embedder);
     }
     Ok((router(state, settings.app.keys.clone()), engine, banner))
+}
+
+/// The adapters that may be served beside the model.
+fn open_adapters(
+    settings: &Settings,
+    served: &ServedModel,
+    runner: &Runner,
+    metrics: Arc<Metrics>,
+) -> anyhow::Result<Adapters> {
+    if !settings.adapters.is_enabled() {
+        return Ok(Adapters::none());
+    }
+    let Runner::Decoder(runner) = runner else {
+        anyhow::bail!("adapters are for models that generate text, but MODEL is an encoder");
+    };
+    let of_model = (
+        runner.model().adapter_target().clone(),
+        runner.adapters().clone(),
+    );
+    let (options, names) = (settings.adapters.clone(), served.names.clone());
+    Ok(Adapters::open(options, of_model, served.kv_root, names, metrics)?)
 }
 
 /// An encoder on an engine of its own, so that its texts wait for no answers, nor answers for its

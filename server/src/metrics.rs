@@ -14,7 +14,6 @@ use metrics::{Counter, Gauge, Histogram, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
-use scheduler::AdapterId;
 
 pub use alias::Served;
 use name::{Kind, Name};
@@ -62,6 +61,12 @@ pub struct Metrics {
     pub queue: Histogram,
     pub step: Histogram,
     pub step_tokens: Histogram,
+    pub adapter_hits: Counter,
+    pub adapter_misses: Counter,
+    pub adapter_evictions: Counter,
+    pub adapter_failures: Counter,
+    pub adapters_loaded: Gauge,
+    pub adapter_bytes: Gauge,
 }
 
 /// The limit that a request was refused by.
@@ -120,6 +125,12 @@ impl Metrics {
             queue: histogram(Name::Queue),
             step: histogram(Name::Step),
             step_tokens: histogram(Name::StepTokens),
+            adapter_hits: counter(Name::AdapterHits),
+            adapter_misses: counter(Name::AdapterMisses),
+            adapter_evictions: counter(Name::AdapterEvictions),
+            adapter_failures: counter(Name::AdapterFailures),
+            adapters_loaded: gauge(Name::AdaptersLoaded),
+            adapter_bytes: gauge(Name::AdapterBytes),
             served: OnceLock::new(),
             handle: recorder.handle(),
             recorder,
@@ -165,9 +176,9 @@ impl Metrics {
             .register_counter(&name.key_with(labels), &METADATA)
     }
 
-    /// The figures of a tenant and an adapter.
-    pub fn of_flow(&self, tenant: &str, adapter: Option<AdapterId>) -> FlowMetrics {
-        let adapter = adapter.map_or_else(|| "none".to_owned(), |adapter| adapter.0.to_string());
+    /// The figures of a tenant and an adapter, by its name.
+    pub fn of_flow(&self, tenant: &str, adapter: Option<&str>) -> FlowMetrics {
+        let adapter = adapter.unwrap_or("none").to_owned();
         let labels = vec![
             Label::new("tenant", tenant.to_owned()),
             Label::new("adapter", adapter),
@@ -183,9 +194,14 @@ impl Metrics {
     /// The text of `/metrics`: our own series, and once it is known what is served, vLLM's
     /// names for them.
     pub fn render(&self) -> String {
+        self.render_with(&(Vec::new(), 0))
+    }
+
+    /// The same; `adapters` are those in use, and how many may be in memory.
+    pub fn render_with(&self, adapters: &(Vec<String>, usize)) -> String {
         let mut text = self.handle.render();
         if let Some(served) = self.served.get() {
-            let aliases = alias::render(&text, served, crate::identity::unix_seconds());
+            let aliases = alias::render(&text, served, adapters, crate::identity::unix_seconds());
             text.push_str(&aliases);
         }
         text

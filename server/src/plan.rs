@@ -86,7 +86,8 @@ impl Needs {
             kv_memory_bytes: settings.kv_memory_bytes,
             max_batched_tokens: settings.max_batched_tokens,
             step_bytes: ModelRunner::step_bytes(config, settings.max_batched_tokens),
-            available_bytes,
+            // Adapters may need theirs at any time.
+            available_bytes: available_bytes.saturating_sub(settings.adapter_bytes()),
         }
     }
 }

@@ -2,9 +2,29 @@
 
 use std::time::Duration;
 
+use crate::adapters::AdapterError;
 use crate::engine::EngineError;
 use crate::openai::ApiError;
 use crate::store::StoreError;
+
+impl From<AdapterError> for ApiError {
+    fn from(error: AdapterError) -> Self {
+        let message = format!("{error}.");
+        match error {
+            AdapterError::Unknown(name) => Self::model_not_found(&name, &[]),
+            AdapterError::Refused { .. } => Self::invalid("model", "invalid_adapter", message),
+            AdapterError::Exists(_) => Self::invalid("lora_name", "adapter_exists", message),
+            AdapterError::Generation { .. } => {
+                Self::conflict("if_generation", "generation_mismatch", message)
+            }
+            AdapterError::NoRoot => Self::forbidden(message),
+            AdapterError::Journal(_) => {
+                tracing::error!(%message, "an adapter was loaded, and will be forgotten");
+                Self::internal_for_good(message)
+            }
+        }
+    }
+}
 
 impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use kernels::{KvType, Numerics, WeightType};
 use scheduler::Pooling;
 
+use crate::adapters::AdapterOptions;
 use crate::args::{Dtype, EmbeddingPooling, ServeArgs};
 use crate::auth::ApiKeys;
 use crate::engine::{EngineOptions, QueueLimits};
@@ -18,6 +19,10 @@ pub enum SettingsError {
     Zero { flag: &'static str },
     #[error("--stream-stretch is {factor}; it must be 0 (no limit) or above 1")]
     Stretch { factor: f64 },
+    #[error("--{flag} is `{value}`; expected two names with `=` between them")]
+    Pair { flag: &'static str, value: String },
+    #[error("--{flag} names `{name}` twice")]
+    Twice { flag: &'static str, name: String },
     #[error("--{flag} must not be empty")]
     Empty { flag: &'static str },
     /// `--served-model-name` takes every word that follows it.
@@ -62,6 +67,7 @@ pub struct Settings {
     pub port: u16,
     pub names: Vec<String>,
     pub app: AppOptions,
+    pub adapters: AdapterOptions,
     pub store: StoreOptions,
     pub max_model_len: Option<usize>,
     pub max_sequences: usize,
@@ -78,10 +84,20 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Memory that adapters may take.
+    pub fn adapter_bytes(&self) -> u64 {
+        if self.adapters.is_enabled() {
+            self.adapters.max_bytes
+        } else {
+            0
+        }
+    }
+
     pub fn resolve(args: ServeArgs) -> Result<Self, SettingsError> {
         check_sizes(&args)?;
         for (flag, values) in [
             ("api-key", &args.api_key),
+            ("admin-key", &args.admin_key),
             ("served-model-name", &args.served_model_name),
         ] {
             if values.iter().any(|value| value.trim().is_empty()) {
@@ -90,7 +106,10 @@ impl Settings {
         }
         check_names(&args)?;
         check_origins(&args.cors_origin)?;
+        let adapters = adapters(&args)?;
+        let aliases = pairs("alias", &args.alias)?;
         Ok(Self {
+            adapters,
             model: args.model,
             embeddings: args.embeddings.map(|pooling| match pooling {
                 EmbeddingPooling::Last => Pooling::Last,
@@ -101,7 +120,10 @@ impl Settings {
             port: args.port,
             names: args.served_model_name,
             app: AppOptions {
-                keys: ApiKeys::new(args.api_key.iter().map(String::as_str)),
+                keys: ApiKeys::with_admins(
+                    args.api_key.iter().map(String::as_str),
+                    args.admin_key.iter().map(String::as_str),
+                ),
                 max_body_bytes: usize::try_from(args.max_body_size).unwrap_or(usize::MAX),
                 max_choices: args.max_choices_per_request,
                 seed: args.seed,
@@ -109,6 +131,7 @@ impl Settings {
                 request_timeout: seconds(args.request_timeout),
                 allow_priority: args.allow_priority,
                 cors_origins: args.cors_origin,
+                aliases,
             },
             store: StoreOptions {
                 max_bytes: args.store_size.unwrap_or(if args.store_dir.is_some() {
@@ -141,6 +164,48 @@ impl Settings {
             shutdown_timeout: Duration::from_secs(args.shutdown_timeout),
         })
     }
+}
+
+fn adapters(args: &ServeArgs) -> Result<AdapterOptions, SettingsError> {
+    if args.max_loaded_adapters == 0 {
+        return Err(SettingsError::Zero {
+            flag: "max-loaded-adapters",
+        });
+    }
+    let named = pairs("adapter", &args.adapter)?;
+    Ok(AdapterOptions {
+        named: named
+            .into_iter()
+            .map(|(name, path)| (name, path.into()))
+            .collect(),
+        dir: args.adapter_dir.clone(),
+        root: args.adapter_root.clone(),
+        max_loaded: args.max_loaded_adapters,
+        max_bytes: args.adapter_memory,
+        journal_dir: args
+            .adapter_root
+            .as_ref()
+            .and_then(|_| args.store_dir.clone()),
+    })
+}
+
+/// `NAME=VALUE`, each name once.
+fn pairs(flag: &'static str, values: &[String]) -> Result<Vec<(String, String)>, SettingsError> {
+    let mut pairs: Vec<(String, String)> = Vec::with_capacity(values.len());
+    for value in values {
+        let pair = value.split_once('=');
+        let Some((name, target)) = pair.filter(|(name, to)| !name.is_empty() && !to.is_empty())
+        else {
+            let value = value.clone();
+            return Err(SettingsError::Pair { flag, value });
+        };
+        if pairs.iter().any(|(earlier, _)| earlier == name) {
+            let name = name.to_owned();
+            return Err(SettingsError::Twice { flag, name });
+        }
+        pairs.push((name.to_owned(), target.to_owned()));
+    }
+    Ok(pairs)
 }
 
 /// A time; 0 is none.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
+use crate::adapters::{Adapters, Choice, Lease, Names};
 use crate::answer::ToolSyntax;
 use crate::auth::ApiKeys;
 use crate::dialect::Dialect;
@@ -16,7 +17,7 @@ use crate::grammar::GrammarCompiler;
 use crate::idempotency::Answering;
 use crate::identity::Numbers;
 use crate::metrics::Metrics;
-use crate::openai::{ApiError, Head};
+use crate::openai::{ApiError, Fields, Head};
 use crate::runs::Runs;
 use crate::store::{Key, Kind, Store};
 use crate::tenant::Owner;
@@ -63,6 +64,8 @@ pub struct AppOptions {
     pub allow_priority: bool,
     /// Origins of web pages that may read answers; `*` is all.
     pub cors_origins: Vec<String>,
+    /// Other names, and what they stand for.
+    pub aliases: Vec<(String, String)>,
 }
 
 impl Default for AppOptions {
@@ -76,6 +79,7 @@ impl Default for AppOptions {
             request_timeout: None,
             allow_priority: false,
             cors_origins: Vec::new(),
+            aliases: Vec::new(),
         }
     }
 }
@@ -84,6 +88,10 @@ impl Default for AppOptions {
 #[derive(Clone, Debug)]
 pub struct AppState {
     pub model: Arc<ServedModel>,
+    pub adapters: Adapters,
+    pub(crate) aliases: Arc<[(String, String)]>,
+    /// What this request is answered with beside the model; nothing outside of one.
+    pub(crate) lease: Option<Arc<Lease>>,
     pub engine: EngineHandle,
     /// What makes vectors, if anything does.
     pub embedder: Option<Arc<Embedder>>,
@@ -127,6 +135,9 @@ impl AppState {
             grammars: Arc::new(grammars),
             dialect: Dialect::new(model.template.as_ref(), options.tool_syntax),
             model: Arc::new(model),
+            adapters: Adapters::none(),
+            aliases: Arc::from(options.aliases.as_slice()),
+            lease: None,
             engine,
             embedder: None,
             metrics,
@@ -185,12 +196,12 @@ impl AppState {
 
     /// Refuses names of models that do not generate text.
     pub(crate) fn check_generates(&self, name: &str) -> Result<(), ApiError> {
-        self.check_model(name)?;
-        if self.model.generates && self.model.names.iter().any(|served| served == name) {
-            Ok(())
-        } else {
-            Err(ApiError::not_a_generating_model())
+        let is_own = self.model.names.iter().any(|served| served == name);
+        let is_known = self.all_names().any(|(known, _)| known == name);
+        if is_known && !(is_own && self.model.generates) {
+            return Err(ApiError::not_a_generating_model());
         }
+        Ok(())
     }
 
     /// The beginning of an answer to a request that called the model `name`.
@@ -200,7 +211,7 @@ impl AppState {
             created: crate::identity::unix_seconds(),
             service_tier: "default",
             model: name,
-            system_fingerprint: self.model.fingerprint.clone(),
+            system_fingerprint: self.fingerprint(),
         }
     }
 
@@ -232,6 +243,42 @@ impl AppState {
     /// A seed for a request that brings none.
     pub fn draw_seed(&self) -> u64 {
         self.seeds.next()
+    }
+
+    /// Serves adapters beside the model.
+    #[must_use]
+    pub fn with_adapters(mut self, adapters: Adapters) -> Self {
+        self.adapters = adapters;
+        self
+    }
+
+    /// Takes from a body what it says of the model it is for.
+    pub(crate) fn choice(&self, fields: &mut Fields) -> Result<(String, Choice), ApiError> {
+        let names = Names {
+            base: &self.model.names,
+            aliases: &self.aliases,
+            is_adapter: &|name| self.adapters.knows(name),
+        };
+        Choice::take(fields, &names)
+    }
+
+    /// Root of the KV keys of what this request is answered with.
+    pub(crate) fn kv_root(&self) -> u64 {
+        let lease = self.lease.as_ref();
+        lease.map_or(self.model.kv_root, |lease| lease.kv_root())
+    }
+
+    /// `system_fingerprint` of what this request is answered with.
+    pub(crate) fn fingerprint(&self) -> String {
+        let own = &self.model.fingerprint;
+        match &self.lease {
+            None => own.clone(),
+            Some(lease) => {
+                let digest = lease.digest();
+                let hex: String = digest[..5].iter().map(|b| format!("{b:02x}")).collect();
+                format!("{own}_{hex}")
+            }
+        }
     }
 
     /// Refuses names that are not served.

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::queue::{Place, Queue, QueueLimits};
 use super::{Command, Deadline, EngineError, Submission, TokenStream};
+use crate::adapters::Lease;
 use crate::grammar::Constraint;
 use crate::metrics::Metrics;
 use crate::tenant::Tenant;
@@ -112,21 +113,24 @@ impl EngineHandle {
 
     /// Queues a request. Dropping the stream cancels it.
     pub fn submit(&self, request: Request) -> Result<TokenStream, EngineError> {
-        let mut streams = self.submit_all(vec![(request, None)])?;
+        let mut streams = self.submit_all(vec![(request, None)], None)?;
         Ok(streams.pop().expect("one stream for one request"))
     }
 
     /// Queues requests that belong together, each with the grammar that its answers must match:
-    /// all of them or none.
+    /// all of them or none. Those that name adapters hold `lease` to their end.
     pub fn submit_all(
         &self,
         requests: Vec<(Request, Option<Constraint>)>,
+        lease: Option<Arc<Lease>>,
     ) -> Result<Vec<TokenStream>, EngineError> {
         let n_prompts: Vec<usize> = requests.iter().map(|(r, _)| r.prompt.len()).collect();
         let places = self.admit(&n_prompts)?;
         let requests = requests.into_iter().zip(places);
         requests
-            .map(|((request, constraint), place)| self.send(request, constraint, place))
+            .map(|((request, constraint), place)| {
+                self.send(request, constraint, place, lease.clone())
+            })
             .collect()
     }
 
@@ -161,6 +165,7 @@ impl EngineHandle {
         mut request: Request,
         constraint: Option<Constraint>,
         place: Place,
+        lease: Option<Arc<Lease>>,
     ) -> Result<TokenStream, EngineError> {
         request.flow = self.call.tenant.flow(request.adapter);
         let (events, receiver) = unbounded_channel();
@@ -174,6 +179,7 @@ impl EngineHandle {
             place,
             tenant: self.call.tenant.clone(),
             deadline: self.call.deadline,
+            lease,
         };
         match self
             .shared

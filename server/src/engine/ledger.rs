@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::queue::{Place, Queue};
 use super::{Deadline, EngineError, Submission};
+use crate::adapters::Lease;
 use crate::metrics::{FlowMetrics, Metrics};
 
 type Events = UnboundedSender<Result<Event, EngineError>>;
@@ -37,6 +38,8 @@ struct Entry {
     /// When each choice drew its last token.
     last_token: Vec<Option<Instant>>,
     flow_metrics: FlowMetrics,
+    /// Batches may name its id until the request is gone.
+    _lease: Option<Arc<Lease>>,
 }
 
 impl Ledger {
@@ -70,9 +73,12 @@ impl Ledger {
             place,
             tenant,
             deadline,
+            lease,
         } = submission;
         let patience_ends = self.queue.timeout().map(|timeout| submitted + timeout);
-        let flow_metrics = self.metrics.of_flow(tenant.label(), request.adapter);
+        let flow_metrics = self
+            .metrics
+            .of_flow(tenant.label(), lease.as_ref().map(|lease| &**lease.label()));
         let entry = Entry {
             events,
             submitted,
@@ -83,6 +89,7 @@ impl Ledger {
             n_open: request.n,
             last_token: vec![None; request.n as usize],
             flow_metrics,
+            _lease: lease,
         };
         let ends = [patience_ends, deadline.map(|deadline| deadline.at)];
         let ends = ends.into_iter().flatten();

@@ -22,6 +22,7 @@ use scheduler::{Event, Executor, Request, RequestId, Scheduler, SequenceId};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
+use crate::adapters::Lease;
 use crate::grammar::Constraint;
 use crate::metrics::Metrics;
 use crate::tenant::Tenant;
@@ -92,6 +93,7 @@ struct Submission {
     place: queue::Place,
     tenant: Tenant,
     deadline: Option<Deadline>,
+    lease: Option<Arc<Lease>>,
 }
 
 /// A running engine. Dropping it lets the thread end when all handles are gone.

@@ -42,7 +42,7 @@ pub(crate) async fn create(
     }
     let n_tokens: Vec<usize> = requests.iter().map(|r| r.prompt.len()).collect();
     let requests = requests.into_iter().map(|request| (request, None));
-    let streams = state.engine.submit_all(requests.collect())?;
+    let streams = state.engine.submit_all(requests.collect(), None)?;
     let mut vectors = Vec::with_capacity(streams.len());
     for (stream, &n_tokens) in streams.into_iter().zip(&n_tokens) {
         let pooled = pooled(stream).await?;

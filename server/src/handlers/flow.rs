@@ -89,8 +89,9 @@ pub(super) async fn respond<F: Fold>(
     prepare: impl FnOnce(&AppState, &[u8]) -> Result<Prepared<F>, ApiError> + Send + 'static,
 ) -> Result<Response, ApiError> {
     let body = prepare::body(state, body)?;
-    let prepared = prepare::off_async_threads(state, move |state| prepare(state, &body)).await?;
-    answer(state, prepared).await
+    let state = prepare::with_adapters(state, &body).await?;
+    let prepared = prepare::off_async_threads(&state, move |state| prepare(state, &body)).await?;
+    answer(&state, prepared).await
 }
 
 /// Answers a request that is ready, whole or as a stream.
@@ -130,7 +131,9 @@ impl<F: Fold> Folding<F> {
             job.request.id = state.engine.next_request_id();
             (job.request, job.constraint)
         });
-        let streams = state.engine.submit_all(requests.collect())?;
+        let streams = state
+            .engine
+            .submit_all(requests.collect(), state.lease.clone())?;
         let updates = (0..).zip(streams).zip(shapes);
         let updates = updates.map(|((job, events), (n, n_to_score))| {
             let tokenizer = &state.model.tokenizer;

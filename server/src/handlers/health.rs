@@ -40,5 +40,5 @@ pub(crate) async fn metrics(State(state): State<AppState>) -> impl IntoResponse 
         header::CONTENT_TYPE,
         "text/plain; version=0.0.4; charset=utf-8",
     )];
-    (headers, state.metrics.render())
+    (headers, state.metrics.render_with(&state.adapters.in_use()))
 }

@@ -2,6 +2,7 @@
 //! engine and a fold, and the fold makes the answer, whole or as a stream. An endpoint of its own
 //! dialect is its wire types and its fold.
 
+pub(crate) mod adapters;
 pub(crate) mod chat;
 mod chat_fold;
 mod completion_fold;

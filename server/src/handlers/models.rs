@@ -4,14 +4,13 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 
-use crate::openai::{ApiError, ModelList, ModelObject};
+use crate::adapters::Served;
+use crate::openai::{AdapterFields, ApiError, ModelList, ModelObject};
 use crate::state::AppState;
 
-/// All served names.
+/// All served names: the models' own, then adapters, then aliases.
 pub(crate) async fn list(State(state): State<AppState>) -> Json<ModelList> {
-    let names = state.all_names();
-    let objects = names.map(|(name, created)| ModelObject::new(name, created));
-    Json(ModelList::new(objects.collect()))
+    Json(ModelList::new(objects(&state)))
 }
 
 /// One served name. SDKs percent-encode it, slashes included; plain slashes do as well.
@@ -20,8 +19,40 @@ pub(crate) async fn retrieve(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<ModelObject>, ApiError> {
     let Path(id) = id.map_err(|error| ApiError::bad_request(error.body_text()))?;
-    state.check_model(&id)?;
-    let created = state.all_names().find(|(name, _)| **name == id);
-    let created = created.map_or(state.model.created, |(_, created)| created);
-    Ok(Json(ModelObject::new(&id, created)))
+    let found = objects(&state).into_iter().find(|object| object.id() == id);
+    let unknown = || ApiError::model_not_found(&id, &state.model.names);
+    found.map(Json).ok_or_else(unknown)
+}
+
+fn objects(state: &AppState) -> Vec<ModelObject> {
+    let model = &state.model;
+    let names = state.all_names();
+    let own = names.map(|(name, created)| ModelObject::new(name, created));
+    let adapters = state.adapters.list().into_iter();
+    let base = model.names.first().map_or("", String::as_str);
+    let aliases = state.aliases.iter();
+    let aliases = aliases.map(|(alias, _)| ModelObject::new(alias, model.created));
+    own.chain(adapters.map(|adapter| of_adapter(&adapter, base)))
+        .chain(aliases)
+        .collect()
+}
+
+fn of_adapter(served: &Served, base: &str) -> ModelObject {
+    let adapter = served.adapter.as_ref();
+    ModelObject::new(&served.name, served.created).of_adapter(AdapterFields {
+        root: base.to_owned(),
+        parent: base.to_owned(),
+        state: served.state,
+        generation: served.generation,
+        pinned: served.is_pinned,
+        rank: adapter.map(|adapter| adapter.rank()),
+        bytes: adapter.map(|adapter| adapter.n_bytes()),
+        digest: adapter.map(|adapter| hex(&adapter.digest())),
+        targets: adapter.map(|adapter| adapter.targets().to_vec()),
+        error: served.failure.clone(),
+    })
+}
+
+fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -6,6 +6,8 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use scheduler::{FlowId, Request, RequestId};
+use serde::Deserialize;
+use serde_json::Value;
 
 use crate::connections::{BodyError, body_error};
 use crate::openai::{ApiError, Fields, Sampling};
@@ -26,12 +28,48 @@ pub(crate) fn body(
     })
 }
 
-/// The body's fields but for `model`, which is served here.
+/// The body's fields but for those that say which model it is for.
 pub(super) fn fields(state: &AppState, body: &[u8]) -> Result<(String, Fields), ApiError> {
     let mut fields = Fields::from_body(body)?;
-    let model = fields.required_string("model")?;
-    state.check_generates(&model)?;
+    if let Some(Value::String(name)) = fields.peek("model") {
+        state.check_generates(name)?;
+    }
+    let (model, _) = state.choice(&mut fields)?;
     Ok((model, fields))
+}
+
+/// What a body says of the model it is for.
+#[derive(Deserialize)]
+struct Chosen {
+    model: Option<Value>,
+    adapter: Option<Value>,
+    adapters: Option<Value>,
+}
+
+/// The state for a request with this body: with the adapters that it asks for, which are loaded
+/// first if need be. What is wrong with the body is told when it is read as a whole.
+pub(super) async fn with_adapters(state: &AppState, body: &Bytes) -> Result<AppState, ApiError> {
+    let mut state = state.clone();
+    if !state.adapters.are_served() {
+        return Ok(state);
+    }
+    let Ok(chosen) = serde_json::from_slice::<Chosen>(body) else {
+        return Ok(state);
+    };
+    let fields = [
+        ("model", chosen.model),
+        ("adapter", chosen.adapter),
+        ("adapters", chosen.adapters),
+    ];
+    let fields = fields
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    let mut fields = Fields::from_value("", Value::Object(fields.collect()))?;
+    let Ok((_, choice)) = state.choice(&mut fields) else {
+        return Ok(state);
+    };
+    state.lease = state.adapters.lease(&choice).await?;
+    Ok(state)
 }
 
 /// Runs work that takes long for an async thread: parsing, templates, tokenization. Only some
@@ -200,8 +238,8 @@ pub(super) fn request(
         } else {
             eos_tokens.clone()
         },
-        adapter: None,
-        kv_root: sampling.serving.kv_root(state.model.kv_root),
+        adapter: state.lease.as_ref().map(|lease| lease.id()),
+        kv_root: sampling.serving.kv_root(state.kv_root()),
         sampling: sampling.to_params(plan.seed, plan.logprobs),
         prompt_logprobs: plan.prompt_logprobs,
         pooling: None,

@@ -39,6 +39,7 @@ pub(crate) async fn create(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let body = prepare::body(&state, body)?;
+    let state = prepare::with_adapters(&state, &body).await?;
     let ready = prepare::off_async_threads(&state, move |state| ready(state, &body)).await?;
     if ready.is_background {
         in_background(&state, ready).await
@@ -53,6 +54,7 @@ pub(crate) async fn count_tokens(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let body = prepare::body(&state, body)?;
+    let state = prepare::with_adapters(&state, &body).await?;
     let ready = prepare::off_async_threads(&state, move |state| ready(state, &body)).await?;
     let n_tokens = ready.prepared.jobs[0].request.prompt.len();
     Ok(Json(json!({

@@ -47,7 +47,12 @@ pub struct Served {
 }
 
 /// The text of all aliases, from the text of our own series.
-pub(super) fn render(own: &str, served: &Served, unix_seconds: u64) -> String {
+pub(super) fn render(
+    own: &str,
+    served: &Served,
+    (adapters, max_adapters): &(Vec<String>, usize),
+    unix_seconds: u64,
+) -> String {
     let model = escape(&served.model);
     let mut text = String::new();
     for line in own.lines() {
@@ -61,7 +66,8 @@ pub(super) fn render(own: &str, served: &Served, unix_seconds: u64) -> String {
         n_blocks,
         ..
     } = served;
-    // Writing to a string cannot fail. No adapters are served yet, which is told as well.
+    let adapters = escape(&adapters.join(","));
+    // Writing to a string cannot fail. An adapter whose requests wait counts as running.
     write!(
         text,
         "# HELP vllm:cache_config_info Shape of the KV cache\n\
@@ -70,7 +76,8 @@ pub(super) fn render(own: &str, served: &Served, unix_seconds: u64) -> String {
          block_size=\"{block_size}\",num_gpu_blocks=\"{n_blocks}\"}} 1\n\
          # HELP vllm:lora_requests_info Adapters that run and wait; the value is the time\n\
          # TYPE vllm:lora_requests_info gauge\n\
-         vllm:lora_requests_info{{max_lora=\"0\",running_lora_adapters=\"\",\
+         vllm:lora_requests_info{{max_lora=\"{max_adapters}\",\
+         running_lora_adapters=\"{adapters}\",\
          waiting_lora_adapters=\"\"}} {unix_seconds}\n"
     )
     .ok();
@@ -145,12 +152,18 @@ mod tests {
             block_size: 16,
             n_blocks: 10,
         };
-        let text = render("understudy_sequences_running 3\n", &served, 5);
+        let text = render(
+            "understudy_sequences_running 3\n",
+            &served,
+            &(vec!["a".to_owned(), "b".to_owned()], 7),
+            5,
+        );
         assert!(
             text.contains(
                 r#"model_name="a\"b\\c",engine="0",block_size="16",num_gpu_blocks="10"} 1"#
             )
         );
-        assert!(text.contains("waiting_lora_adapters=\"\"} 5"));
+        let adapters = "max_lora=\"7\",running_lora_adapters=\"a,b\",waiting_lora_adapters=\"\"} 5";
+        assert!(text.contains(adapters));
     }
 }

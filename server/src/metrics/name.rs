@@ -38,6 +38,12 @@ pub(super) enum Name {
     TenantPromptTokens,
     TenantGeneratedTokens,
     TenantTimeToFirstToken,
+    AdapterHits,
+    AdapterMisses,
+    AdapterEvictions,
+    AdapterFailures,
+    AdaptersLoaded,
+    AdapterBytes,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +55,7 @@ pub(super) enum Kind {
 
 /// All of them: name on `/metrics`, kind, help.
 #[rustfmt::skip]
-pub(super) const ALL: [(Name, &str, Kind, &str); 33] = {
+pub(super) const ALL: [(Name, &str, Kind, &str); 39] = {
     use Kind::{Counter, Gauge, Histogram};
     [
         (Name::HttpRequests, "understudy_http_requests_total", Counter, "HTTP requests by route and status"),
@@ -85,6 +91,12 @@ pub(super) const ALL: [(Name, &str, Kind, &str); 33] = {
         (Name::TenantPromptTokens, "understudy_tenant_prompt_tokens_total", Counter, "Prompt tokens of started requests, by tenant and adapter"),
         (Name::TenantGeneratedTokens, "understudy_tenant_generated_tokens_total", Counter, "Tokens drawn, by tenant and adapter"),
         (Name::TenantTimeToFirstToken, "understudy_tenant_time_to_first_token_seconds", Histogram, "From submission to the first token of a sequence, by tenant and adapter"),
+        (Name::AdapterHits, "understudy_adapter_hits_total", Counter, "Requests whose adapter was in memory, counted for each adapter of a stack"),
+        (Name::AdapterMisses, "understudy_adapter_misses_total", Counter, "Loads of adapters that requests had to wait for"),
+        (Name::AdapterEvictions, "understudy_adapter_evictions_total", Counter, "Adapters that left memory to make room for others"),
+        (Name::AdapterFailures, "understudy_adapter_failures_total", Counter, "Loads of adapters that failed and that requests had waited for"),
+        (Name::AdaptersLoaded, "understudy_adapters_loaded", Gauge, "Adapters in memory"),
+        (Name::AdapterBytes, "understudy_adapter_bytes", Gauge, "Bytes of adapters in memory"),
     ]
 };
 

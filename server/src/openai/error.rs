@@ -92,12 +92,12 @@ impl ApiError {
 
     /// A model that is not served here. The hosted API's sentence, and what would be right.
     pub fn model_not_found(model: &str, served: &[String]) -> Self {
-        let served: Vec<String> = served.iter().map(|name| format!("`{name}`")).collect();
-        let message = format!(
-            "The model `{model}` does not exist or you do not have access to it. This server \
-             serves: {}.",
-            served.join(", ")
-        );
+        let names: Vec<String> = served.iter().map(|name| format!("`{name}`")).collect();
+        let mut message =
+            format!("The model `{model}` does not exist or you do not have access to it.");
+        if !names.is_empty() {
+            message = format!("{message} This server serves: {}.", names.join(", "));
+        }
         Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, message).with_code("model_not_found")
     }
 
@@ -181,6 +181,22 @@ impl ApiError {
     /// A key that is missing or that the server does not know.
     pub fn unauthorized(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, INVALID_REQUEST, message).with_code("invalid_api_key")
+    }
+
+    /// A key that may not do this.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, INVALID_REQUEST, message)
+            .with_code("insufficient_permissions")
+    }
+
+    /// Something that is not as the request assumes.
+    pub fn conflict(param: &str, code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            retry: Retry::Never,
+            ..Self::new(StatusCode::CONFLICT, INVALID_REQUEST, message)
+        }
+        .with_param(param)
+        .with_code(code)
     }
 
     /// Too much waits already.

@@ -39,7 +39,7 @@ pub use error::ApiError;
 pub use fields::Fields;
 pub use formats::Format;
 pub use item_messages::item_messages;
-pub use models::{ModelList, ModelObject};
+pub use models::{AdapterFields, ModelList, ModelObject};
 pub use prompts::Prompt;
 pub use response_events::{EventBody, ResponseEvent};
 pub use response_object::{

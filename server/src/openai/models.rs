@@ -9,6 +9,31 @@ pub struct ModelObject {
     object: &'static str,
     created: u64,
     owned_by: &'static str,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    adapter: Option<AdapterFields>,
+}
+
+/// What is told of an adapter beyond the API's own fields. What is only known of those in memory
+/// is `null` of others.
+#[derive(Clone, Debug, Serialize)]
+pub struct AdapterFields {
+    pub root: String,
+    /// The model that it adapts.
+    pub parent: String,
+    /// `loaded`, `on_disk` or `failed`.
+    pub state: &'static str,
+    /// How many contents the name has had.
+    pub generation: u64,
+    pub pinned: bool,
+    pub rank: Option<usize>,
+    pub bytes: Option<usize>,
+    /// SHA-256 of its content, in hexadecimal.
+    pub digest: Option<String>,
+    /// Modules that it changes.
+    pub targets: Option<Vec<String>>,
+    /// Why it could not be loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// All served names.
@@ -26,7 +51,19 @@ impl ModelObject {
             object: "model",
             created,
             owned_by: "understudy",
+            adapter: None,
         }
+    }
+
+    /// The same name as an adapter's.
+    #[must_use]
+    pub fn of_adapter(mut self, fields: AdapterFields) -> Self {
+        self.adapter = Some(fields);
+        self
+    }
+
+    pub fn id(&self) -> &str {
+        &self.id
     }
 }
 

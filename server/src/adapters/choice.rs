@@ -1,0 +1,208 @@
+//! Which weights a request asks for: `base`, `adapter`, `base:adapter`, or a stack such as
+//! `base:one@0.7+two@0.3`.
+
+use crate::openai::{ApiError, Fields};
+
+/// Most adapters of one stack.
+const MAX_PARTS: usize = 8;
+
+/// What a request is answered with.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Choice {
+    Base,
+    /// Names and weights; never empty.
+    Adapters(Vec<(String, f32)>),
+}
+
+/// The names there are.
+#[expect(missing_debug_implementations, reason = "it borrows a closure")]
+pub struct Names<'a> {
+    pub base: &'a [String],
+    /// Other names for all of these, which are not followed further.
+    pub aliases: &'a [(String, String)],
+    pub is_adapter: &'a dyn Fn(&str) -> bool,
+}
+
+impl Choice {
+    /// Takes `model`, and the extensions `adapter` and `adapters`. Returns what `model` said.
+    pub fn take(fields: &mut Fields, names: &Names<'_>) -> Result<(String, Self), ApiError> {
+        let model = fields.required_string("model")?;
+        let alias = names.aliases.iter().find(|(alias, _)| *alias == model);
+        let meant = alias.map_or(model.as_str(), |(_, meant)| meant);
+        let named = Self::of_model(meant, names)?;
+        let parts = match (fields.string("adapter")?, parts_field(fields)?) {
+            (None, None) => return Ok((model, named)),
+            (Some(_), Some(_)) => return Err(combined("adapters", "adapter")),
+            (Some(name), None) => vec![(name, 1.0)],
+            (None, Some(parts)) => parts,
+        };
+        if named != Self::Base {
+            return Err(combined("adapters", "a model that is an adapter"));
+        }
+        check(&parts, names)?;
+        Ok((model, Self::Adapters(parts)))
+    }
+
+    fn of_model(model: &str, names: &Names<'_>) -> Result<Self, ApiError> {
+        let single = |name: &str| Self::Adapters(vec![(name.to_owned(), 1.0)]);
+        if names.base.iter().any(|base| base == model) {
+            return Ok(Self::Base);
+        }
+        if (names.is_adapter)(model) {
+            return Ok(single(model));
+        }
+        let unknown = || ApiError::model_not_found(model, names.base);
+        let after_base = |base: &String| model.strip_prefix(base.as_str())?.strip_prefix(':');
+        let stack = names.base.iter().find_map(after_base).ok_or_else(unknown)?;
+        if (names.is_adapter)(stack) {
+            return Ok(single(stack));
+        }
+        let parts: Vec<(String, f32)> = stack.split('+').map(part).collect::<Result<_, _>>()?;
+        check(&parts, names)?;
+        Ok(Self::Adapters(parts))
+    }
+}
+
+/// `name` or `name@weight`.
+fn part(text: &str) -> Result<(String, f32), ApiError> {
+    let Some((name, weight)) = text.rsplit_once('@') else {
+        return Ok((text.to_owned(), 1.0));
+    };
+    let weight = weight.parse().map_err(|_| {
+        let message = format!("Invalid 'model': '{weight}' is not the weight of an adapter.");
+        ApiError::invalid("model", "invalid_value", message)
+    })?;
+    Ok((name.to_owned(), weight))
+}
+
+fn parts_field(fields: &mut Fields) -> Result<Option<Vec<(String, f32)>>, ApiError> {
+    let Some(value) = fields.take("adapters") else {
+        return Ok(None);
+    };
+    let Some(list) = value.as_array().filter(|list| !list.is_empty()) else {
+        return Err(fields.wrong_type("adapters", "an array with at least one adapter", &value));
+    };
+    let parts = list.iter().enumerate().map(|(i, item)| {
+        if let Some(name) = item.as_str() {
+            return Ok((name.to_owned(), 1.0));
+        }
+        let mut part = Fields::from_value(&format!("adapters[{i}]"), item.clone())?;
+        let name = part.required_string("name")?;
+        let weight = part.decimal("weight", -100.0, 100.0)?.unwrap_or(1.0);
+        part.finish()?;
+        Ok((name, weight as f32))
+    });
+    parts.collect::<Result<_, ApiError>>().map(Some)
+}
+
+fn check(parts: &[(String, f32)], names: &Names<'_>) -> Result<(), ApiError> {
+    let invalid = |message: String| Err(ApiError::invalid("model", "invalid_value", message));
+    if parts.len() > MAX_PARTS {
+        let n_parts = parts.len();
+        return invalid(format!(
+            "Invalid 'model': {n_parts} adapters, but at most {MAX_PARTS} can be stacked."
+        ));
+    }
+    for (i, (name, weight)) in parts.iter().enumerate() {
+        if !(names.is_adapter)(name) {
+            return Err(ApiError::model_not_found(name, names.base));
+        }
+        if !weight.is_finite() || weight.abs() > 100.0 {
+            return invalid(format!(
+                "Invalid 'model': the weight of adapter '{name}' is {weight}; expected a number \
+                 from -100 to 100."
+            ));
+        }
+        if parts[..i].iter().any(|(earlier, _)| earlier == name) {
+            return invalid(format!("Invalid 'model': adapter '{name}' is named twice."));
+        }
+    }
+    Ok(())
+}
+
+fn combined(param: &str, other: &str) -> ApiError {
+    let message = format!("'{param}' and {other} cannot be combined.");
+    ApiError::invalid(param, "invalid_parameter_combination", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn choice(body: Value) -> Result<Choice, ApiError> {
+        let names = Names {
+            base: &["base".to_owned(), "org/b:1".to_owned()],
+            aliases: &[
+                ("gpt-4o-mini".to_owned(), "base:one@0.5".to_owned()),
+                ("ft:gpt-4o-mini:org::id".to_owned(), "two".to_owned()),
+            ],
+            is_adapter: &|name| ["one", "two", "a+b"].contains(&name),
+        };
+        let mut fields = Fields::from_value("", body)?;
+        let (_, choice) = Choice::take(&mut fields, &names)?;
+        fields.finish()?;
+        Ok(choice)
+    }
+
+    fn stack(parts: &[(&str, f32)]) -> Choice {
+        let parts = parts
+            .iter()
+            .map(|(name, weight)| ((*name).to_owned(), *weight));
+        Choice::Adapters(parts.collect())
+    }
+
+    #[test]
+    fn names_are_read_in_all_their_forms() {
+        for (body, expected) in [
+            (json!({"model": "base"}), Choice::Base),
+            (json!({"model": "org/b:1"}), Choice::Base),
+            (json!({"model": "one"}), stack(&[("one", 1.0)])),
+            (json!({"model": "gpt-4o-mini"}), stack(&[("one", 0.5)])),
+            (
+                json!({"model": "ft:gpt-4o-mini:org::id"}),
+                stack(&[("two", 1.0)]),
+            ),
+            (json!({"model": "base:one"}), stack(&[("one", 1.0)])),
+            (json!({"model": "org/b:1:a+b"}), stack(&[("a+b", 1.0)])),
+            (
+                json!({"model": "base:one@0.7+two@-0.3"}),
+                stack(&[("one", 0.7), ("two", -0.3)]),
+            ),
+            (
+                json!({"model": "base", "adapter": "two"}),
+                stack(&[("two", 1.0)]),
+            ),
+            (
+                json!({"model": "base", "adapters": ["one", {"name": "two", "weight": 0.5}]}),
+                stack(&[("one", 1.0), ("two", 0.5)]),
+            ),
+        ] {
+            assert_eq!(choice(body.clone()), Ok(expected), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (body, status, word) in [
+            (json!({"model": "other"}), 404, "`other`"),
+            (json!({"model": "base:three"}), 404, "`three`"),
+            (json!({"model": "base:one@x"}), 400, "'x'"),
+            (json!({"model": "base:one@inf"}), 400, "inf"),
+            (json!({"model": "base:one+one"}), 400, "twice"),
+            (json!({"model": "one", "adapter": "two"}), 400, "combined"),
+            (json!({"model": "base", "adapters": []}), 400, "adapters"),
+            (
+                json!({"model": "base", "adapters": [{"name": "one", "w": 1}]}),
+                400,
+                "w",
+            ),
+            (json!({"model": "base", "adapter": "three"}), 404, "`three`"),
+        ] {
+            let error = choice(body.clone()).unwrap_err();
+            assert_eq!(error.status, status, "{body}");
+            assert!(error.message.contains(word), "{body}: {}", error.message);
+        }
+    }
+}

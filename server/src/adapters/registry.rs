@@ -1,0 +1,212 @@
+//! What is known of each adapter, and which are in memory. Policy only: nothing here reads files
+//! or waits.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use models::Adapter;
+use scheduler::AdapterId;
+
+use super::disk::Stamp;
+use super::lease::Lease;
+
+/// Stacks of several adapters that are kept ready.
+const MAX_STACKS: usize = 64;
+
+/// Who made an adapter known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    CommandLine,
+    Directory,
+    Request,
+}
+
+/// An adapter by its name.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) path: PathBuf,
+    pub(super) origin: Origin,
+    pub(super) is_pinned: bool,
+    /// Counts contents that the name has had.
+    pub(super) generation: u64,
+    pub(super) state: State,
+    /// As of the load or failure; `None` before.
+    pub(super) stamp: Option<Stamp>,
+    /// When the files were last compared with the stamp.
+    pub(super) compared: Option<Instant>,
+    /// Held by whoever loads it.
+    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+    /// Seconds of Unix time at which it was made known.
+    pub(super) created: u64,
+    last_used: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum State {
+    OnDisk,
+    Loaded {
+        adapter: Arc<Adapter>,
+        lease: Arc<Lease>,
+    },
+    Failed(String),
+}
+
+/// A stack by its content: digests and weights.
+pub(super) type StackKey = Vec<([u8; 32], u32)>;
+
+/// How much may be in memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) max_loaded: usize,
+    pub(super) max_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    entries: BTreeMap<String, Entry>,
+    /// The one used last comes last.
+    stacks: VecDeque<(StackKey, Arc<Lease>)>,
+    next_id: u32,
+    clock: u64,
+}
+
+impl Registry {
+    pub(super) fn get(&self, name: &str) -> Option<&Entry> {
+        self.entries.get(name)
+    }
+
+    pub(super) fn get_mut(&mut self, name: &str) -> Option<&mut Entry> {
+        self.entries.get_mut(name)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// An id that was never used.
+    pub(super) fn next_id(&mut self) -> AdapterId {
+        self.next_id += 1;
+        AdapterId(self.next_id)
+    }
+
+    /// Makes a name known, unless it is.
+    pub(super) fn add(&mut self, name: &str, path: PathBuf, origin: Origin, created: u64) {
+        self.entries.entry(name.to_owned()).or_insert(Entry {
+            path,
+            origin,
+            is_pinned: false,
+            generation: 0,
+            state: State::OnDisk,
+            stamp: None,
+            compared: None,
+            turn: Arc::default(),
+            created,
+            last_used: 0,
+        });
+    }
+
+    /// Forgets a name. Requests that run keep what they have.
+    pub(super) fn remove(&mut self, name: &str) -> Option<Entry> {
+        let entry = self.entries.remove(name)?;
+        if let State::Loaded { adapter, .. } = &entry.state {
+            self.forget_stacks(adapter.digest());
+        }
+        Some(entry)
+    }
+
+    /// What is loaded under a name, which counts as a use.
+    pub(super) fn use_loaded(&mut self, name: &str) -> Option<(Arc<Adapter>, Arc<Lease>)> {
+        self.clock += 1;
+        let entry = self.entries.get_mut(name)?;
+        let State::Loaded { adapter, lease } = &entry.state else {
+            return None;
+        };
+        entry.last_used = self.clock;
+        Some((Arc::clone(adapter), Arc::clone(lease)))
+    }
+
+    /// Puts a new generation in the place of whatever the name had, and makes room for it.
+    /// Returns how many adapters had to go.
+    pub(super) fn install(
+        &mut self,
+        name: &str,
+        adapter: Arc<Adapter>,
+        lease: Arc<Lease>,
+        stamp: Stamp,
+        limits: Limits,
+    ) -> usize {
+        self.clock += 1;
+        let last_used = self.clock;
+        let Some(entry) = self.entries.get_mut(name) else {
+            return 0;
+        };
+        entry.last_used = last_used;
+        entry.stamp = Some(stamp);
+        entry.generation += 1;
+        let before = std::mem::replace(&mut entry.state, State::Loaded { adapter, lease });
+        if let State::Loaded { adapter, .. } = before {
+            self.forget_stacks(adapter.digest());
+        }
+        self.make_room(name, limits)
+    }
+
+    /// Lets those go that were not used for longest, but for `kept` and pinned ones.
+    fn make_room(&mut self, kept: &str, limits: Limits) -> usize {
+        let mut n_evicted = 0;
+        loop {
+            let (n_loaded, n_bytes) = self.loaded();
+            if n_loaded <= limits.max_loaded && n_bytes <= limits.max_bytes {
+                return n_evicted;
+            }
+            let candidates = self.entries.iter_mut().filter(|(name, entry)| {
+                let is_loaded = matches!(entry.state, State::Loaded { .. });
+                is_loaded && !entry.is_pinned && name.as_str() != kept
+            });
+            let Some((_, entry)) = candidates.min_by_key(|(_, entry)| entry.last_used) else {
+                return n_evicted;
+            };
+            let before = std::mem::replace(&mut entry.state, State::OnDisk);
+            if let State::Loaded { adapter, .. } = before {
+                self.forget_stacks(adapter.digest());
+            }
+            n_evicted += 1;
+        }
+    }
+
+    /// How many adapters are in memory, and their bytes.
+    pub(super) fn loaded(&self) -> (usize, u64) {
+        let loaded = self
+            .entries
+            .values()
+            .filter_map(|entry| match &entry.state {
+                State::Loaded { adapter, .. } => Some(adapter.n_bytes() as u64),
+                _ => None,
+            });
+        loaded.fold((0, 0), |(n, sum), n_bytes| (n + 1, sum + n_bytes))
+    }
+
+    /// The stack of this content, which counts as a use.
+    pub(super) fn stack(&mut self, key: &StackKey) -> Option<Arc<Lease>> {
+        let i = self.stacks.iter().position(|(own, _)| own == key)?;
+        let stack = self.stacks.remove(i)?;
+        let lease = Arc::clone(&stack.1);
+        self.stacks.push_back(stack);
+        Some(lease)
+    }
+
+    /// Keeps a stack for the next request.
+    pub(super) fn keep_stack(&mut self, key: StackKey, lease: Arc<Lease>) {
+        self.stacks.push_back((key, lease));
+        if self.stacks.len() > MAX_STACKS {
+            self.stacks.pop_front();
+        }
+    }
+
+    /// A stack would keep the memory of an adapter that is gone.
+    fn forget_stacks(&mut self, digest: [u8; 32]) {
+        self.stacks
+            .retain(|(key, _)| key.iter().all(|(own, _)| *own != digest));
+    }
+}
