@@ -31,6 +31,7 @@ mod weight;
 pub use buffer::Buffer;
 pub use device::{CpuOptions, Device, Isa};
 pub use file::MappedFile;
+pub use format::{encode_block, quantize};
 pub use kv::{KvCache, KvShape, KvType};
 pub use linear::{Linear, LinearCall, Numerics, PackError};
 pub use low_rank::{

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use common::{DENSE, QUANTIZED, Rng, assert_same, devices};
-use kernels::{Buffer, Linear, Numerics, WeightType, dequantize};
+use kernels::{Buffer, Linear, Numerics, WeightType, dequantize, encode_block, quantize};
 
 fn floats(base64: &serde_json::Value) -> Vec<f32> {
     let base64 = base64.as_str().expect("a string");
@@ -43,22 +43,24 @@ fn dequantizing_gives_the_golden_values() {
     }
 }
 
+/// The same formats there.
+const PAIRS: [(WeightType, GgmlDType); 10] = [
+    (WeightType::Q4_0, GgmlDType::Q4_0),
+    (WeightType::Q4_1, GgmlDType::Q4_1),
+    (WeightType::Q5_0, GgmlDType::Q5_0),
+    (WeightType::Q5_1, GgmlDType::Q5_1),
+    (WeightType::Q8_0, GgmlDType::Q8_0),
+    (WeightType::Q2_K, GgmlDType::Q2K),
+    (WeightType::Q3_K, GgmlDType::Q3K),
+    (WeightType::Q4_K, GgmlDType::Q4K),
+    (WeightType::Q5_K, GgmlDType::Q5K),
+    (WeightType::Q6_K, GgmlDType::Q6K),
+];
+
 #[test]
 fn dequantizing_agrees_with_candle() {
-    let pairs = [
-        (WeightType::Q4_0, GgmlDType::Q4_0),
-        (WeightType::Q4_1, GgmlDType::Q4_1),
-        (WeightType::Q5_0, GgmlDType::Q5_0),
-        (WeightType::Q5_1, GgmlDType::Q5_1),
-        (WeightType::Q8_0, GgmlDType::Q8_0),
-        (WeightType::Q2_K, GgmlDType::Q2K),
-        (WeightType::Q3_K, GgmlDType::Q3K),
-        (WeightType::Q4_K, GgmlDType::Q4K),
-        (WeightType::Q5_K, GgmlDType::Q5K),
-        (WeightType::Q6_K, GgmlDType::Q6K),
-    ];
     let device = candle_core::Device::Cpu;
-    for (ty, dtype) in pairs {
+    for (ty, dtype) in PAIRS {
         let source = Rng(77).weights(ty, 40, 1024);
         let tensor = qtensor_from_ggml(dtype, &source.bytes, vec![40, 1024], &device).unwrap();
         let expected: Vec<f32> = tensor
@@ -109,4 +111,79 @@ fn a_token_outside_the_table_is_a_bug() {
     let source = Rng(8).weights(WeightType::F32, 10, 8);
     let table = Linear::pack(&device, &source, Numerics::F32).unwrap();
     device.embed_into(&table, &[10], &mut Buffer::zeros(&device, 8));
+}
+
+/// Rounding to nearest with a search for scales must not lose more than another implementation of
+/// the same formats does, by more than a little.
+#[test]
+fn quantizing_loses_no_more_than_candle() {
+    let mut rng = Rng(11);
+    let values: Vec<f32> = (0..256 * 64)
+        .map(|i| {
+            // Groups of unlike sizes, a few of them off centre, and some zeros.
+            let size = [1.0, 0.01, 3.0, 0.2][i / 16 % 4];
+            if i / 256 == 7 {
+                0.0
+            } else {
+                rng.value() * size + size * 0.3
+            }
+        })
+        .collect();
+    let loss = |back: &[f32]| -> f64 {
+        let squares = values.iter().zip(back);
+        squares.map(|(a, b)| f64::from(a - b).powi(2)).sum()
+    };
+    let device = candle_core::Device::Cpu;
+    let tensor = candle_core::Tensor::from_slice(&values, (64, 256), &device).unwrap();
+    for (ty, theirs) in PAIRS {
+        let mut bytes = vec![0; values.len() / ty.block_elements() * ty.block_bytes()];
+        quantize(ty, &values, &mut bytes);
+        let mut back = vec![0.0; values.len()];
+        dequantize(ty, &bytes, &mut back);
+        let theirs = candle_core::quantized::QTensor::quantize(&tensor, theirs).unwrap();
+        let theirs = theirs.dequantize(&device).unwrap();
+        let theirs: Vec<f32> = theirs.flatten_all().unwrap().to_vec1().unwrap();
+        let (ours, theirs) = (loss(&back), loss(&theirs));
+        assert!(ours <= 1.1 * theirs, "{ty:?}: {ours} against {theirs}");
+    }
+    // Candle has no such format; every step of its table is met by four bits.
+    let ty = WeightType::IQ4_NL;
+    let mut bytes = vec![0; values.len() / 32 * 18];
+    quantize(ty, &values, &mut bytes);
+    let mut back = vec![0.0; values.len()];
+    dequantize(ty, &bytes, &mut back);
+    let all: f64 = values.iter().map(|x| f64::from(*x).powi(2)).sum();
+    assert!(loss(&back) < 0.01 * all);
+}
+
+/// What a format can say exactly comes back exactly.
+#[test]
+fn quantizing_dequantized_values_changes_nothing() {
+    let mut rng = Rng(12);
+    for ty in [WeightType::Q4_0, WeightType::Q5_0, WeightType::Q8_0] {
+        let largest = [7, 15, 127][[18, 22, 34]
+            .iter()
+            .position(|n| *n == ty.block_bytes())
+            .unwrap()];
+        let mut codes = [0_i8; 32];
+        for code in &mut codes {
+            *code = (rng.value() * 3.0).clamp(-7.0, 7.0) as i8;
+        }
+        codes[5] = if ty == WeightType::Q8_0 {
+            127
+        } else {
+            -largest as i8 - 1
+        };
+        let mut bytes = vec![0; ty.block_bytes()];
+        encode_block(ty, half::f16::from_f32(0.25), &codes, &mut bytes);
+        let mut values = vec![0.0; 32];
+        dequantize(ty, &bytes, &mut values);
+        let expected: Vec<f32> = codes.iter().map(|code| 0.25 * f32::from(*code)).collect();
+        assert_eq!(values, expected);
+        let mut again = vec![0; bytes.len()];
+        quantize(ty, &values, &mut again);
+        let mut back = vec![0.0; 32];
+        dequantize(ty, &again, &mut back);
+        assert_eq!(back, values, "{ty:?}");
+    }
 }

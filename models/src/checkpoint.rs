@@ -8,6 +8,8 @@ use crate::config::{read_config_json, read_gguf_config};
 use crate::digest::digest;
 use crate::eos;
 use crate::families::{Family, Names};
+use crate::lookup::Lookup;
+use crate::quantized::{Quantization, RawTensor, read_quantization};
 use crate::safetensors::Shards;
 use crate::{Gguf, ModelConfig};
 
@@ -43,6 +45,8 @@ pub(crate) struct Tensor<'a> {
 pub struct Checkpoint {
     config: ModelConfig,
     family: &'static Family,
+    /// How linear layers of a directory are stored, if not plainly.
+    quantization: Option<Quantization>,
     eos_tokens: Vec<u32>,
     container: Container,
 }
@@ -71,7 +75,13 @@ impl Checkpoint {
     pub fn open(path: &Path) -> Result<Self, LoadError> {
         let metadata = std::fs::metadata(path)
             .map_err(|error| LoadError::new(path, format!("cannot be read: {error}")))?;
-        let ((config, family), eos_tokens, container) = if metadata.is_dir() {
+        let Opened {
+            config,
+            family,
+            quantization,
+            eos_tokens,
+            container,
+        } = if metadata.is_dir() {
             open_directory(path)?
         } else {
             open_gguf(path)?
@@ -79,6 +89,7 @@ impl Checkpoint {
         Ok(Self {
             config,
             family,
+            quantization,
             eos_tokens,
             container,
         })
@@ -106,6 +117,23 @@ impl Checkpoint {
             gguf: (self.family.gguf_names)(&self.config),
             halves: plain.attention.rope_style == RopeStyle::Half,
         }
+    }
+
+    /// The type that the embedding is stored in, and with it most of the model.
+    ///
+    /// # Errors
+    /// The checkpoint has no embedding.
+    pub fn stored_type(&self) -> Result<WeightType, LoadError> {
+        let names = self.tensor_map();
+        let name = format!("{}.weight", names.embedding);
+        let lookup = Lookup::new(self, names);
+        let shape = [self.config.vocab_size, self.config.hidden_size];
+        Ok(lookup.tensor(&name, &shape)?.ty)
+    }
+
+    /// The architecture that this model becomes in a GGUF file, if it has such a form.
+    pub(crate) fn gguf_form(&self) -> Option<&'static str> {
+        self.family.gguf_form
     }
 
     /// Tokens that end a generation, from generation_config.json, config.json or GGUF metadata.
@@ -161,6 +189,26 @@ impl Checkpoint {
         }
     }
 
+    /// Whether there is a tensor of exactly this name, of whatever type.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        match &self.container {
+            Container::HuggingFace { shards, .. } => shards.has(name),
+            Container::Gguf(gguf) => gguf.tensor(name).is_some(),
+        }
+    }
+
+    pub(crate) fn quantization(&self) -> Option<&Quantization> {
+        self.quantization.as_ref()
+    }
+
+    /// The tensor of exactly this name in safetensors files, whatever its type.
+    pub(crate) fn raw(&self, name: &str) -> Option<RawTensor<'_>> {
+        match &self.container {
+            Container::HuggingFace { shards, .. } => shards.raw(name),
+            Container::Gguf(_) => None,
+        }
+    }
+
     /// The tensor of exactly this name, or `None` when the checkpoint has none.
     ///
     /// # Errors
@@ -173,7 +221,14 @@ impl Checkpoint {
     }
 }
 
-type Opened = ((ModelConfig, &'static Family), Vec<u32>, Container);
+/// A model's files, opened.
+struct Opened {
+    config: ModelConfig,
+    family: &'static Family,
+    quantization: Option<Quantization>,
+    eos_tokens: Vec<u32>,
+    container: Container,
+}
 
 fn open_directory(dir: &Path) -> Result<Opened, LoadError> {
     let config_path = dir.join("config.json");
@@ -182,14 +237,21 @@ fn open_directory(dir: &Path) -> Result<Opened, LoadError> {
     }
     let text = std::fs::read_to_string(&config_path)
         .map_err(|error| LoadError::new(&config_path, format!("cannot be read: {error}")))?;
-    let config = read_config_json(&config_path, &text)?;
+    let (config, family) = read_config_json(&config_path, &text)?;
+    let quantization = read_quantization(&config_path, &text)?;
     let eos_tokens = eos::from_directory(dir, &config_path, &text)?;
     let shards = Shards::open(dir)?;
     let container = Container::HuggingFace {
         dir: dir.to_path_buf(),
         shards,
     };
-    Ok((config, eos_tokens, container))
+    Ok(Opened {
+        config,
+        family,
+        quantization,
+        eos_tokens,
+        container,
+    })
 }
 
 /// A directory of GGUF files is a place where models are, and not one of them.
@@ -211,7 +273,13 @@ fn refuse_gguf_files(dir: &Path) -> Result<(), LoadError> {
 
 fn open_gguf(path: &Path) -> Result<Opened, LoadError> {
     let gguf = Gguf::open(path)?;
-    let config = read_gguf_config(&gguf)?;
+    let (config, family) = read_gguf_config(&gguf)?;
     let eos_tokens = eos::from_gguf(&gguf)?;
-    Ok((config, eos_tokens, Container::Gguf(Box::new(gguf))))
+    Ok(Opened {
+        config,
+        family,
+        quantization: None,
+        eos_tokens,
+        container: Container::Gguf(Box::new(gguf)),
+    })
 }

@@ -31,6 +31,7 @@ pub struct Model {
     head: Option<Arc<Linear>>,
     head_bias: Option<Arc<Buffer>>,
     adapter_target: AdapterTarget,
+    widened_bytes: usize,
 }
 
 /// Norms are where the family has them.
@@ -52,7 +53,7 @@ enum FeedForward {
 
 impl Model {
     /// Packs all weights for `device`. `dense`: store unquantized weights in this type instead
-    /// of the checkpoint's.
+    /// of the checkpoint's; a quantized type has exceptions, as in [`crate::convert`].
     pub fn load(
         checkpoint: &Checkpoint,
         device: &Device,
@@ -61,7 +62,7 @@ impl Model {
     ) -> Result<Self, LoadError> {
         let config = checkpoint.config().clone();
         let names = checkpoint.tensor_map();
-        let weights = Weights::new(checkpoint, device, names, numerics, dense)?;
+        let weights = Weights::new(checkpoint, device, names, numerics, dense);
         let (vocab, hidden) = (config.vocab_size, config.hidden_size);
         let norm = |name: &str, id| NormLayer::load(&weights, &config.norm, name, id, hidden);
         let head = (!config.logits.tied)
@@ -108,6 +109,7 @@ impl Model {
             head,
             head_bias,
             adapter_target,
+            widened_bytes: weights.widened_bytes(),
             device: device.clone(),
             config,
         };
@@ -139,6 +141,12 @@ impl Model {
     /// What adapters for this model are loaded against.
     pub fn adapter_target(&self) -> &AdapterTarget {
         &self.adapter_target
+    }
+
+    /// Bytes of weights that the checkpoint has in fewer bits, and that are held widened because
+    /// no format of the kernels says the same exactly.
+    pub fn widened_bytes(&self) -> usize {
+        self.widened_bytes
     }
 
     pub(crate) fn device(&self) -> &Device {

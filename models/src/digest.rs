@@ -18,14 +18,19 @@ const PIECE: usize = 4 << 20;
 pub(crate) fn digest(checkpoint: &Checkpoint) -> u64 {
     let mut hash = Sha256::new();
     hash.update(format!("{:?}", checkpoint.config()));
+    if let Some(quantization) = checkpoint.quantization() {
+        hash.update(format!("{quantization:?}"));
+    }
     let mut pieces = Vec::new();
     for name in checkpoint.tensor_names() {
         // A tensor of a type that is not supported fails when, and only when, it is used.
-        let Ok(Some(tensor)) = checkpoint.tensor(name) else {
-            continue;
+        let (ty, shape, bytes) = match (checkpoint.raw(name), checkpoint.tensor(name)) {
+            (_, Ok(Some(tensor))) => (format!("{:?}", tensor.ty), tensor.shape, tensor.bytes),
+            (Some(raw), _) => (format!("{:?}", raw.dtype), raw.shape, raw.bytes),
+            _ => continue,
         };
-        hash.update(format!("\0{name}\0{:?}{:?}\0", tensor.ty, tensor.shape));
-        pieces.extend(tensor.bytes.chunks(PIECE));
+        hash.update(format!("\0{name}\0{ty}{shape:?}\0"));
+        pieces.extend(bytes.chunks(PIECE));
     }
     for piece in hash_all(&pieces) {
         hash.update(piece);

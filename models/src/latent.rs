@@ -48,14 +48,11 @@ impl LatentProjections {
             .latent
             .expect("called for latent attention");
         let LatentConfig {
-            kv_rank,
-            rope_dim,
-            value_dim,
-            ..
+            kv_rank, rope_dim, ..
         } = latent;
         let (hidden, n_heads, head_dim) = (config.hidden_size, config.n_heads, config.head_dim);
-        let plain_dim = head_dim - rope_dim;
-        let name = |name: &str| format!("{prefix}self_attn.{name}");
+        let names = &weights.names().latent;
+        let name = |name: &str| format!("{prefix}{name}");
         let norm_id = |kind| sites::norm(layer, kind);
         let bias = config.attention.qkv_bias;
         let q_row = |row: usize| latent_row(config, LatentPart::Query, row);
@@ -64,33 +61,28 @@ impl LatentProjections {
         let (q_down, q_up) = match latent.q_rank {
             None => (
                 None,
-                weights.projection_of(&name("q_proj"), &q_piece, q_shape(hidden), false)?,
+                weights.projection_of(&name(names.q), &q_piece, q_shape(hidden), false)?,
             ),
             Some(rank) => {
-                let down = weights.projection(&name("q_a_proj"), rank, hidden, bias)?;
+                let down = weights.projection(&name(names.q_down), rank, hidden, bias)?;
                 let norm = NormLayer::load(
                     weights,
                     &config.norm,
-                    &name("q_a_layernorm"),
+                    &name(names.q_norm),
                     norm_id(sites::LATENT_Q_NORM),
                     rank,
                 )?;
                 let up =
-                    weights.projection_of(&name("q_b_proj"), &q_piece, q_shape(rank), false)?;
+                    weights.projection_of(&name(names.q_up), &q_piece, q_shape(rank), false)?;
                 (Some((down, norm)), up)
             }
         };
         let down = |part: LatentPart, n_out: usize| {
             let row = |row| latent_row(config, part, row);
             let piece = Piece::rows(kv_rank + rope_dim, &row);
-            weights.projection_of(&name("kv_a_proj_with_mqa"), &piece, [n_out, hidden], bias)
+            weights.projection_of(&name(names.kv_down), &piece, [n_out, hidden], bias)
         };
-        let kv_dim = plain_dim + value_dim;
-        let up = |part: LatentPart, dim: usize| {
-            let row = |row| latent_row(config, part, row);
-            let piece = Piece::rows(n_heads * kv_dim, &row);
-            weights.projection_of(&name("kv_b_proj"), &piece, [n_heads * dim, kv_rank], false)
-        };
+        let [k_up, v_up] = load_kv_up(weights, config, latent, prefix)?;
         Ok(Self {
             q_down,
             q_up,
@@ -99,12 +91,12 @@ impl LatentProjections {
             kv_norm: NormLayer::load(
                 weights,
                 &config.norm,
-                &name("kv_a_layernorm"),
+                &name(names.kv_norm),
                 norm_id(sites::LATENT_KV_NORM),
                 kv_rank,
             )?,
-            k_up: up(LatentPart::Key, plain_dim)?,
-            v_up: up(LatentPart::Value, value_dim)?,
+            k_up,
+            v_up,
             config: latent,
             site: sites::layer(config, layer),
             n_heads,
@@ -218,4 +210,52 @@ impl LatentProjections {
                 .map(|projection| projection.n_bytes())
                 .sum::<usize>()
     }
+}
+
+/// Keys (what is not rotated) and values out of the narrow vector, however they are stored.
+fn load_kv_up(
+    weights: &Weights<'_>,
+    config: &ModelConfig,
+    latent: LatentConfig,
+    prefix: &str,
+) -> Result<[Projection; 2], LoadError> {
+    let LatentConfig {
+        kv_rank,
+        rope_dim,
+        value_dim,
+        ..
+    } = latent;
+    let n_heads = config.n_heads;
+    let plain_dim = config.head_dim - rope_dim;
+    let names = &weights.names().latent;
+    let [k, v] = names.kv_up_parted;
+    let parted = format!("{prefix}{k}.weight");
+    if !k.is_empty() && weights.has(&parted) {
+        // Turned round to be multiplied from the other side; back here, widened, because rows of
+        // blocks cannot be turned.
+        let turned = weights.values_of_shape(&parted, &[n_heads, kv_rank, plain_dim])?;
+        let mut keys = Vec::with_capacity(turned.len());
+        for head in turned.chunks_exact(kv_rank * plain_dim) {
+            for i in 0..plain_dim {
+                keys.extend(head.iter().skip(i).step_by(plain_dim));
+            }
+        }
+        let name = format!("{prefix}{v}.weight");
+        let values = weights.values_of_shape(&name, &[n_heads, value_dim, kv_rank])?;
+        return Ok([
+            weights.pack_values(&parted, &keys, [n_heads * plain_dim, kv_rank])?,
+            weights.pack_values(&name, &values, [n_heads * value_dim, kv_rank])?,
+        ]);
+    }
+    let kv_dim = plain_dim + value_dim;
+    let up = |part: LatentPart, dim: usize| {
+        let row = |row| latent_row(config, part, row);
+        let piece = Piece::rows(n_heads * kv_dim, &row);
+        let name = format!("{prefix}{}", names.kv_up);
+        weights.projection_of(&name, &piece, [n_heads * dim, kv_rank], false)
+    };
+    Ok([
+        up(LatentPart::Key, plain_dim)?,
+        up(LatentPart::Value, value_dim)?,
+    ])
 }

@@ -10,6 +10,7 @@ mod alibi;
 mod attention;
 mod checkpoint;
 mod config;
+mod convert;
 mod decoder;
 mod digest;
 mod encoder;
@@ -18,10 +19,12 @@ mod experts;
 mod families;
 mod gguf;
 mod latent;
+mod lookup;
 mod mlp;
 mod norm;
 mod piece;
 mod pooling;
+mod quantized;
 mod rope;
 mod runner;
 mod safetensors;
@@ -36,9 +39,10 @@ pub use config::{
     LogitsConfig, MlpConfig, ModelConfig, NormConfig, NormWeight, Parallel, QkNorm, RopeConfig,
     RopeScaling, SharedExpert,
 };
+pub use convert::{Converted, WEIGHT_TYPES, convert, quantize_gguf};
 pub use decoder::Model;
 pub use encoder::{EncodeError, Encoder, EncoderConfig, EncoderPooling, EncoderRunner, is_encoder};
-pub use gguf::{Gguf, GgufValue};
+pub use gguf::{Gguf, GgufMetadata, GgufValue};
 pub use rope::Rope;
 pub use runner::{ModelRunner, RunnerOptions};
 pub use sampler::Sampler;

@@ -65,6 +65,23 @@ impl<'a> Piece<'a> {
         experts.into_iter().chain([self.n_stored]).collect()
     }
 
+    /// The same piece of a matrix that was put together: one expert's, not transposed.
+    pub(crate) fn of_assembled(self) -> Self {
+        Self {
+            expert: None,
+            transposed: false,
+            ..self
+        }
+    }
+
+    pub(crate) fn n_stored(&self) -> usize {
+        self.n_stored
+    }
+
+    pub(crate) fn expert(&self) -> Option<(usize, usize)> {
+        self.expert
+    }
+
     /// The bytes of a matrix of `n_out` rows of `n_in` values. The tensor's shape was checked.
     pub(crate) fn take<'t>(
         &self,

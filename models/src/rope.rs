@@ -72,6 +72,11 @@ impl Rope {
         &self.inv_freq
     }
 
+    /// What multiplies cosines and sines.
+    pub(crate) fn attention_factor(&self) -> f32 {
+        self.attention_factor
+    }
+
     /// Appends the cosines and sines of one position, attention factor included; each list grows
     /// by as many as there are frequencies.
     pub fn extend_angles(&self, position: u32, cos: &mut Vec<f32>, sin: &mut Vec<f32>) {

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::LoadError;
 use crate::checkpoint::Tensor;
+use crate::quantized::RawTensor;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -135,6 +136,22 @@ impl Shards {
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// The tensor of exactly this name, whatever its type.
+    pub(crate) fn raw(&self, name: &str) -> Option<RawTensor<'_>> {
+        let entry = self.tensors.get(name)?;
+        let (file, mapped) = &self.files[entry.file];
+        Some(RawTensor {
+            file,
+            dtype: entry.dtype,
+            shape: &entry.shape,
+            bytes: &mapped.bytes()[entry.range.clone()],
+        })
     }
 
     pub(crate) fn tensor(&self, name: &str) -> Result<Option<Tensor<'_>>, LoadError> {

@@ -1,16 +1,17 @@
 //! Finding weights by name, checking their shapes, and packing them for a device.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::cell::Cell;
 use std::sync::Arc;
 
-use half::{bf16, f16};
 use kernels::{Buffer, Device, Linear, LinearCall, Numerics, WeightSource, WeightType, dequantize};
 
 use crate::checkpoint::Tensor;
+use crate::convert::{Role, recode, type_for};
 use crate::families::Names;
+use crate::lookup::Lookup;
 use crate::piece::Piece;
+use crate::quantized::{self, Assembled};
 use crate::{Checkpoint, LoadError};
 
 /// A linear layer as a model holds it.
@@ -39,43 +40,33 @@ impl Projection {
 /// files until they are packed one by one, so that memory never holds much more than the result.
 #[derive(Debug)]
 pub(crate) struct Weights<'a> {
-    checkpoint: &'a Checkpoint,
+    lookup: Lookup<'a>,
     device: &'a Device,
-    names: &'static Names,
     numerics: Numerics,
     dense: Option<WeightType>,
-    used: RefCell<BTreeSet<String>>,
+    widened_bytes: Cell<usize>,
 }
 
 impl<'a> Weights<'a> {
-    /// `dense`: what to store unquantized matrices in; `None` keeps the checkpoint's type.
+    /// `dense`: what to store or quantize unquantized matrices to; `None` keeps their type.
     pub(crate) fn new(
         checkpoint: &'a Checkpoint,
         device: &'a Device,
         names: &'static Names,
         numerics: Numerics,
         dense: Option<WeightType>,
-    ) -> Result<Self, LoadError> {
-        if let Some(ty) = dense
-            && ty.is_quantized()
-        {
-            return Err(LoadError::new(
-                checkpoint.path(),
-                format!("quantizing weights to {ty:?} on load is not supported"),
-            ));
-        }
-        Ok(Self {
-            checkpoint,
+    ) -> Self {
+        Self {
+            lookup: Lookup::new(checkpoint, names),
             device,
-            names,
             numerics,
             dense,
-            used: RefCell::default(),
-        })
+            widened_bytes: Cell::new(0),
+        }
     }
 
     pub(crate) fn names(&self) -> &'static Names {
-        self.names
+        self.lookup.names()
     }
 
     pub(crate) fn buffer(&self, values: &[f32]) -> Buffer {
@@ -100,7 +91,21 @@ impl<'a> Weights<'a> {
         shape: [usize; 2],
     ) -> Result<Linear, LoadError> {
         let [n_out, n_in] = shape;
-        let tensor = self.tensor(name, &piece.stored_shape(n_in))?;
+        let assembled = self.assembled(name, piece, n_in)?;
+        let stored_shape = piece.stored_shape(n_in);
+        let assembled_shape = [piece.n_stored(), n_in];
+        let (tensor, piece) = match &assembled {
+            Some(assembled) => {
+                let tensor = Tensor {
+                    file: self.lookup.path(),
+                    ty: assembled.ty,
+                    shape: &assembled_shape,
+                    bytes: &assembled.bytes,
+                };
+                (tensor, piece.of_assembled())
+            }
+            None => (self.lookup.tensor(name, &stored_shape)?, *piece),
+        };
         let bytes = piece.take(&tensor, n_out, n_in).map_err(|message| {
             LoadError::new(tensor.file, format!("tensor `{name}`: {message}"))
         })?;
@@ -110,15 +115,105 @@ impl<'a> Weights<'a> {
             n_in,
             bytes,
         };
-        if let Some(ty) = self.dense
-            && !tensor.ty.is_quantized()
-            && tensor.ty != ty
-        {
-            source.bytes = Cow::Owned(convert_dense(tensor.ty, &source.bytes, ty));
+        let ty = self.type_of(name, n_in, tensor.ty).map_err(|message| {
+            LoadError::new(tensor.file, format!("tensor `{name}`: {message}"))
+        })?;
+        if tensor.ty != ty {
+            let bytes = recode(tensor.ty, &source.bytes, n_in, ty).map_err(|message| {
+                LoadError::new(tensor.file, format!("tensor `{name}`: {message}"))
+            })?;
+            source.bytes = Cow::Owned(bytes);
             source.ty = ty;
+        }
+        if assembled
+            .as_ref()
+            .is_some_and(|assembled| assembled.is_widened)
+            && !source.ty.is_quantized()
+        {
+            self.widened_bytes
+                .set(self.widened_bytes.get() + source.bytes.len());
         }
         Linear::pack(self.device, &source, self.numerics)
             .map_err(|error| LoadError::new(tensor.file, format!("tensor `{name}`: {error}")))
+    }
+
+    /// Whether the checkpoint has a tensor of this full name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.lookup.has(name)
+    }
+
+    /// Packs values that were read from tensor `name` and put in another order, in f32.
+    pub(crate) fn pack_values(
+        &self,
+        name: &str,
+        values: &[f32],
+        shape: [usize; 2],
+    ) -> Result<Projection, LoadError> {
+        let [n_out, n_in] = shape;
+        let source = WeightSource {
+            ty: WeightType::F32,
+            n_out,
+            n_in,
+            bytes: values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        };
+        let weight = Linear::pack(self.device, &source, self.numerics)
+            .map_err(|error| self.lookup.error(format!("tensor `{name}`: {error}")))?;
+        Ok(Projection {
+            weight: Arc::new(weight),
+            bias: None,
+        })
+    }
+
+    /// The stored matrix around a piece, if the checkpoint has it in a quantized form.
+    fn assembled(
+        &self,
+        name: &str,
+        piece: &Piece<'_>,
+        n_in: usize,
+    ) -> Result<Option<Assembled>, LoadError> {
+        let Some(quantization) = self.lookup.quantization() else {
+            return Ok(None);
+        };
+        let wanted = quantized::Wanted {
+            name,
+            n_out: piece.n_stored(),
+            n_in,
+            expert: piece.expert(),
+            // What will be quantized anew is best quantized from exact values.
+            numerics: match self.dense {
+                Some(ty) if ty.is_quantized() => Numerics::F32,
+                _ => self.numerics,
+            },
+        };
+        quantized::assemble(&self.lookup, quantization, wanted)
+    }
+
+    /// Bytes of matrices that no block format can hold exactly, and that were widened.
+    pub(crate) fn widened_bytes(&self) -> usize {
+        self.widened_bytes.get()
+    }
+
+    /// What a matrix that is stored as `stored` is packed as.
+    fn type_of(&self, name: &str, n_in: usize, stored: WeightType) -> Result<WeightType, String> {
+        let Some(wanted) = self.dense else {
+            return Ok(stored);
+        };
+        if !wanted.is_quantized() {
+            return Ok(if stored.is_quantized() {
+                stored
+            } else {
+                wanted
+            });
+        }
+        if stored.is_quantized() {
+            return Err(format!(
+                "is {stored:?} already, and would be quantized to {wanted:?} once more"
+            ));
+        }
+        Ok(match self.lookup.role_of(name) {
+            Role::Exact => stored,
+            role => type_for(wanted, role, n_in, stored),
+        })
     }
 
     /// Packs the linear layer `name`, with `name.bias` if `has_bias`.
@@ -140,7 +235,7 @@ impl<'a> Weights<'a> {
         shape: [usize; 2],
         has_bias: bool,
     ) -> Result<Projection, LoadError> {
-        let piece = piece.transposed(self.names.transposed);
+        let piece = piece.transposed(self.names().transposed);
         let bias = has_bias
             .then(|| self.bias_of(&format!("{name}.bias"), &piece, shape[0]))
             .transpose()?;
@@ -173,8 +268,17 @@ impl<'a> Weights<'a> {
         self.values_of_shape(name, &[len])
     }
 
-    fn values_of_shape(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
-        let tensor = self.tensor(name, shape)?;
+    /// See [`Lookup::finish`].
+    pub(crate) fn finish(&self, n_layers: usize) -> Result<(), LoadError> {
+        self.lookup.finish(n_layers)
+    }
+
+    pub(crate) fn values_of_shape(
+        &self,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<Vec<f32>, LoadError> {
+        let tensor = self.lookup.tensor(name, shape)?;
         let row = shape.last().copied().unwrap_or(1);
         if !row.is_multiple_of(tensor.ty.block_elements()) {
             return Err(LoadError::new(
@@ -188,130 +292,5 @@ impl<'a> Weights<'a> {
         let mut values = vec![0.0; shape.iter().product()];
         dequantize(tensor.ty, tensor.bytes, &mut values);
         Ok(values)
-    }
-
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor<'a>, LoadError> {
-        let (name, tensor) = self.find(name)?.ok_or_else(|| {
-            LoadError::new(
-                self.checkpoint.path(),
-                format!("tensor `{name}` is missing (expected shape {shape:?})"),
-            )
-        })?;
-        if tensor.shape != shape {
-            return Err(LoadError::new(
-                tensor.file,
-                format!(
-                    "tensor `{name}`: expected shape {shape:?}, found {:?}",
-                    tensor.shape
-                ),
-            ));
-        }
-        self.used.borrow_mut().insert(name);
-        Ok(tensor)
-    }
-
-    /// Checkpoints saved from the inner model lack what stands before all of its names.
-    fn find(&self, name: &str) -> Result<Option<(String, Tensor<'a>)>, LoadError> {
-        if let Some(tensor) = self.checkpoint.tensor(name)? {
-            return Ok(Some((name.to_string(), tensor)));
-        }
-        let Some(short) = name.strip_prefix(self.names.prefix) else {
-            return Ok(None);
-        };
-        let tensor = self.checkpoint.tensor(short)?;
-        Ok(tensor.map(|tensor| (short.to_string(), tensor)))
-    }
-
-    /// Refuses a checkpoint with biases, or with anything in the first `n_layers` layers, that
-    /// the model did not take: without them it would give other answers. Other tensors that
-    /// nobody took are reported only (old checkpoints carry a head beside tied embeddings, new
-    /// ones layers that only training needs).
-    pub(crate) fn finish(&self, n_layers: usize) -> Result<(), LoadError> {
-        let used = self.used.borrow();
-        let mut unread = Vec::new();
-        for name in self.checkpoint.tensor_names() {
-            if used.contains(name) || self.is_ignored(name) {
-                continue;
-            }
-            let layer = self.layer_of(name);
-            let is_needed = match layer {
-                Some(layer) => layer < n_layers,
-                None => name.ends_with(".bias"),
-            };
-            if is_needed {
-                return Err(LoadError::new(
-                    self.checkpoint.path(),
-                    format!("tensor `{name}` has no place in the configured architecture"),
-                ));
-            }
-            unread.push(name);
-        }
-        if let Some(message) = unread_message(&unread) {
-            tracing::warn!("{message}");
-        }
-        Ok(())
-    }
-
-    fn is_ignored(&self, name: &str) -> bool {
-        self.names.ignored.iter().any(|end| name.ends_with(end))
-    }
-
-    /// The number of the layer that a tensor belongs to.
-    fn layer_of(&self, name: &str) -> Option<usize> {
-        let layers = self.names.layers;
-        let short = layers.strip_prefix(self.names.prefix).unwrap_or(layers);
-        let rest = name.strip_prefix(layers).or(name.strip_prefix(short))?;
-        rest.split('.').next()?.parse().ok()
-    }
-}
-
-/// One line about tensors that nobody took.
-fn unread_message(names: &[&str]) -> Option<String> {
-    const N_SHOWN: usize = 3;
-    if names.is_empty() {
-        return None;
-    }
-    let shown = names[..names.len().min(N_SHOWN)].join(", ");
-    let more = if names.len() > N_SHOWN { ", ..." } else { "" };
-    Some(format!(
-        "{} tensors of the checkpoint are not used by the architecture: {shown}{more}",
-        names.len()
-    ))
-}
-
-/// Stores a dense tensor's values in another dense type, rounding to nearest.
-fn convert_dense(from: WeightType, bytes: &[u8], ty: WeightType) -> Vec<u8> {
-    const PIECE: usize = 4096;
-    let width = from.block_bytes();
-    let n = bytes.len() / width;
-    let mut converted = Vec::with_capacity(n * ty.block_bytes());
-    let mut values = [0.0_f32; PIECE];
-    for piece in bytes.chunks(PIECE * width) {
-        let values = &mut values[..piece.len() / width];
-        dequantize(from, piece, values);
-        match ty {
-            WeightType::F16 => {
-                let bytes = values.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes());
-                converted.extend(bytes);
-            }
-            WeightType::BF16 => {
-                let bytes = values.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes());
-                converted.extend(bytes);
-            }
-            _ => converted.extend(values.iter().flat_map(|x| x.to_le_bytes())),
-        }
-    }
-    converted
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn unread_tensors_are_counted_and_the_first_named() {
-        assert_eq!(unread_message(&[]), None);
-        let message = unread_message(&["a", "b", "c", "d"]).unwrap_or_default();
-        assert!(message.starts_with("4 tensors") && message.ends_with(": a, b, c, ..."));
     }
 }

@@ -187,7 +187,7 @@ fn unsupported_files_are_refused_by_name() {
     let error = refused("gguf-experts", |gguf| {
         gguf.u32("llama.expert_count", 8);
     });
-    assert!(error.contains("llama.expert_count"), "{error}");
+    assert!(error.contains("llama.expert_used_count"), "{error}");
 }
 
 #[test]

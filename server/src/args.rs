@@ -3,6 +3,10 @@
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
+use kernels::WeightType;
+
+use crate::commands::{ConvertArgs, QuantizeArgs, parse_weight_type};
+
 use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum};
 
 /// Serves fine-tuned open models behind the OpenAI API.
@@ -58,6 +62,8 @@ pub enum Command {
     Fetch(FetchArgs),
     /// Ask a running server how it is; the exit code is 0 if it is well.
     Healthcheck(HealthcheckArgs),
+    Convert(ConvertArgs),
+    Quantize(QuantizeArgs),
 }
 
 #[derive(Clone, Debug, ClapArgs)]
@@ -243,6 +249,10 @@ pub struct ServeArgs {
     /// as well. float32: exact arithmetic and KV cache in float32 (slow).
     #[arg(long, value_enum, default_value_t = Dtype::Auto)]
     pub dtype: Dtype,
+    /// Quantize unquantized weights when they are loaded: q8_0, q6_k, q5_k, q4_k, q4_0, ... The
+    /// embedding and the head keep more bits; norms and routers stay as they are.
+    #[arg(long, value_name = "TYPE", value_parser = parse_weight_type)]
+    pub quantize: Option<WeightType>,
 
     /// Seconds that running requests have to finish when the server is told to end.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]

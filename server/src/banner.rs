@@ -34,8 +34,9 @@ impl Banner<'_> {
             (
                 "weights",
                 format!(
-                    "{} in memory, architecture {}",
+                    "{} in memory{}, architecture {}",
                     human_bytes(description.n_weight_bytes),
+                    widened(description.n_widened_bytes),
                     description.architecture
                 ),
             ),
@@ -115,6 +116,17 @@ impl Banner<'_> {
     }
 }
 
+/// Memory that a quantized checkpoint takes beyond its files is not kept quiet.
+fn widened(n_bytes: u64) -> String {
+    if n_bytes == 0 {
+        return String::new();
+    }
+    format!(
+        " (of which {} dequantized, as no block format holds them exactly)",
+        human_bytes(n_bytes)
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +137,7 @@ mod tests {
             architecture: "llama".to_owned(),
             path: "/m".to_owned(),
             n_weight_bytes: 3 << 20,
+            n_widened_bytes: 1 << 20,
             device: "CPU".to_owned(),
         };
         let plan = MemoryPlan {
@@ -148,5 +161,6 @@ mod tests {
         assert!(text.contains(r#""model":"it'\''s""#));
         assert!(text.contains("Bearer $UNDERSTUDY_API_KEY"));
         assert!(text.contains("10.0 MiB: 10 blocks"));
+        assert!(text.contains("3.0 MiB in memory (of which 1.0 MiB dequantized"));
     }
 }

@@ -8,6 +8,7 @@ pub mod app;
 pub mod args;
 pub mod auth;
 pub mod banner;
+pub mod commands;
 mod connections;
 mod cross_origin;
 pub mod dialect;

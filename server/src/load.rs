@@ -75,6 +75,8 @@ pub struct Description {
     pub architecture: String,
     pub path: String,
     pub n_weight_bytes: u64,
+    /// Of these, weights that are stored in fewer bits and held in more.
+    pub n_widened_bytes: u64,
     pub device: String,
 }
 
@@ -110,6 +112,7 @@ fn load_decoder(settings: &Settings, source: &ModelSource) -> Result<Loaded, Sta
         architecture: config.architecture.clone(),
         path: source.path.display().to_string(),
         n_weight_bytes: model.n_bytes() as u64,
+        n_widened_bytes: model.widened_bytes() as u64,
         device: device.describe(),
     };
     let plan = MemoryPlan::new(&Needs::new(settings, &config, available_bytes()))?;

@@ -49,11 +49,19 @@ fn run(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Healthcheck(args) => Ok(healthcheck::check(&args)?),
+        Command::Convert(args) => tell(&args.run()?),
+        Command::Quantize(args) => tell(&args.run()?),
         Command::Serve(args) => {
             init_log(args.log_format);
             serve(Settings::resolve(*args)?)
         }
     }
+}
+
+/// Runs of commands end with what they have to say.
+fn tell(text: &str) -> anyhow::Result<()> {
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(())
 }
 
 fn init_log(format: LogFormat) {

@@ -25,6 +25,11 @@ pub enum SettingsError {
     Twice { flag: &'static str, name: String },
     #[error("--{flag} must not be empty")]
     Empty { flag: &'static str },
+    #[error(
+        "--quantize {ty:?} with --dtype {dtype:?} makes no sense: --quantize takes a type with \
+         fewer bits than 16, and --dtype auto or float32"
+    )]
+    Quantize { ty: WeightType, dtype: Dtype },
     /// `--served-model-name` takes every word that follows it.
     #[error(
         "--served-model-name takes all words up to the next flag, `{last}` as well, so no MODEL \
@@ -50,7 +55,7 @@ pub enum SettingsError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Precision {
     pub numerics: Numerics,
-    /// Type that unquantized weights are converted to; `None` leaves them as stored.
+    /// Type that unquantized weights are converted or quantized to; `None` leaves them as stored.
     pub dense: Option<WeightType>,
     pub kv_type: KvType,
 }
@@ -160,7 +165,7 @@ impl Settings {
                 stretch: stretch(args.stream_stretch)?,
             },
             n_threads: args.threads,
-            precision: Precision::of(args.dtype),
+            precision: Precision::of(args.dtype, args.quantize)?,
             shutdown_timeout: Duration::from_secs(args.shutdown_timeout),
         })
     }
@@ -225,17 +230,22 @@ fn stretch(factor: f64) -> Result<Option<f64>, SettingsError> {
 }
 
 impl Precision {
-    fn of(dtype: Dtype) -> Self {
+    fn of(dtype: Dtype, quantize: Option<WeightType>) -> Result<Self, SettingsError> {
         let (numerics, dense, kv_type) = match dtype {
             Dtype::Auto => (Numerics::Native, None, KvType::Bf16),
             Dtype::Bfloat16 => (Numerics::Native, Some(WeightType::BF16), KvType::Bf16),
             Dtype::Float32 => (Numerics::F32, None, KvType::F32),
         };
-        Self {
+        let dense = match (dense, quantize) {
+            (_, None) => dense,
+            (None, Some(ty)) if ty.is_quantized() => Some(ty),
+            (_, Some(ty)) => return Err(SettingsError::Quantize { ty, dtype }),
+        };
+        Ok(Self {
             numerics,
             dense,
             kv_type,
-        }
+        })
     }
 }
 

@@ -2,12 +2,16 @@
 //! computing.
 
 mod blocks;
+mod fit;
+mod join;
 pub(crate) mod layout;
 mod pack;
+mod quantize;
 
 pub(crate) use blocks::{IQ4_NL_VALUES, RawBlock, split};
 pub(crate) use layout::{Layout, ScaleKind};
 pub(crate) use pack::{pack, unpack_codes, unpack_scale};
+pub use quantize::{encode_block, quantize};
 
 use half::f16;
 

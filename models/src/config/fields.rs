@@ -75,6 +75,11 @@ impl<'a> Fields<'a> {
         value.filter(|value| !value.is_null())
     }
 
+    /// The names of all fields.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.map.keys().map(String::as_str)
+    }
+
     /// An error about field `name`.
     pub(crate) fn error(&self, name: &str, message: impl std::fmt::Display) -> LoadError {
         LoadError::new(

@@ -4,11 +4,14 @@ use kernels::NormKind;
 
 use super::ModelConfig;
 use super::check::MAX_LAYERS;
-use super::json::forget_idle_windows;
+use super::json::{activation_by_name, forget_idle_windows};
 use super::rope_gguf::read_rope;
 use crate::families::{Family, family_of_gguf, supported_gguf};
 use crate::gguf::GgufValue;
 use crate::{Gguf, LoadError};
+
+/// What [`crate::convert`] writes where an activation differs from the architecture's own.
+pub(crate) const ACTIVATION_KEY: &str = "understudy.activation";
 
 /// Reads a file's metadata; what is only in its tensors' names (biases, tied embeddings) too.
 pub(crate) fn read_gguf_config(gguf: &Gguf) -> Result<(ModelConfig, &'static Family), LoadError> {
@@ -36,6 +39,14 @@ pub(crate) fn read_gguf_config(gguf: &Gguf) -> Result<(ModelConfig, &'static Fam
     (family.shape)(&mut config);
     read_biases(&keys, family, &mut config);
     (family.read_gguf)(&keys, &mut config)?;
+    let n_experts = keys.opt_size("expert_count")?.unwrap_or(0);
+    if n_experts > 0 && config.experts.is_none() {
+        return Err(keys.error(
+            "expert_count",
+            format!("{n_experts} experts: {architecture:?} is not supported with experts"),
+        ));
+    }
+    read_activation(&keys, &mut config)?;
     forget_idle_windows(&mut config);
     config.check(gguf.path(), |name| gguf_name(&keys, name))?;
     Ok((config, family))
@@ -56,18 +67,11 @@ fn read_base(keys: &Keys<'_>, family: &Family) -> Result<ModelConfig, LoadError>
         }
     };
     let value_dim = keys.opt_size("attention.value_length")?;
-    if value_dim.is_some_and(|dim| dim != head_dim) {
+    let is_latent = keys.get("attention.kv_lora_rank").is_some();
+    if value_dim.is_some_and(|dim| dim != head_dim) && !is_latent {
         return Err(keys.error(
             "attention.value_length",
             format!("values of another length than the keys' {head_dim} are not supported"),
-        ));
-    }
-    if let Some(n) = keys.opt_size("expert_count")?
-        && n > 0
-    {
-        return Err(keys.error(
-            "expert_count",
-            "mixtures of experts are not supported in GGUF files yet",
         ));
     }
     let n_layers = keys.size("block_count")?;
@@ -95,6 +99,24 @@ fn read_base(keys: &Keys<'_>, family: &Family) -> Result<ModelConfig, LoadError>
     config.logits.tied = !keys.has("output.weight");
     read_window(keys, &mut config)?;
     Ok(config)
+}
+
+/// A key of our own, for an activation that is not the architecture's usual one.
+fn read_activation(keys: &Keys<'_>, config: &mut ModelConfig) -> Result<(), LoadError> {
+    let Some(value) = keys.gguf.get(ACTIVATION_KEY) else {
+        return Ok(());
+    };
+    let name = value.as_str().unwrap_or_default();
+    config.mlp.activation = activation_by_name(name).ok_or_else(|| {
+        LoadError::new(
+            keys.gguf.path(),
+            format!(
+                "metadata `{ACTIVATION_KEY}`: {} is not an activation that is supported",
+                value.describe()
+            ),
+        )
+    })?;
+    Ok(())
 }
 
 /// A window for all layers; families in which it is not for all change that.
@@ -220,6 +242,31 @@ impl<'a> Keys<'a> {
                 other => Err(self.ill_typed(key, "true or false", other)),
             })
             .transpose()
+    }
+
+    /// A yes or no for each layer: a list of them, or `default`.
+    pub(crate) fn layer_pattern(
+        &self,
+        key: &str,
+        default: impl Fn(usize) -> bool,
+    ) -> Result<Vec<bool>, LoadError> {
+        let n_layers = self.size("block_count")?.min(MAX_LAYERS);
+        match self.get(key) {
+            None => Ok((0..n_layers).map(default).collect()),
+            Some(GgufValue::Array(values)) if values.len() >= n_layers => values[..n_layers]
+                .iter()
+                .map(|value| value.as_bool().or(value.as_u64().map(|n| n != 0)))
+                .collect::<Option<_>>()
+                .ok_or_else(|| self.error(key, "expected a yes or no for each layer")),
+            // One in so many layers is without.
+            Some(value) => match value.as_u64() {
+                Some(0) => Ok(vec![true; n_layers]),
+                Some(n) => Ok((1..=n_layers as u64)
+                    .map(|i| !i.is_multiple_of(n))
+                    .collect()),
+                None => Err(self.ill_typed(key, "a list with an entry for each layer", value)),
+            },
+        }
     }
 
     pub(crate) fn opt_f32(&self, key: &str) -> Result<Option<f32>, LoadError> {

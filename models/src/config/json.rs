@@ -33,7 +33,6 @@ pub(crate) fn read_config_json(
             ),
         ));
     };
-    refuse_quantized(&fields)?;
     let fields = fields.with_aliases(family.spelling.aliases);
     let mut config = read_base(&fields, architecture, &family.spelling)?;
     (family.shape)(&mut config);
@@ -94,37 +93,27 @@ fn read_base(
 }
 
 fn read_activation(fields: &Fields<'_>, default: &str) -> Result<Activation, LoadError> {
-    Ok(match fields.opt_str("hidden_act")?.unwrap_or(default) {
+    let name = fields.opt_str("hidden_act")?.unwrap_or(default);
+    activation_by_name(name).ok_or_else(|| {
+        fields.error(
+            "hidden_act",
+            format!(
+                "activation {name:?} is not supported; supported: silu, gelu, gelu_new, \
+                 gelu_fast, gelu_pytorch_tanh, quick_gelu, relu"
+            ),
+        )
+    })
+}
+
+pub(super) fn activation_by_name(name: &str) -> Option<Activation> {
+    Some(match name {
         "silu" | "swish" => Activation::Silu,
         "gelu" => Activation::Gelu,
         "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" => Activation::GeluTanh,
         "quick_gelu" => Activation::QuickGelu,
         "relu" => Activation::Relu,
-        other => {
-            return Err(fields.error(
-                "hidden_act",
-                format!(
-                    "activation {other:?} is not supported; supported: silu, gelu, gelu_new, \
-                     gelu_fast, gelu_pytorch_tanh, quick_gelu, relu"
-                ),
-            ));
-        }
+        _ => return None,
     })
-}
-
-/// Fields that change what the weights mean, and that nothing here acts on.
-fn refuse_quantized(fields: &Fields<'_>) -> Result<(), LoadError> {
-    let Some(quantization) = fields.object("quantization_config")? else {
-        return Ok(());
-    };
-    let method = quantization.opt_str("quant_method")?.unwrap_or("unnamed");
-    Err(fields.error(
-        "quantization_config",
-        format!(
-            "weights quantized by {method:?} are not supported; supported are F32, F16 and BF16 \
-             in safetensors, and quantized GGUF files"
-        ),
-    ))
 }
 
 /// Gives `sliding_window` to the layers that `layer_types` or, in its absence, `is_sliding` says.

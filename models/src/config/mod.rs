@@ -1,6 +1,7 @@
 //! A model's hyperparameters, whichever spelling they come in.
 
 mod check;
+mod experts_gguf;
 mod fields;
 mod gguf;
 mod json;
@@ -11,13 +12,15 @@ mod rope_json;
 
 use kernels::{Activation, NormKind, RopeStyle};
 
+pub(crate) use experts_gguf::read_gguf_experts;
 pub(crate) use fields::Fields;
-pub(crate) use gguf::{Keys, read_gguf_config};
+pub(crate) use gguf::{ACTIVATION_KEY, Keys, read_gguf_config};
 pub(crate) use json::{layer_windows, read_config_json};
 pub use parts::{
     AttentionConfig, BlockConfig, EmbeddingConfig, ExpertsConfig, LatentConfig, LayerConfig,
     LogitsConfig, MlpConfig, NormConfig, NormWeight, Parallel, QkNorm, SharedExpert,
 };
+pub(crate) use rope::yarn_mscale;
 pub use rope::{RopeConfig, RopeScaling};
 pub(crate) use rope_json::{read_rope, read_scaled};
 

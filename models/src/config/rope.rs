@@ -162,7 +162,7 @@ pub(super) fn longrope_mscale(factor: f64, original_positions: usize) -> f64 {
 }
 
 /// YaRN's attention temperature for a stretch of `factor`, as a factor of cosines and sines.
-pub(super) fn yarn_mscale(factor: f64, mscale: f64) -> f64 {
+pub(crate) fn yarn_mscale(factor: f64, mscale: f64) -> f64 {
     if factor <= 1.0 {
         1.0
     } else {

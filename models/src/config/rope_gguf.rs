@@ -68,7 +68,9 @@ fn read_yarn(keys: &Keys<'_>) -> Result<RopeScaling, LoadError> {
         original_positions: keys.size("rope.scaling.original_context_length")?,
         beta_fast: number("yarn_beta_fast", 32.0)?,
         beta_slow: number("yarn_beta_slow", 1.0)?,
-        attention_factor: number("attn_factor", 1.0)? * yarn_mscale(factor, 1.0),
+        // The key's newer name first.
+        attention_factor: number("yarn_attn_factor", number("attn_factor", 1.0)?)?
+            * yarn_mscale(factor, 1.0),
         truncate: true,
     })
 }

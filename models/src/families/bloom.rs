@@ -7,6 +7,7 @@ use super::{Family, MlpIn, Names, Qkv, Spelling};
 pub(super) const BLOOM: Family = Family {
     model_types: &["bloom"],
     gguf: &["bloom"],
+    gguf_form: Some("bloom"),
     spelling: Spelling {
         aliases: &[
             ("hidden_size", "n_embed"),

@@ -9,6 +9,7 @@ use crate::config::Parallel;
 pub(super) const COHERE: Family = Family {
     model_types: &["cohere"],
     gguf: &["command-r"],
+    gguf_form: Some("command-r"),
     spelling: Spelling {
         aliases: &[("rms_norm_eps", "layer_norm_eps")],
         eps: Some(1e-5),

@@ -7,12 +7,14 @@ use super::names::HUGGING_FACE;
 use super::{ExpertNames, ExpertStorage, Family, Names};
 use crate::LoadError;
 use crate::config::{
-    ExpertsConfig, Fields, LatentConfig, ModelConfig, RopeScaling, SharedExpert, read_rope,
+    ExpertsConfig, Fields, Keys, LatentConfig, ModelConfig, RopeScaling, SharedExpert,
+    read_gguf_experts, read_rope,
 };
 
 pub(super) const DEEPSEEK_V3: Family = Family {
     model_types: &["deepseek_v3"],
-    gguf: &[],
+    gguf: &["deepseek2"],
+    gguf_form: Some("deepseek2"),
     read_json: |fields, config| {
         read_attention(fields, config)?;
         read_experts(fields, config)
@@ -37,8 +39,60 @@ pub(super) const DEEPSEEK_V3: Family = Family {
         };
         &NAMES
     },
+    read_gguf: |keys, config| {
+        read_gguf_attention(keys, config)?;
+        read_gguf_experts(keys, config, false)
+    },
     ..LLAMA
 };
+
+/// Two forms are in use: heads as they are computed, or (`key_length_mla`) as the narrow vector
+/// that they come out of.
+fn read_gguf_attention(keys: &Keys<'_>, config: &mut ModelConfig) -> Result<(), LoadError> {
+    let length = |mla: &str, plain: &str| match keys.opt_size(mla)? {
+        Some(length) => Ok(length),
+        None => keys.size(plain),
+    };
+    let latent = LatentConfig {
+        q_rank: keys
+            .opt_size("attention.q_lora_rank")?
+            .filter(|_| keys.has("blk.0.attn_q_a.weight")),
+        kv_rank: keys.size("attention.kv_lora_rank")?,
+        rope_dim: keys.size("rope.dimension_count")?,
+        value_dim: length("attention.value_length_mla", "attention.value_length")?,
+    };
+    config.head_dim = length("attention.key_length_mla", "attention.key_length")?;
+    config.n_kv_heads = config.n_heads;
+    let ranks = [Some(latent.kv_rank), latent.q_rank];
+    if !(1..=config.head_dim).contains(&latent.value_dim)
+        || latent.rope_dim >= config.head_dim
+        || ranks.into_iter().flatten().any(|n| n == 0 || n > MAX_RANK)
+    {
+        let message = format!("no model has latent attention like this: {latent:?}");
+        return Err(keys.error("attention.kv_lora_rank", message));
+    }
+    config.attention.scale = 1.0 / (config.head_dim as f32).sqrt();
+    if let RopeScaling::Yarn {
+        factor,
+        attention_factor,
+        ..
+    } = &mut config.ropes[0].scaling
+    {
+        // As in `config.json`, the temperature is in the scale of scores.
+        *attention_factor = 1.0;
+        let per_log = keys.opt_number("rope.scaling.yarn_log_multiplier")?;
+        if *factor > 1.0 {
+            let mscale = 1.0 + per_log.unwrap_or(0.0) * factor.ln();
+            config.attention.scale *= (mscale * mscale) as f32;
+        }
+    }
+    config.attention.rope_style = RopeStyle::Interleaved;
+    config.attention.qkv_bias = keys.has("blk.0.attn_kv_a_mqa.bias");
+    config.attention.latent = Some(latent);
+    Ok(())
+}
+
+const MAX_RANK: usize = 1 << 20;
 
 fn read_attention(fields: &Fields<'_>, config: &mut ModelConfig) -> Result<(), LoadError> {
     let rope_dim = fields.size("qk_rope_head_dim")?;
@@ -60,7 +114,7 @@ fn read_attention(fields: &Fields<'_>, config: &mut ModelConfig) -> Result<(), L
         return Err(fields.error("v_head_dim", message));
     }
     let ranks = [Some(latent.kv_rank), latent.q_rank];
-    if ranks.into_iter().flatten().any(|n| n == 0 || n > 1 << 20) {
+    if ranks.into_iter().flatten().any(|n| n == 0 || n > MAX_RANK) {
         return Err(fields.error("kv_lora_rank", "no model has ranks like these"));
     }
     config.ropes = vec![read_rope(fields, rope_dim, config.max_positions, 1.0)?];

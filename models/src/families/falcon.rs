@@ -11,6 +11,7 @@ use crate::config::{Fields, ModelConfig, Parallel};
 pub(super) const FALCON: Family = Family {
     model_types: &["falcon"],
     gguf: &["falcon"],
+    gguf_form: Some("falcon"),
     spelling: Spelling {
         aliases: &[
             ("hidden_size", "n_embed"),

@@ -14,6 +14,7 @@ use crate::config::{
 pub(super) const GEMMA: Family = Family {
     model_types: &["gemma"],
     gguf: &["gemma"],
+    gguf_form: Some("gemma"),
     spelling: Spelling {
         // The first files name another activation in `hidden_act` than they were trained with.
         aliases: &[("hidden_act", "hidden_activation")],
@@ -47,6 +48,7 @@ const NAMES: Names = Names {
 pub(super) const GEMMA2: Family = Family {
     model_types: &["gemma2"],
     gguf: &["gemma2"],
+    gguf_form: Some("gemma2"),
     shape: |config| {
         (GEMMA.shape)(config);
         config.block.norm_after = true;
@@ -77,6 +79,7 @@ const LOCAL_THETA: f64 = 10_000.0;
 pub(super) const GEMMA3: Family = Family {
     model_types: &["gemma3_text"],
     gguf: &["gemma3"],
+    gguf_form: Some("gemma3"),
     shape: |config| {
         (GEMMA2.shape)(config);
         config.attention.qk_norm = QkNorm::Head;

@@ -9,6 +9,7 @@ use super::{Family, MlpIn, Names, NormNames, Spelling};
 pub(super) const GLM4: Family = Family {
     model_types: &["glm4"],
     gguf: &["glm4"],
+    gguf_form: Some("glm4"),
     spelling: Spelling {
         rotary_part: Some(0.5),
         ..LLAMA.spelling

@@ -9,6 +9,7 @@ use crate::config::Fields;
 pub(super) const GPT2: Family = Family {
     model_types: &["gpt2"],
     gguf: &["gpt2"],
+    gguf_form: Some("gpt2"),
     spelling: Spelling {
         aliases: &[
             ("hidden_size", "n_embd"),
@@ -51,6 +52,7 @@ pub(super) const GPT2: Family = Family {
 pub(super) const GPT_BIGCODE: Family = Family {
     model_types: &["gpt_bigcode"],
     gguf: &["starcoder"],
+    gguf_form: Some("starcoder"),
     spelling: Spelling {
         activation: "gelu_pytorch_tanh",
         ..GPT2.spelling

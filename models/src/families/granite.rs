@@ -1,11 +1,14 @@
 //! Granite 3: Llama with four multipliers.
 
+use kernels::RopeStyle;
+
 use super::Family;
 use super::llama::LLAMA;
 
 pub(super) const GRANITE: Family = Family {
     model_types: &["granite"],
     gguf: &["granite"],
+    gguf_form: Some("granite"),
     read_json: |fields, config| {
         (LLAMA.read_json)(fields, config)?;
         let factor = |name: &str| Ok(fields.opt_f32(name)?.unwrap_or(1.0));
@@ -16,7 +19,7 @@ pub(super) const GRANITE: Family = Family {
         Ok(())
     },
     read_gguf: |keys, config| {
-        (LLAMA.read_gguf)(keys, config)?;
+        config.attention.rope_style = RopeStyle::Interleaved;
         let given = keys.opt_f32("attention.scale")?.filter(|x| *x > 0.0);
         config.attention.scale = given.unwrap_or(config.attention.scale);
         config.embedding.scale = keys.opt_f32("embedding_scale")?.unwrap_or(1.0);

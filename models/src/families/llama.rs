@@ -5,12 +5,13 @@ use kernels::{RopeStyle, RouteScore, Routing};
 use super::names::{GGUF, HUGGING_FACE};
 use super::{ExpertNames, ExpertStorage, Family, Names, Spelling};
 use crate::LoadError;
-use crate::config::{ExpertsConfig, Fields, Keys, ModelConfig, layer_windows};
+use crate::config::{ExpertsConfig, Fields, Keys, ModelConfig, layer_windows, read_gguf_experts};
 
 /// What most families are the same in.
 pub(super) const LLAMA: Family = Family {
     model_types: &["llama"],
     gguf: &["llama"],
+    gguf_form: Some("llama"),
     spelling: Spelling {
         aliases: &[],
         eps: None,
@@ -27,10 +28,11 @@ pub(super) const LLAMA: Family = Family {
         config.mlp.bias = fields.bool_or("mlp_bias", false)?;
         Ok(())
     },
-    read_gguf: |_, config| {
+    read_gguf: |keys, config| {
         // The converter of this architecture lays rotated pairs side by side.
         config.attention.rope_style = RopeStyle::Interleaved;
-        Ok(())
+        // Mixtral says that it is a Llama.
+        read_gguf_experts(keys, config, true)
     },
     names: |_| &HUGGING_FACE,
     gguf_names: |_| &GGUF,
@@ -59,6 +61,7 @@ pub(super) fn read_window(fields: &Fields<'_>, config: &mut ModelConfig) -> Resu
 pub(super) const MISTRAL: Family = Family {
     model_types: &["mistral"],
     gguf: &[],
+    gguf_form: Some("llama"),
     read_json: |fields, config| {
         // Its default is not the number of heads.
         fields.size("num_key_value_heads")?;
@@ -70,6 +73,7 @@ pub(super) const MISTRAL: Family = Family {
 pub(super) const MIXTRAL: Family = Family {
     model_types: &["mixtral"],
     gguf: &[],
+    gguf_form: Some("llama"),
     read_json: |fields, config| {
         fields.size("num_key_value_heads")?;
         read_window(fields, config)?;

@@ -24,9 +24,12 @@ mod smollm;
 mod stablelm;
 mod starcoder;
 
+use kernels::RopeStyle;
+
 use crate::LoadError;
 use crate::config::{Fields, Keys, ModelConfig};
 
+pub(crate) use gpt_oss::LIMIT_KEY;
 pub(crate) use names::{ExpertNames, ExpertStorage, MlpIn, Names, NormNames, Qkv};
 
 /// How a family's `config.json` is spelled, as far as it differs in names and defaults.
@@ -53,8 +56,10 @@ pub(crate) struct Spelling {
 pub(crate) struct Family {
     /// `model_type` in `config.json`.
     pub(crate) model_types: &'static [&'static str],
-    /// `general.architecture` in GGUF files; empty: not read from GGUF.
+    /// `general.architecture` in GGUF files; empty: not one of its own there.
     pub(crate) gguf: &'static [&'static str],
+    /// The architecture that its models become in GGUF files; `None`: they have no such form.
+    pub(crate) gguf_form: Option<&'static str>,
     pub(crate) spelling: Spelling,
     /// What holds for all models of the family, in both containers.
     pub(crate) shape: fn(&mut ModelConfig),
@@ -111,6 +116,15 @@ pub(crate) fn family_of_gguf(name: &str) -> Option<&'static Family> {
         .iter()
         .copied()
         .find(|family| family.gguf.contains(&name))
+}
+
+/// How the GGUF form of a model is rotated: the converters of some architectures lay pairs side
+/// by side, all others keep the checkpoint's order.
+pub(crate) fn gguf_rope_style(architecture: &str, config: &ModelConfig) -> RopeStyle {
+    match architecture {
+        "llama" | "granite" | "olmo" | "smollm3" => RopeStyle::Interleaved,
+        _ => config.attention.rope_style,
+    }
 }
 
 pub(crate) fn supported_model_types() -> String {

@@ -17,6 +17,7 @@ pub(crate) struct Names {
     pub(crate) norms: NormNames,
     pub(crate) qkv: Qkv,
     pub(crate) output: &'static str,
+    pub(crate) latent: LatentNames,
     pub(crate) q_norm: &'static str,
     pub(crate) k_norm: &'static str,
     /// Full name of the sinks.
@@ -56,6 +57,23 @@ impl Qkv {
             Self::Separate([name, ..]) | Self::Stacked(name) | Self::Grouped(name) => name,
         }
     }
+}
+
+/// Tensors of latent attention.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LatentNames {
+    /// Queries, where they come from the input.
+    pub(crate) q: &'static str,
+    pub(crate) q_down: &'static str,
+    pub(crate) q_norm: &'static str,
+    pub(crate) q_up: &'static str,
+    /// To the narrow vector, and to the rotated part of keys.
+    pub(crate) kv_down: &'static str,
+    pub(crate) kv_norm: &'static str,
+    /// Keys and values of each head.
+    pub(crate) kv_up: &'static str,
+    /// The same in two tensors, heads outermost: keys `[kv_rank, dim]`, values `[dim, kv_rank]`.
+    pub(crate) kv_up_parted: [&'static str; 2],
 }
 
 /// How the inner projections of a feed-forward block are stored.
@@ -124,6 +142,16 @@ pub(crate) const HUGGING_FACE: Names = Names {
     },
     qkv: Qkv::Separate(["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
     output: "self_attn.o_proj",
+    latent: LatentNames {
+        q: "self_attn.q_proj",
+        q_down: "self_attn.q_a_proj",
+        q_norm: "self_attn.q_a_layernorm",
+        q_up: "self_attn.q_b_proj",
+        kv_down: "self_attn.kv_a_proj_with_mqa",
+        kv_norm: "self_attn.kv_a_layernorm",
+        kv_up: "self_attn.kv_b_proj",
+        kv_up_parted: [""; 2],
+    },
     q_norm: "self_attn.q_norm",
     k_norm: "self_attn.k_norm",
     sinks: "self_attn.sinks",
@@ -151,6 +179,16 @@ pub(crate) const GGUF: Names = Names {
     },
     qkv: Qkv::Separate(["attn_q", "attn_k", "attn_v"]),
     output: "attn_output",
+    latent: LatentNames {
+        q: "attn_q",
+        q_down: "attn_q_a",
+        q_norm: "attn_q_a_norm",
+        q_up: "attn_q_b",
+        kv_down: "attn_kv_a_mqa",
+        kv_norm: "attn_kv_a_norm",
+        kv_up: "attn_kv_b",
+        kv_up_parted: ["attn_k_b", "attn_v_b"],
+    },
     q_norm: "attn_q_norm",
     k_norm: "attn_k_norm",
     sinks: "attn_sinks.weight",

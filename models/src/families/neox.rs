@@ -8,6 +8,7 @@ use crate::config::Parallel;
 pub(super) const GPT_NEOX: Family = Family {
     model_types: &["gpt_neox"],
     gguf: &["gptneox"],
+    gguf_form: Some("gptneox"),
     spelling: Spelling {
         aliases: &[
             ("rms_norm_eps", "layer_norm_eps"),

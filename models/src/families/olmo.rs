@@ -3,14 +3,15 @@
 
 use kernels::NormKind;
 
-use super::llama::{LLAMA, nothing_more, read_biases};
+use super::llama::{LLAMA, read_biases};
 use super::names::HUGGING_FACE;
 use super::{Family, Names, NormNames, Spelling};
-use crate::config::{NormWeight, QkNorm, RopeScaling, layer_windows};
+use crate::config::{ModelConfig, NormWeight, QkNorm, RopeScaling, layer_windows};
 
 pub(super) const OLMO: Family = Family {
     model_types: &["olmo"],
     gguf: &["olmo"],
+    gguf_form: Some("olmo"),
     shape: |config| {
         config.norm.kind = NormKind::Layer;
         config.norm.weight = NormWeight::Ones;
@@ -47,6 +48,7 @@ const NAMES: Names = Names {
 pub(super) const OLMO2: Family = Family {
     model_types: &["olmo2"],
     gguf: &["olmo2"],
+    gguf_form: Some("olmo2"),
     spelling: Spelling {
         eps: Some(1e-5),
         ..LLAMA.spelling
@@ -57,7 +59,20 @@ pub(super) const OLMO2: Family = Family {
         config.attention.qk_norm = QkNorm::Whole;
     },
     read_json: read_biases,
-    read_gguf: nothing_more,
+    // The third generation says that it is the second.
+    read_gguf: |keys, config| {
+        if config.layers.iter().all(|layer| layer.window.is_none()) {
+            return Ok(());
+        }
+        let windows = keys.layer_pattern("attention.sliding_window_pattern", |layer| {
+            !(layer + 1).is_multiple_of(4)
+        })?;
+        for (layer, slides) in config.layers.iter_mut().zip(windows) {
+            layer.window = layer.window.filter(|_| slides);
+        }
+        use_local_rope(config);
+        Ok(())
+    },
     names: |_| &NAMES,
     ..LLAMA
 };
@@ -66,16 +81,22 @@ pub(super) const OLMO2: Family = Family {
 pub(super) const OLMO3: Family = Family {
     model_types: &["olmo3"],
     gguf: &[],
+    gguf_form: Some("olmo2"),
     read_json: |fields, config| {
         read_biases(fields, config)?;
         layer_windows(fields, config, |layer| !(layer + 1).is_multiple_of(4))?;
-        let mut local = config.ropes[0].clone();
-        local.scaling = RopeScaling::None;
-        config.ropes.push(local);
-        for layer in &mut config.layers {
-            layer.rope = Some(usize::from(layer.window.is_some()));
-        }
+        use_local_rope(config);
         Ok(())
     },
     ..OLMO2
 };
+
+/// Layers with a window rotate without scaling.
+fn use_local_rope(config: &mut ModelConfig) {
+    let mut local = config.ropes[0].clone();
+    local.scaling = RopeScaling::None;
+    config.ropes.push(local);
+    for layer in &mut config.layers {
+        layer.rope = Some(usize::from(layer.window.is_some()));
+    }
+}

@@ -7,6 +7,7 @@ use super::{Family, MlpIn, Names, NormNames, Spelling};
 pub(super) const OPT: Family = Family {
     model_types: &["opt"],
     gguf: &[],
+    gguf_form: None,
     spelling: Spelling {
         aliases: &[
             ("intermediate_size", "ffn_dim"),

@@ -8,6 +8,7 @@ use crate::config::Parallel;
 pub(super) const PHI: Family = Family {
     model_types: &["phi"],
     gguf: &["phi2"],
+    gguf_form: Some("phi2"),
     spelling: Spelling {
         aliases: &[("rms_norm_eps", "layer_norm_eps")],
         eps: Some(1e-5),
@@ -39,6 +40,7 @@ pub(super) const PHI: Family = Family {
 pub(super) const PHI3: Family = Family {
     model_types: &["phi3"],
     gguf: &["phi3"],
+    gguf_form: Some("phi3"),
     read_json: |fields, config| {
         fields.needs("attention_bias", false)?;
         read_window(fields, config)

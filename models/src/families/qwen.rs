@@ -8,11 +8,14 @@ use super::llama::{LLAMA, nothing_more, read_biases};
 use super::names::HUGGING_FACE;
 use super::{ExpertNames, ExpertStorage, Family, Names, Spelling};
 use crate::LoadError;
-use crate::config::{ExpertsConfig, Fields, ModelConfig, QkNorm, SharedExpert, layer_windows};
+use crate::config::{
+    ExpertsConfig, Fields, ModelConfig, QkNorm, SharedExpert, layer_windows, read_gguf_experts,
+};
 
 pub(super) const QWEN2: Family = Family {
     model_types: &["qwen2"],
     gguf: &["qwen2"],
+    gguf_form: Some("qwen2"),
     shape: |config| config.attention.qkv_bias = true,
     read_json: read_window,
     read_gguf: nothing_more,
@@ -22,6 +25,7 @@ pub(super) const QWEN2: Family = Family {
 pub(super) const QWEN3: Family = Family {
     model_types: &["qwen3"],
     gguf: &["qwen3"],
+    gguf_form: Some("qwen3"),
     spelling: Spelling {
         head_dim: Some(128),
         ..LLAMA.spelling
@@ -64,7 +68,8 @@ const NAMES: Names = Names {
 
 pub(super) const QWEN2_MOE: Family = Family {
     model_types: &["qwen2_moe"],
-    gguf: &[],
+    gguf: &["qwen2moe"],
+    gguf_form: Some("qwen2moe"),
     read_json: |fields, config| {
         if let Some(bias) = fields.opt_bool("qkv_bias")? {
             config.attention.qkv_bias = bias;
@@ -76,13 +81,15 @@ pub(super) const QWEN2_MOE: Family = Family {
         };
         read_experts(fields, config, Some(shared))
     },
+    read_gguf: |keys, config| read_gguf_experts(keys, config, false),
     names: |_| &NAMES,
     ..QWEN2
 };
 
 pub(super) const QWEN3_MOE: Family = Family {
     model_types: &["qwen3_moe"],
-    gguf: &[],
+    gguf: &["qwen3moe"],
+    gguf_form: Some("qwen3moe"),
     spelling: Spelling {
         // Unlike Qwen 3.
         head_dim: None,
@@ -93,6 +100,7 @@ pub(super) const QWEN3_MOE: Family = Family {
         read_window(fields, config)?;
         read_experts(fields, config, None)
     },
+    read_gguf: |keys, config| read_gguf_experts(keys, config, true),
     names: |_| &NAMES,
     ..QWEN3
 };

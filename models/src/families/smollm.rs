@@ -1,5 +1,6 @@
 //! SmolLM 3: every fourth layer does not rotate its heads.
 
+use kernels::RopeStyle;
 use serde_json::Value;
 
 use super::Family;
@@ -12,6 +13,7 @@ const INTERVAL: usize = 4;
 pub(super) const SMOLLM3: Family = Family {
     model_types: &["smollm3"],
     gguf: &["smollm3"],
+    gguf_form: Some("smollm3"),
     read_json: |fields, config| {
         (LLAMA.read_json)(fields, config)?;
         if fields.get("rope_theta").is_none() && fields.get("rope_parameters").is_none() {
@@ -20,8 +22,8 @@ pub(super) const SMOLLM3: Family = Family {
         fields.needs("use_sliding_window", false)?;
         read_unrotated(fields, config)
     },
-    read_gguf: |keys, config| {
-        (LLAMA.read_gguf)(keys, config)?;
+    read_gguf: |_, config| {
+        config.attention.rope_style = RopeStyle::Interleaved;
         leave_unrotated(config, |layer| (layer + 1).is_multiple_of(INTERVAL));
         Ok(())
     },

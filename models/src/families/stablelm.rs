@@ -9,6 +9,7 @@ use crate::config::Parallel;
 pub(super) const STABLELM: Family = Family {
     model_types: &["stablelm"],
     gguf: &["stablelm"],
+    gguf_form: Some("stablelm"),
     spelling: Spelling {
         aliases: &[("rms_norm_eps", "layer_norm_eps")],
         eps: Some(1e-5),

@@ -7,6 +7,7 @@ use super::{Family, MlpIn, Names, Spelling};
 pub(super) const STARCODER2: Family = Family {
     model_types: &["starcoder2"],
     gguf: &["starcoder2"],
+    gguf_form: Some("starcoder2"),
     spelling: Spelling {
         aliases: &[("rms_norm_eps", "norm_epsilon")],
         eps: Some(1e-5),

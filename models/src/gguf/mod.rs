@@ -9,10 +9,13 @@
 //! alignment; the tensors' bytes.
 
 mod cursor;
+mod metadata;
 mod tensor;
 mod value;
+mod write;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use kernels::MappedFile;
@@ -22,7 +25,9 @@ use crate::checkpoint::Tensor;
 use cursor::Cursor;
 use tensor::TensorInfo;
 
+pub use metadata::GgufMetadata;
 pub use value::GgufValue;
+pub(crate) use write::{GgufTensor, write_gguf};
 
 /// Files that ask for coarser alignment than this are damaged.
 const MAX_ALIGNMENT: u64 = 1 << 20;
@@ -33,6 +38,8 @@ pub struct Gguf {
     path: PathBuf,
     file: MappedFile,
     metadata: BTreeMap<String, GgufValue>,
+    /// Where each entry's type and value are in the file.
+    ranges: BTreeMap<String, Range<usize>>,
     tensors: BTreeMap<String, TensorInfo>,
 }
 
@@ -44,12 +51,16 @@ impl Gguf {
     pub fn open(path: &Path) -> Result<Self, LoadError> {
         let file = MappedFile::open(path)
             .map_err(|error| LoadError::new(path, format!("cannot be mapped: {error}")))?;
-        let (metadata, tensors) =
-            read_header(file.bytes()).map_err(|message| LoadError::new(path, message))?;
+        let Header {
+            metadata,
+            ranges,
+            tensors,
+        } = read_header(file.bytes()).map_err(|message| LoadError::new(path, message))?;
         Ok(Self {
             path: path.to_path_buf(),
             file,
             metadata,
+            ranges,
             tensors,
         })
     }
@@ -68,6 +79,14 @@ impl Gguf {
         self.metadata
             .iter()
             .map(|(key, value)| (key.as_str(), value))
+    }
+
+    /// All metadata as it is stored, sorted by key, to be written to another file.
+    pub(crate) fn raw_metadata(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let bytes = self.file.bytes();
+        self.ranges
+            .iter()
+            .map(|(key, range)| (key.as_str(), &bytes[range.clone()]))
     }
 
     pub(crate) fn drop_pages(&self) {
@@ -89,7 +108,12 @@ impl Gguf {
     }
 }
 
-type Header = (BTreeMap<String, GgufValue>, BTreeMap<String, TensorInfo>);
+/// What stands before the data.
+struct Header {
+    metadata: BTreeMap<String, GgufValue>,
+    ranges: BTreeMap<String, Range<usize>>,
+    tensors: BTreeMap<String, TensorInfo>,
+}
 
 fn read_header(bytes: &[u8]) -> Result<Header, String> {
     let mut cursor = Cursor::new(bytes);
@@ -109,30 +133,37 @@ fn read_header(bytes: &[u8]) -> Result<Header, String> {
     }
     let n_tensors = cursor.u64("tensor count")?;
     let n_entries = cursor.u64("metadata count")?;
-    let metadata = read_metadata(&mut cursor, n_entries)?;
+    let (metadata, ranges) = read_metadata(&mut cursor, n_entries)?;
     let alignment = read_alignment(&metadata)?;
     let infos = tensor::read_infos(&mut cursor, n_tensors)?;
     let data_start = cursor.position().next_multiple_of(alignment);
     let tensors = tensor::place(infos, data_start, alignment, bytes.len())?;
-    Ok((metadata, tensors))
+    Ok(Header {
+        metadata,
+        ranges,
+        tensors,
+    })
 }
 
-fn read_metadata(
-    cursor: &mut Cursor<'_>,
-    n_entries: u64,
-) -> Result<BTreeMap<String, GgufValue>, String> {
+/// Values, and where they are.
+type Entries = (BTreeMap<String, GgufValue>, BTreeMap<String, Range<usize>>);
+
+fn read_metadata(cursor: &mut Cursor<'_>, n_entries: u64) -> Result<Entries, String> {
     // The smallest entry: an empty key, a type and one byte of value.
     cursor.check_count(n_entries, 13, "metadata count")?;
     let mut budget = value::MAX_VALUES;
     let mut metadata = BTreeMap::new();
+    let mut ranges = BTreeMap::new();
     for index in 0..n_entries {
         let key = cursor.string(&format!("key of metadata entry {index}"))?;
+        let start = cursor.position();
         let value = value::read(cursor, key, &mut budget)?;
+        ranges.insert(key.to_string(), start..cursor.position());
         if metadata.insert(key.to_string(), value).is_some() {
             return Err(format!("metadata key `{key}` occurs twice"));
         }
     }
-    Ok(metadata)
+    Ok((metadata, ranges))
 }
 
 fn read_alignment(metadata: &BTreeMap<String, GgufValue>) -> Result<usize, String> {

@@ -124,7 +124,27 @@ pub(super) fn place(
     Ok(tensors)
 }
 
-/// GGUF's numbering of types.
+/// GGUF's number of a type.
+pub(super) fn type_number(ty: WeightType) -> u32 {
+    match ty {
+        WeightType::F32 => 0,
+        WeightType::F16 => 1,
+        WeightType::Q4_0 => 2,
+        WeightType::Q4_1 => 3,
+        WeightType::Q5_0 => 6,
+        WeightType::Q5_1 => 7,
+        WeightType::Q8_0 => 8,
+        WeightType::Q2_K => 10,
+        WeightType::Q3_K => 11,
+        WeightType::Q4_K => 12,
+        WeightType::Q5_K => 13,
+        WeightType::Q6_K => 14,
+        WeightType::IQ4_NL => 20,
+        WeightType::BF16 => 30,
+    }
+}
+
+/// The type of a number of GGUF's.
 fn weight_type(number: u32, what: &str) -> Result<WeightType, String> {
     Ok(match number {
         0 => WeightType::F32,

@@ -36,6 +36,14 @@ pub enum TemplateError {
 /// Where `strftime_now` takes the time from.
 pub type Clock = fn() -> SystemTime;
 
+/// The texts of a directory's templates: the usual one, and the one for tools.
+pub(super) fn texts_of_dir(
+    dir: &std::path::Path,
+) -> Result<(Option<String>, Option<String>), TemplateError> {
+    let sources = sources::of_dir(dir)?;
+    Ok((sources.default, sources.tool_use))
+}
+
 impl ChatTemplate {
     /// From `chat_template.jinja`, `tokenizer_config.json` or GGUF metadata; `None` where the
     /// model has none (a base model).

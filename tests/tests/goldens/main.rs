@@ -2,6 +2,7 @@
 
 mod adapters;
 mod expected;
+mod gguf;
 mod micro;
 mod replaced;
 mod serve;

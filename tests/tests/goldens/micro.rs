@@ -15,7 +15,7 @@ pub(crate) const N_GREEDY: u32 = 24;
 /// A step with a smaller margin may go either way; what follows it is another text.
 pub(crate) const AMBIGUOUS: f64 = 1e-3;
 
-fn cases(model: &str) -> Vec<Case> {
+pub(crate) fn cases(model: &str) -> Vec<Case> {
     let golden = expected::read(&format!("models/{model}.json"));
     let cases = golden["cases"].as_array().expect("cases");
     cases.iter().map(expected::case).collect()
