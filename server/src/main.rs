@@ -223,7 +223,13 @@ fn open_adapters(
         runner.adapters().clone(),
     );
     let (options, names) = (settings.adapters.clone(), served.names.clone());
-    Ok(Adapters::open(options, of_model, served.kv_root, names, metrics)?)
+    Ok(Adapters::open(
+        options,
+        of_model,
+        served.kv_root,
+        names,
+        metrics,
+    )?)
 }
 
 /// An encoder on an engine of its own, so that its texts wait for no answers, nor answers for its

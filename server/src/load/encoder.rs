@@ -74,6 +74,7 @@ pub fn load_encoder(
             architecture: "bert".to_owned(),
             path: source.path.display().to_string(),
             n_weight_bytes: encoder.n_bytes() as u64,
+            n_widened_bytes: 0,
             device: "CPU".to_owned(),
         },
         runner: EncoderRunner::new(encoder),
