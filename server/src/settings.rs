@@ -230,6 +230,11 @@ fn stretch(factor: f64) -> Result<Option<f64>, SettingsError> {
 }
 
 impl Precision {
+    /// Whether unquantized weights are quantized on load.
+    pub fn quantizes(&self) -> bool {
+        self.dense.is_some_and(WeightType::is_quantized)
+    }
+
     fn of(dtype: Dtype, quantize: Option<WeightType>) -> Result<Self, SettingsError> {
         let (numerics, dense, kv_type) = match dtype {
             Dtype::Auto => (Numerics::Native, None, KvType::Bf16),

@@ -91,6 +91,7 @@ pub(super) fn load_as_model(
     for (flag, is_given) in [
         ("--embeddings", settings.embeddings.is_some()),
         ("--embedding-model", settings.embedding_model.is_some()),
+        ("--quantize", settings.precision.quantizes()),
     ] {
         if is_given {
             return Err(StartError::EncoderFlag { flag });
