@@ -108,6 +108,17 @@ fn what_is_wrong_is_named() {
         &set("rank_pattern", json!({"q_proj": 2})),
         &[Q, "expected shape [2, 64]"],
     );
+}
+
+#[test]
+fn tensors_that_belong_nowhere_are_named() {
+    let runner = runner(&fixture("llama31-gqa"));
+    let check = |edit: &dyn Fn(&mut Edited), parts: &[&str]| {
+        let message = refusal(&runner, "llama31-gqa-plain", edit);
+        for part in parts {
+            assert!(message.contains(part), "{message} lacks {part:?}");
+        }
+    };
     let rename = |to: &'static str| {
         move |edited: &mut Edited| edited.rename(&format!("{Q}.lora_A.weight"), to)
     };
