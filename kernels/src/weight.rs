@@ -31,6 +31,21 @@ pub enum WeightType {
 }
 
 impl WeightType {
+    /// All that are stored in blocks.
+    pub const QUANTIZED: [Self; 11] = [
+        Self::Q4_0,
+        Self::Q4_1,
+        Self::Q5_0,
+        Self::Q5_1,
+        Self::Q8_0,
+        Self::Q2_K,
+        Self::Q3_K,
+        Self::Q4_K,
+        Self::Q5_K,
+        Self::Q6_K,
+        Self::IQ4_NL,
+    ];
+
     /// Values that one block holds (1 for the dense types).
     pub const fn block_elements(self) -> usize {
         match self {

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
+use crate::identity::hex;
 use crate::openai::ApiError;
 use crate::tenant::{Owner, Tenant};
 
@@ -108,11 +109,7 @@ fn digest(key: &str) -> [u8; 32] {
 /// What figures call a key: 32 bits of a digest that is used for nothing else.
 fn label(key: &str) -> Arc<str> {
     let digest = Sha256::digest(format!("understudy tenant {key}").as_bytes());
-    let hex: String = digest[..4]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    Arc::from(format!("key-{hex}"))
+    Arc::from(format!("key-{}", hex(&digest[..4])))
 }
 
 /// Whose stored objects are: another digest, which tells nothing about the key either.

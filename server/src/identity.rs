@@ -58,6 +58,11 @@ fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// Two hexadecimal digits a byte.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Now, in seconds of Unix time.
 pub(crate) fn unix_seconds() -> u64 {
     SystemTime::now()

@@ -10,7 +10,7 @@ use scheduler::{Batch, ConfigError, Executor, ExecutorError, Sampled, Scheduler,
 use sha2::{Digest, Sha256};
 
 use crate::embedder::EmbeddingModel;
-use crate::identity::unix_seconds;
+use crate::identity::{hex, unix_seconds};
 use crate::plan::{MemoryPlan, Needs, PlanError, available_bytes};
 use crate::settings::{Precision, Settings};
 use crate::source::{ModelSource, SourceError};
@@ -212,11 +212,7 @@ fn identity(weights: u64, precision: Precision) -> [u8; 32] {
 }
 
 fn fingerprint(identity: &[u8; 32]) -> String {
-    let hex: String = identity[8..13]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("fp_{hex}")
+    format!("fp_{}", hex(&identity[8..13]))
 }
 
 #[cfg(test)]

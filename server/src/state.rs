@@ -15,7 +15,7 @@ use crate::embedder::Embedder;
 use crate::engine::EngineHandle;
 use crate::grammar::GrammarCompiler;
 use crate::idempotency::Answering;
-use crate::identity::Numbers;
+use crate::identity::{Numbers, hex};
 use crate::metrics::Metrics;
 use crate::openai::{ApiError, Fields, Head};
 use crate::runs::Runs;
@@ -273,11 +273,7 @@ impl AppState {
         let own = &self.model.fingerprint;
         match &self.lease {
             None => own.clone(),
-            Some(lease) => {
-                let digest = lease.digest();
-                let hex: String = digest[..5].iter().map(|b| format!("{b:02x}")).collect();
-                format!("{own}_{hex}")
-            }
+            Some(lease) => format!("{own}_{}", hex(&lease.digest()[..5])),
         }
     }
 

@@ -3,7 +3,9 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 
-use ptxsim::{Launch, Module};
+use ptxsim::{Kernel, Launch, Module};
+
+use crate::error::Error;
 
 /// A kernel of a loaded module.
 #[derive(Clone, Debug)]
@@ -12,6 +14,12 @@ pub(crate) struct Function {
     pub(crate) name: String,
     /// Dynamic shared memory that launches may ask for, in bytes.
     pub(crate) max_dynamic_shared: usize,
+}
+
+impl Function {
+    pub(crate) fn kernel(&self) -> Result<&Kernel, Error> {
+        self.module.kernel(&self.name).ok_or(Error::NOT_FOUND)
+    }
 }
 
 /// One end of a copy.

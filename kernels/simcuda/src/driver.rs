@@ -67,6 +67,10 @@ impl Driver {
         self.next_handle
     }
 
+    pub(crate) fn function(&self, handle: usize) -> Result<&Function, Error> {
+        self.functions.get(&handle).ok_or(Error::INVALID_HANDLE)
+    }
+
     /// The device, unless its context was lost.
     pub(crate) fn device(&mut self, ordinal: u32) -> Result<&mut Device, Error> {
         let device = self.devices.get_mut(ordinal as usize);

@@ -147,19 +147,7 @@ mod tests {
     #[test]
     fn what_was_taken_apart_is_put_together_again() {
         let mut state = 0x2545_f491_u32;
-        for ty in [
-            WeightType::Q4_0,
-            WeightType::Q4_1,
-            WeightType::Q5_0,
-            WeightType::Q5_1,
-            WeightType::Q8_0,
-            WeightType::Q2_K,
-            WeightType::Q3_K,
-            WeightType::Q4_K,
-            WeightType::Q5_K,
-            WeightType::Q6_K,
-            WeightType::IQ4_NL,
-        ] {
+        for ty in WeightType::QUANTIZED {
             for _ in 0..50 {
                 let mut bytes = vec![0; ty.block_bytes()];
                 for byte in &mut bytes {

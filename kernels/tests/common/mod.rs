@@ -6,19 +6,7 @@ use half::{bf16, f16};
 use kernels::{CpuOptions, Device, Isa, WeightSource, WeightType};
 
 pub(crate) const DENSE: [WeightType; 3] = [WeightType::F32, WeightType::F16, WeightType::BF16];
-pub(crate) const QUANTIZED: [WeightType; 11] = [
-    WeightType::Q4_0,
-    WeightType::Q4_1,
-    WeightType::Q5_0,
-    WeightType::Q5_1,
-    WeightType::Q8_0,
-    WeightType::Q2_K,
-    WeightType::Q3_K,
-    WeightType::Q4_K,
-    WeightType::Q5_K,
-    WeightType::Q6_K,
-    WeightType::IQ4_NL,
-];
+pub(crate) const QUANTIZED: [WeightType; 11] = WeightType::QUANTIZED;
 
 /// Every instruction set of this machine, alone and with a second thread.
 pub(crate) fn devices() -> Vec<Device> {

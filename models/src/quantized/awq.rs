@@ -5,7 +5,7 @@
 use safetensors::Dtype;
 
 use super::codes::{Codes, Groups};
-use super::{Assembled, Wanted};
+use super::{Assembled, Wanted, by_output};
 use crate::LoadError;
 use crate::lookup::Lookup;
 
@@ -39,13 +39,7 @@ pub(super) fn assemble(
     let n_words = n_out / 8;
     let qweight = take("qweight", &words, &[n_in, n_words])?.words();
     let qzeros = take("qzeros", &words, &[n_groups, n_words])?.words();
-    let scales_name = name("scales");
-    let scales = take(
-        "scales",
-        &[Dtype::F16, Dtype::BF16, Dtype::F32],
-        &[n_groups, n_out],
-    )?;
-    let scales = scales.floats(&scales_name)?;
+    let scales = by_output(lookup, &name("scales"), n_groups, n_out)?;
     let nibble = |words: &[u32], row: usize, out: usize| {
         let word = words[row * n_words + out / 8];
         (word >> (4 * NIBBLE[out % 8]) & 15) as i16
@@ -56,9 +50,6 @@ pub(super) fn assemble(
             codes.push(nibble(&qweight, i, out) - nibble(&qzeros, i / group_size, out));
         }
     }
-    let scales = (0..n_out * n_groups)
-        .map(|at| scales[at % n_groups * n_out + at / n_groups])
-        .collect();
     let groups = Groups::Even(group_size);
     Ok(Some(
         Codes {

@@ -2,8 +2,11 @@
 
 use half::f16;
 use kernels::{WeightType, dequantize, encode_block};
+use safetensors::Dtype;
 
 use super::{Assembled, Wanted};
+use crate::LoadError;
+use crate::lookup::Lookup;
 
 /// Values a block format has for one scale.
 const BLOCK: usize = 32;
@@ -27,7 +30,34 @@ pub(super) enum Groups {
 }
 
 impl Groups {
-    fn of(&self, i: usize) -> usize {
+    /// As the tensor `name` lists them, or even ones if there is none.
+    pub(super) fn read(
+        lookup: &Lookup<'_>,
+        name: &str,
+        n_in: usize,
+        group_size: usize,
+    ) -> Result<Self, LoadError> {
+        if !lookup.has(name) {
+            return Ok(Self::Even(group_size));
+        }
+        let tensor = lookup
+            .raw(name)?
+            .expect(name, &[Dtype::I32, Dtype::U32], &[n_in])?;
+        let groups: Vec<usize> = tensor.words().iter().map(|group| *group as usize).collect();
+        // Minus one stands for what was not put in order.
+        let is_plain = groups.iter().all(|group| *group == u32::MAX as usize);
+        if is_plain || groups.iter().enumerate().all(|(i, g)| *g == i / group_size) {
+            return Ok(Self::Even(group_size));
+        }
+        let n_groups = n_in.div_ceil(group_size);
+        if groups.iter().any(|group| *group >= n_groups) {
+            return Err(tensor.error(name, format!("a group is not below {n_groups}")));
+        }
+        Ok(Self::Listed(groups))
+    }
+
+    /// The group of input `i`.
+    pub(super) fn of(&self, i: usize) -> usize {
         match self {
             Self::Even(size) => i / size,
             Self::Listed(groups) => groups[i],

@@ -80,15 +80,11 @@ fn packed(
             (0..n_out * n_groups).map(zero).collect()
         }
     };
-    let groups = groups(lookup, &name("weight_g_idx"), n_in, group_size)?;
-    let group_of = |i: usize| match &groups {
-        Groups::Even(size) => i / size,
-        Groups::Listed(groups) => groups[i],
-    };
+    let groups = Groups::read(lookup, &name("weight_g_idx"), n_in, group_size)?;
     let mut codes = Vec::with_capacity(n_out * n_in);
     for (out, words) in words.chunks_exact(n_words).enumerate() {
         for i in 0..n_in {
-            let zero = zeros[out * n_groups + group_of(i)];
+            let zero = zeros[out * n_groups + groups.of(i)];
             codes.push((field(words, bits, i) - half - zero) as i16);
         }
     }
@@ -177,27 +173,4 @@ fn spread<T: Copy>(values: Vec<T>, n_out: usize, n_groups: usize) -> Option<Vec<
         1 => Some(vec![values[0]; n_out * n_groups]),
         n => (n == n_out * n_groups).then_some(values),
     }
-}
-
-fn groups(
-    lookup: &Lookup<'_>,
-    name: &str,
-    n_in: usize,
-    group_size: usize,
-) -> Result<Groups, LoadError> {
-    if !lookup.has(name) {
-        return Ok(Groups::Even(group_size));
-    }
-    let tensor = lookup.raw(name)?.expect(name, &[Dtype::I32], &[n_in])?;
-    // Minus one stands for what was not put in order.
-    let groups: Vec<usize> = tensor.words().iter().map(|group| *group as usize).collect();
-    let is_plain = groups.iter().all(|group| *group == u32::MAX as usize);
-    if is_plain || groups.iter().enumerate().all(|(i, g)| *g == i / group_size) {
-        return Ok(Groups::Even(group_size));
-    }
-    let n_groups = n_in.div_ceil(group_size);
-    if groups.iter().any(|group| *group >= n_groups) {
-        return Err(tensor.error(name, format!("a group is not below {n_groups}")));
-    }
-    Ok(Groups::Listed(groups))
 }

@@ -19,6 +19,7 @@ mod mxfp4;
 mod raw;
 
 use kernels::{Numerics, WeightType};
+use safetensors::Dtype;
 
 use crate::LoadError;
 use crate::lookup::Lookup;
@@ -90,4 +91,20 @@ pub(crate) fn assemble(
         Quantization::Fp8 => fp8::assemble(lookup, wanted),
         Quantization::Mxfp4 => mxfp4::assemble(lookup, wanted),
     }
+}
+
+/// The scales `[n_groups, n_out]` of tensor `name`, output by output.
+fn by_output(
+    lookup: &Lookup<'_>,
+    name: &str,
+    n_groups: usize,
+    n_out: usize,
+) -> Result<Vec<f32>, LoadError> {
+    let floats = [Dtype::F16, Dtype::BF16, Dtype::F32];
+    let tensor = lookup
+        .raw(name)?
+        .expect(name, &floats, &[n_groups, n_out])?;
+    let scales = tensor.floats(name)?;
+    let at = |at: usize| scales[at % n_groups * n_out + at / n_groups];
+    Ok((0..n_out * n_groups).map(at).collect())
 }

@@ -116,6 +116,22 @@ impl Registry {
         Some(entry)
     }
 
+    /// Takes an adapter out of memory; the next request loads it again.
+    pub(super) fn put_back(&mut self, name: &str) {
+        self.set(name, State::OnDisk);
+    }
+
+    /// Changes what a name stands for.
+    fn set(&mut self, name: &str, state: State) {
+        let Some(entry) = self.entries.get_mut(name) else {
+            return;
+        };
+        let before = std::mem::replace(&mut entry.state, state);
+        if let State::Loaded { adapter, .. } = before {
+            self.forget_stacks(adapter.digest());
+        }
+    }
+
     /// What is loaded under a name, which counts as a use.
     pub(super) fn use_loaded(&mut self, name: &str) -> Option<(Arc<Adapter>, Arc<Lease>)> {
         self.clock += 1;
@@ -145,10 +161,7 @@ impl Registry {
         entry.last_used = last_used;
         entry.stamp = Some(stamp);
         entry.generation += 1;
-        let before = std::mem::replace(&mut entry.state, State::Loaded { adapter, lease });
-        if let State::Loaded { adapter, .. } = before {
-            self.forget_stacks(adapter.digest());
-        }
+        self.set(name, State::Loaded { adapter, lease });
         self.make_room(name, limits)
     }
 
@@ -160,17 +173,14 @@ impl Registry {
             if n_loaded <= limits.max_loaded && n_bytes <= limits.max_bytes {
                 return n_evicted;
             }
-            let candidates = self.entries.iter_mut().filter(|(name, entry)| {
+            let candidates = self.entries.iter().filter(|(name, entry)| {
                 let is_loaded = matches!(entry.state, State::Loaded { .. });
                 is_loaded && !entry.is_pinned && name.as_str() != kept
             });
-            let Some((_, entry)) = candidates.min_by_key(|(_, entry)| entry.last_used) else {
+            let Some((name, _)) = candidates.min_by_key(|(_, entry)| entry.last_used) else {
                 return n_evicted;
             };
-            let before = std::mem::replace(&mut entry.state, State::OnDisk);
-            if let State::Loaded { adapter, .. } = before {
-                self.forget_stacks(adapter.digest());
-            }
+            self.put_back(&name.clone());
             n_evicted += 1;
         }
     }

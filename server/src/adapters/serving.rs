@@ -225,7 +225,8 @@ impl Adapters {
         shared.remember()
     }
 
-    /// Forgets an adapter that was not found in the directory.
+    /// Forgets an adapter. One that is in the directory is found there again when it is next
+    /// asked for.
     pub fn unload(&self, name: &str) -> Result<(), AdapterError> {
         let unknown = || AdapterError::Unknown(name.to_owned());
         let shared = self.shared.as_ref().ok_or_else(unknown)?;
@@ -387,14 +388,17 @@ impl Shared {
         Err(unknown())
     }
 
-    /// Notices that files in the directory have changed.
+    /// Notices that files have changed: those of adapters in the directory, and those of adapters
+    /// that could not be loaded.
     fn compare(&self, name: &str) {
         let mut registry = self.lock();
         let Some(entry) = registry.get_mut(name) else {
             return;
         };
         let is_recent = |compared: Instant| compared.elapsed() < COMPARE_EVERY;
-        if entry.origin != Origin::Directory || entry.compared.is_some_and(is_recent) {
+        let is_watched =
+            entry.origin == Origin::Directory || matches!(entry.state, State::Failed(_));
+        if !is_watched || entry.compared.is_some_and(is_recent) {
             return;
         }
         entry.compared = Some(Instant::now());
@@ -403,7 +407,7 @@ impl Shared {
             .as_ref()
             .is_some_and(|stamp| *stamp != Stamp::of(&entry.path))
         {
-            entry.state = State::OnDisk;
+            registry.put_back(name);
         }
     }
 

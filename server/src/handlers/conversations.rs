@@ -7,8 +7,8 @@ use axum::extract::{Path, RawQuery};
 use serde_json::{Map, Value, json};
 
 use super::pages::{Query, list};
-use super::prepare;
 use super::response_context::identify;
+use super::{prepare, records};
 use crate::admission::Call;
 use crate::identity::unix_seconds;
 use crate::openai::{ApiError, ConversationBody};
@@ -28,22 +28,25 @@ fn record(id: &str, metadata: Map<String, Value>, items: Vec<Value>) -> Value {
 
 /// Adds items at the end of a conversation, if it is still there.
 pub(super) fn append(key: Key, items: Vec<Value>) -> Write {
-    edit(key, move |record| {
-        if let Some(all) = record["items"].as_array_mut() {
-            all.extend(items);
-        }
-    })
+    records::edit(key, move |record| extend(record, items))
 }
 
-fn edit(key: Key, change: impl FnOnce(&mut Value) + Send + 'static) -> Write {
-    Write::Edit {
-        key,
-        edit: Box::new(move |body| {
-            let mut record: Value = serde_json::from_slice(body).ok()?;
-            change(&mut record);
-            Some(record.to_string().into_bytes())
-        }),
+fn extend(record: &mut Value, items: Vec<Value>) {
+    if let Some(all) = record["items"].as_array_mut() {
+        all.extend(items);
     }
+}
+
+async fn read(state: &AppState, id: &str) -> Result<Value, ApiError> {
+    records::read(state, Kind::Conversation, id).await
+}
+
+async fn change(
+    state: &AppState,
+    id: &str,
+    change: impl FnOnce(&mut Value) + Send + 'static,
+) -> Result<(), ApiError> {
+    records::change(state, Kind::Conversation, id, change).await
 }
 
 pub(crate) async fn create(
@@ -64,7 +67,7 @@ pub(crate) async fn retrieve(
     Call(state): Call,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let mut record = read(&state, id).await?;
+    let mut record = read(&state, &id).await?;
     Ok(Json(record["conversation"].take()))
 }
 
@@ -92,11 +95,7 @@ pub(crate) async fn delete(
     Call(state): Call,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let key = state.key(Kind::Conversation, &id);
-    let deleted = state.store.write(vec![Write::Delete { key }]).await?;
-    if !deleted[0] {
-        return Err(ApiError::stored_not_found("Conversation", &id));
-    }
+    records::delete(&state, Kind::Conversation, &[], &id).await?;
     Ok(Json(json!({
         "id": id, "object": "conversation.deleted", "deleted": true,
     })))
@@ -118,11 +117,8 @@ pub(crate) async fn add_items(
     }
     let items = items.ok_or_else(|| ApiError::missing("items"))?;
     let items = identified(&state, items)?;
-    let write = append(state.key(Kind::Conversation, &id), items.clone());
-    let is_there = state.store.write(vec![write]).await?;
-    if !is_there[0] {
-        return Err(ApiError::stored_not_found("Conversation", &id));
-    }
+    let added = items.clone();
+    change(&state, &id, move |record| extend(record, added)).await?;
     Ok(Json(list(items, false)))
 }
 
@@ -135,15 +131,15 @@ pub(crate) async fn list_items(
     let page = query.page(false)?;
     query.ignore_include();
     query.finish()?;
-    let items = items(read(&state, id).await?);
-    page.of(items).map(Json)
+    page.of_list(read(&state, &id).await?["items"].take())
+        .map(Json)
 }
 
 pub(crate) async fn retrieve_item(
     Call(state): Call,
     Path((id, item)): Path<(String, String)>,
 ) -> Result<Json<Value>, ApiError> {
-    let items = items(read(&state, id).await?);
+    let items = items(read(&state, &id).await?);
     let found = items.into_iter().find(|found| found["id"] == item);
     let found = found.ok_or_else(|| ApiError::stored_not_found("Item", &item))?;
     Ok(Json(found))
@@ -154,7 +150,7 @@ pub(crate) async fn delete_item(
     Call(state): Call,
     Path((id, item)): Path<(String, String)>,
 ) -> Result<Json<Value>, ApiError> {
-    let before = items(read(&state, id.clone()).await?);
+    let before = items(read(&state, &id).await?);
     if !before.iter().any(|found| found["id"] == item) {
         return Err(ApiError::stored_not_found("Item", &item));
     }
@@ -165,20 +161,6 @@ pub(crate) async fn delete_item(
     })
     .await?;
     retrieve(Call(state), Path(id)).await
-}
-
-async fn change(
-    state: &AppState,
-    id: &str,
-    change: impl FnOnce(&mut Value) + Send + 'static,
-) -> Result<(), ApiError> {
-    let write = edit(state.key(Kind::Conversation, id), change);
-    let is_there = state.store.write(vec![write]).await?;
-    if is_there[0] {
-        Ok(())
-    } else {
-        Err(ApiError::stored_not_found("Conversation", id))
-    }
 }
 
 fn identified(state: &AppState, mut items: Vec<Value>) -> Result<Vec<Value>, ApiError> {
@@ -197,12 +179,4 @@ fn items(mut record: Value) -> Vec<Value> {
         Value::Array(items) => items,
         _ => Vec::new(),
     }
-}
-
-async fn read(state: &AppState, id: String) -> Result<Value, ApiError> {
-    prepare::off_async_threads(state, move |state| {
-        let record = state.stored(Kind::Conversation, &id)?;
-        record.ok_or_else(|| ApiError::stored_not_found("Conversation", &id))
-    })
-    .await
 }

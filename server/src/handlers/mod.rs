@@ -18,6 +18,7 @@ mod message;
 pub(crate) mod models;
 mod pages;
 mod prepare;
+mod records;
 mod response_context;
 mod response_fold;
 pub(crate) mod responses;

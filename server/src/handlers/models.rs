@@ -5,6 +5,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 
 use crate::adapters::Served;
+use crate::identity::hex;
 use crate::openai::{AdapterFields, ApiError, ModelList, ModelObject};
 use crate::state::AppState;
 
@@ -51,8 +52,4 @@ fn of_adapter(served: &Served, base: &str) -> ModelObject {
         targets: adapter.map(|adapter| adapter.targets().to_vec()),
         error: served.failure.clone(),
     })
-}
-
-fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

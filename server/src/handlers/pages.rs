@@ -123,6 +123,14 @@ impl Query {
 }
 
 impl Page {
+    /// The page of an array of items; anything else has none.
+    pub(super) fn of_list(&self, list: Value) -> Result<Value, ApiError> {
+        match list {
+            Value::Array(items) => self.of(items),
+            _ => self.of(Vec::new()),
+        }
+    }
+
     /// The page of `items`, which are in ascending order and have ids.
     pub(super) fn of(&self, mut items: Vec<Value>) -> Result<Value, ApiError> {
         if !self.ascending {

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use super::records;
 use crate::openai::{ApiError, ResponseRequest};
 use crate::state::AppState;
 use crate::store::Kind;
@@ -87,7 +88,7 @@ fn chain(state: &AppState, id: &str) -> Result<Vec<Value>, ApiError> {
 
 fn conversation(state: &AppState, id: &str) -> Result<Vec<Value>, ApiError> {
     let record = state.stored(Kind::Conversation, id)?;
-    let mut record = record.ok_or_else(|| ApiError::stored_not_found("Conversation", id))?;
+    let mut record = record.ok_or_else(|| records::not_found(Kind::Conversation, id))?;
     Ok(array(record["items"].take()))
 }
 

@@ -8,7 +8,7 @@ use axum::extract::{Path, RawQuery};
 use serde_json::{Map, Value, json};
 
 use super::pages::{Query, after_not_found, list};
-use super::prepare;
+use super::{prepare, records};
 use crate::admission::Call;
 use crate::openai::{ApiError, Storing, metadata_of};
 use crate::state::AppState;
@@ -95,7 +95,7 @@ pub(crate) async fn retrieve(
     Call(state): Call,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let mut record = read(&state, id).await?;
+    let mut record = read(&state, &id).await?;
     Ok(Json(record["completion"].take()))
 }
 
@@ -108,11 +108,8 @@ pub(crate) async fn messages(
     let mut query = Query::parse(query.as_deref())?;
     let page = query.page(true)?;
     query.finish()?;
-    let mut record = read(&state, id).await?;
-    match record["messages"].take() {
-        Value::Array(messages) => page.of(messages).map(Json),
-        _ => page.of(Vec::new()).map(Json),
-    }
+    let mut record = read(&state, &id).await?;
+    page.of_list(record["messages"].take()).map(Json)
 }
 
 /// Replaces the metadata.
@@ -123,17 +120,10 @@ pub(crate) async fn update(
 ) -> Result<Json<Value>, ApiError> {
     let body = prepare::body(&state, body)?;
     let metadata = metadata_of(&body)?;
-    let write = Write::Edit {
-        key: state.key(Kind::ChatCompletion, &id),
-        edit: Box::new(move |body| {
-            let mut record: Value = serde_json::from_slice(body).ok()?;
-            record["completion"]["metadata"] = Value::Object(metadata);
-            Some(record.to_string().into_bytes())
-        }),
-    };
-    if !state.store.write(vec![write]).await?[0] {
-        return Err(ApiError::stored_not_found("Chat completion", &id));
-    }
+    records::change(&state, Kind::ChatCompletion, &id, move |record| {
+        record["completion"]["metadata"] = Value::Object(metadata);
+    })
+    .await?;
     retrieve(Call(state), Path(id)).await
 }
 
@@ -141,19 +131,12 @@ pub(crate) async fn delete(
     Call(state): Call,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let key = state.key(Kind::ChatCompletion, &id);
-    if !state.store.write(vec![Write::Delete { key }]).await?[0] {
-        return Err(ApiError::stored_not_found("Chat completion", &id));
-    }
+    records::delete(&state, Kind::ChatCompletion, &[], &id).await?;
     Ok(Json(json!({
         "object": "chat.completion.deleted", "id": id, "deleted": true,
     })))
 }
 
-async fn read(state: &AppState, id: String) -> Result<Value, ApiError> {
-    prepare::off_async_threads(state, move |state| {
-        let record = state.stored(Kind::ChatCompletion, &id)?;
-        record.ok_or_else(|| ApiError::stored_not_found("Chat completion", &id))
-    })
-    .await
+async fn read(state: &AppState, id: &str) -> Result<Value, ApiError> {
+    records::read(state, Kind::ChatCompletion, id).await
 }

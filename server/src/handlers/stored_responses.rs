@@ -7,13 +7,13 @@ use futures::stream::{self, StreamExt};
 use serde_json::{Value, json};
 
 use super::pages::Query;
-use super::prepare;
+use super::{prepare, records};
 use crate::admission::Call;
 use crate::openai::ApiError;
 use crate::runs::Run;
 use crate::sse::{self, Frame};
 use crate::state::AppState;
-use crate::store::{Kind, Write};
+use crate::store::Kind;
 
 /// A stored response, or its events again.
 pub(crate) async fn retrieve(
@@ -53,7 +53,7 @@ async fn events(state: AppState, id: String, from: usize) -> Result<Response, Ap
     }
     let kept = prepare::off_async_threads(&state, move |state| {
         if state.stored(Kind::Response, &id)?.is_none() {
-            return Err(ApiError::stored_not_found("Response", &id));
+            return Err(records::not_found(Kind::Response, &id));
         }
         state.stored(Kind::Events, &id)
     });
@@ -81,12 +81,7 @@ pub(crate) async fn delete(
     if let Some(run) = state.runs.get(state.owner, &id) {
         end(&run).await;
     }
-    let keys = [Kind::Response, Kind::Events].map(|kind| state.key(kind, &id));
-    let writes = keys.map(|key| Write::Delete { key });
-    let deleted = state.store.write(writes.into()).await?;
-    if !deleted[0] {
-        return Err(ApiError::stored_not_found("Response", &id));
-    }
+    records::delete(&state, Kind::Response, &[Kind::Events], &id).await?;
     Ok(Json(
         json!({"id": id, "object": "response", "deleted": true}),
     ))
@@ -125,10 +120,7 @@ pub(crate) async fn input_items(
     query.ignore_include();
     query.finish()?;
     let mut record = read(&state, id).await?;
-    match record["input"].take() {
-        Value::Array(items) => page.of(items).map(Json),
-        _ => page.of(Vec::new()).map(Json),
-    }
+    page.of_list(record["input"].take()).map(Json)
 }
 
 /// Making a conversation shorter takes a model that was trained for it.
@@ -142,11 +134,7 @@ pub(crate) async fn compact() -> ApiError {
 async fn read(state: &AppState, id: String) -> Result<Value, ApiError> {
     // Before the record: what ends in between is then in the record.
     let is_running = state.runs.get(state.owner, &id).is_some();
-    let mut record = prepare::off_async_threads(state, move |state| {
-        let record = state.stored(Kind::Response, &id)?;
-        record.ok_or_else(|| ApiError::stored_not_found("Response", &id))
-    })
-    .await?;
+    let mut record = records::read(state, Kind::Response, &id).await?;
     let response = &mut record["response"];
     let is_open = response["status"] == "queued" || response["status"] == "in_progress";
     if is_open && !is_running {

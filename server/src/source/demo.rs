@@ -1,12 +1,13 @@
 //! The demo model: SmolLM2-135M-Instruct (Apache-2.0), four bits a weight, 98 MB.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sha2::{Digest, Sha256};
+
+use crate::identity::hex;
 
 use super::{SourceError, SourceSettings, hub, report};
 
@@ -155,9 +156,5 @@ pub(super) fn sha256(path: &Path) -> Result<String, SourceError> {
             n => hasher.update(&buffer[..n]),
         }
     }
-    let mut text = String::with_capacity(64);
-    for byte in hasher.finalize() {
-        write!(text, "{byte:02x}").expect("writing to a string cannot fail");
-    }
-    Ok(text)
+    Ok(hex(&hasher.finalize()))
 }

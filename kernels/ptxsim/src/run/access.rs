@@ -10,6 +10,20 @@ use crate::registers::lanes;
 /// Values of up to four elements for each lane.
 pub(crate) type Values = [[u64; 32]; 4];
 
+/// Writes a lane's values to `bytes`.
+fn take(bytes: &mut [u8], shape: Shape, lane: usize, values: &Values) {
+    for (bytes, values) in bytes.chunks_exact_mut(shape.bytes).zip(values) {
+        bytes.copy_from_slice(&values[lane].to_le_bytes()[..shape.bytes]);
+    }
+}
+
+/// Hands the values in `bytes` to a lane.
+fn put(bytes: &[u8], shape: Shape, lane: usize, out: &mut Values) {
+    for (bytes, out) in bytes.chunks_exact(shape.bytes).zip(out.iter_mut()) {
+        out[lane] = value(bytes);
+    }
+}
+
 fn value(bytes: &[u8]) -> u64 {
     let mut wide = [0; 8];
     wide[..bytes.len()].copy_from_slice(bytes);
@@ -137,9 +151,7 @@ impl Context<'_> {
             let actor = self.actor(lane);
             let bytes = self.shared.read(actor, addresses[lane], total, total);
             let bytes = bytes.map_err(|kind| kind.at(lane))?;
-            for (bytes, out) in bytes.chunks_exact(shape.bytes).zip(out.iter_mut()) {
-                out[lane] = value(bytes);
-            }
+            put(bytes, shape, lane, out);
         }
         traffic::shared(self.counters, mask, addresses, total);
         Ok(())
@@ -157,9 +169,7 @@ impl Context<'_> {
                 .local
                 .read(lane, addresses[lane], shape.total(), shape.total());
             let bytes = bytes.map_err(|kind| kind.at(lane))?;
-            for (bytes, out) in bytes.chunks_exact(shape.bytes).zip(out.iter_mut()) {
-                out[lane] = value(bytes);
-            }
+            put(bytes, shape, lane, out);
         }
         Ok(())
     }
@@ -176,9 +186,7 @@ impl Context<'_> {
         for lane in lanes(mask) {
             let bytes = constant(from, space, addresses[lane], shape);
             let bytes = bytes.map_err(|kind| kind.at(lane))?;
-            for (bytes, out) in bytes.chunks_exact(shape.bytes).zip(out.iter_mut()) {
-                out[lane] = value(bytes);
-            }
+            put(bytes, shape, lane, out);
         }
         Ok(())
     }
@@ -240,9 +248,7 @@ impl Context<'_> {
                 .shared
                 .write(actor, addresses[lane], total, total, Write::Plain);
             let bytes = bytes.map_err(|kind| kind.at(lane))?;
-            for (bytes, values) in bytes.chunks_exact_mut(shape.bytes).zip(values) {
-                bytes.copy_from_slice(&values[lane].to_le_bytes()[..shape.bytes]);
-            }
+            take(bytes, shape, lane, values);
         }
         traffic::shared(self.counters, mask, addresses, total);
         Ok(())
@@ -259,9 +265,7 @@ impl Context<'_> {
             let total = shape.total();
             let bytes = self.local.write(lane, addresses[lane], total, total);
             let bytes = bytes.map_err(|kind| kind.at(lane))?;
-            for (bytes, values) in bytes.chunks_exact_mut(shape.bytes).zip(values) {
-                bytes.copy_from_slice(&values[lane].to_le_bytes()[..shape.bytes]);
-            }
+            take(bytes, shape, lane, values);
         }
         Ok(())
     }

@@ -11,10 +11,7 @@ use crate::error::Error;
 
 /// Copies the arguments into the buffer that the kernel reads.
 fn arguments(function: &Function, params: *mut *mut c_void) -> Result<Vec<u8>, Error> {
-    let kernel = function
-        .module
-        .kernel(&function.name)
-        .ok_or(Error::NOT_FOUND)?;
+    let kernel = function.kernel()?;
     let n = kernel.param_bytes().count();
     if n > 0 && params.is_null() {
         return Err(Error::INVALID_VALUE);
@@ -45,10 +42,7 @@ fn launch(
     params: *mut *mut c_void,
 ) -> Result<(), Error> {
     driver.device(current()?)?;
-    let function = driver
-        .functions
-        .get(&function)
-        .ok_or(Error::INVALID_HANDLE)?;
+    let function = driver.function(function)?;
     let function = function.clone();
     if shape.dynamic_shared > function.max_dynamic_shared {
         let (asked, limit) = (shape.dynamic_shared, function.max_dynamic_shared);
@@ -103,14 +97,8 @@ fn fitting(
     dynamic: usize,
 ) -> Result<c_int, Error> {
     let card = driver.device(current()?)?.card;
-    let function = driver
-        .functions
-        .get(&function)
-        .ok_or(Error::INVALID_HANDLE)?;
-    let kernel = function
-        .module
-        .kernel(&function.name)
-        .ok_or(Error::NOT_FOUND)?;
+    let function = driver.function(function)?;
+    let kernel = function.kernel()?;
     if threads < 1 {
         return Err(Error::INVALID_VALUE);
     }

@@ -154,14 +154,8 @@ const ASSUMED_REGISTERS: c_int = 32;
 extern "C" fn cuFuncGetAttribute(to: *mut c_int, attribute: c_int, function: Handle) -> Code {
     call(|driver| {
         let arch = driver.settings.arch as c_int;
-        let function = driver
-            .functions
-            .get(&function)
-            .ok_or(Error::INVALID_HANDLE)?;
-        let kernel = function
-            .module
-            .kernel(&function.name)
-            .ok_or(Error::NOT_FOUND)?;
+        let function = driver.function(function)?;
+        let kernel = function.kernel()?;
         put(
             to,
             match attribute {
@@ -186,10 +180,7 @@ extern "C" fn cuFuncSetAttribute(function: Handle, attribute: c_int, value: c_in
             .functions
             .get_mut(&function)
             .ok_or(Error::INVALID_HANDLE)?;
-        let kernel = function
-            .module
-            .kernel(&function.name)
-            .ok_or(Error::NOT_FOUND)?;
+        let kernel = function.kernel()?;
         match attribute {
             MAX_DYNAMIC_SHARED => {
                 let value = usize::try_from(value).map_err(|_| Error::INVALID_VALUE)?;

@@ -1,0 +1,78 @@
+//! Stored objects as handlers see them: JSON of one kind under an id.
+
+use serde_json::Value;
+
+use super::prepare;
+use crate::openai::ApiError;
+use crate::state::AppState;
+use crate::store::{Key, Kind, Write};
+
+/// What an object of a kind is called where it is not found.
+fn noun(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Response | Kind::Events => "Response",
+        Kind::Item => "Item",
+        Kind::Conversation => "Conversation",
+        Kind::ChatCompletion => "Chat completion",
+        Kind::Answer => "Answer",
+    }
+}
+
+/// An object that is not there, or somebody else's.
+pub(super) fn not_found(kind: Kind, id: &str) -> ApiError {
+    ApiError::stored_not_found(noun(kind), id)
+}
+
+/// The caller's object.
+pub(super) async fn read(state: &AppState, kind: Kind, id: &str) -> Result<Value, ApiError> {
+    let id = id.to_owned();
+    prepare::off_async_threads(state, move |state| {
+        let record = state.stored(kind, &id)?;
+        record.ok_or_else(|| not_found(kind, &id))
+    })
+    .await
+}
+
+/// A change of an object, if it is still there.
+pub(super) fn edit(key: Key, change: impl FnOnce(&mut Value) + Send + 'static) -> Write {
+    Write::Edit {
+        key,
+        edit: Box::new(move |body| {
+            let mut record: Value = serde_json::from_slice(body).ok()?;
+            change(&mut record);
+            Some(record.to_string().into_bytes())
+        }),
+    }
+}
+
+/// Changes the caller's object.
+pub(super) async fn change(
+    state: &AppState,
+    kind: Kind,
+    id: &str,
+    change: impl FnOnce(&mut Value) + Send + 'static,
+) -> Result<(), ApiError> {
+    write(state, kind, id, vec![edit(state.key(kind, id), change)]).await
+}
+
+/// Deletes the caller's object, and what else it has under its id.
+pub(super) async fn delete(
+    state: &AppState,
+    kind: Kind,
+    others: &[Kind],
+    id: &str,
+) -> Result<(), ApiError> {
+    let kinds = std::iter::once(&kind).chain(others);
+    let keys = kinds.map(|kind| state.key(*kind, id));
+    let writes = keys.map(|key| Write::Delete { key }).collect();
+    write(state, kind, id, writes).await
+}
+
+/// Writes; the first must find its object.
+async fn write(state: &AppState, kind: Kind, id: &str, writes: Vec<Write>) -> Result<(), ApiError> {
+    if state.store.write(writes).await?[0] {
+        Ok(())
+    } else {
+        Err(not_found(kind, id))
+    }
+}
