@@ -5,7 +5,7 @@
 //! values) or beside all linear layers of every block. Weights that an adapter is merged into have
 //! the shapes of the base, so the base's speed is theirs.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,6 +17,7 @@ use scheduler::{
     SequenceId,
 };
 use serde_json::{Map, Value, json};
+use tempfile::TempDir;
 use understudy::source::{self, SourceSettings};
 
 use crate::report::Report;
@@ -88,7 +89,7 @@ pub(crate) fn run(model: Option<&str>, options: &Options) -> Result<Report> {
 
 struct Bench {
     runner: ModelRunner,
-    dir: PathBuf,
+    dir: TempDir,
 }
 
 impl Bench {
@@ -111,8 +112,7 @@ impl Bench {
                 max_model_len: options.context + 1,
             },
         )?;
-        let dir = std::env::temp_dir().join(format!("bench-lora-{}", std::process::id()));
-        std::fs::create_dir_all(&dir)?;
+        let dir = tempfile::tempdir()?;
         Ok(Self { runner, dir })
     }
 
@@ -120,8 +120,14 @@ impl Bench {
     fn adapters(&self, n: u32, rank: usize, targets: Targets) -> Result<Vec<AdapterId>> {
         let target = self.runner.model().adapter_target();
         let one = |i: u32| {
-            write_adapter(&self.dir, target.config(), rank, targets, u64::from(i) + 1)?;
-            let adapter = Adapter::load(&self.dir, target)?;
+            write_adapter(
+                self.dir.path(),
+                target.config(),
+                rank,
+                targets,
+                u64::from(i) + 1,
+            )?;
+            let adapter = Adapter::load(self.dir.path(), target)?;
             let stack = AdapterStack::single(Arc::new(adapter));
             self.runner.adapters().insert(AdapterId(i), stack);
             Ok(AdapterId(i))
@@ -165,13 +171,6 @@ impl Bench {
         };
         let [base, own] = &mut times;
         Ok((median(base)?, median(own)?))
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        // What is left in a directory for temporary files does no harm.
-        std::fs::remove_dir_all(&self.dir).ok();
     }
 }
 

@@ -88,7 +88,8 @@ mod tests {
 
     #[test]
     fn maps_drops_and_maps_again() {
-        let path = std::env::temp_dir().join(format!("kernels-map-{}", std::process::id()));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("map");
         let contents: Vec<u8> = (0..100_000_u32).map(|i| (i * 7) as u8).collect();
         std::fs::write(&path, &contents).unwrap();
         let file = MappedFile::open(&path).unwrap();

@@ -55,7 +55,7 @@ const Q: &str = "base_model.model.model.layers.0.self_attn.q_proj";
 fn refusal(runner: &ModelRunner, name: &str, edit: impl Fn(&mut Edited)) -> String {
     let mut edited = Edited::new(name);
     edit(&mut edited);
-    let dir = Scratch::new("adapter");
+    let dir = Scratch::new();
     edited.write(&dir);
     let loaded = Adapter::load(dir.path(), runner.model().adapter_target());
     loaded.unwrap_err().to_string()
@@ -168,7 +168,7 @@ fn values_that_are_no_numbers_are_refused() {
 #[test]
 fn a_pickle_and_an_empty_directory_are_refused() {
     let runner = runner(&fixture("llama31-gqa"));
-    let dir = Scratch::new("pickle");
+    let dir = Scratch::new();
     let load = || Adapter::load(dir.path(), runner.model().adapter_target());
     let message = load().unwrap_err().to_string();
     assert!(
@@ -236,7 +236,7 @@ fn tokens_can_be_trained_alone() {
     let mut runner = runner(&fixture("llama32-tied"));
     let config = runner.model().config().clone();
     let hidden = config.hidden_size;
-    let dir = Scratch::new("tokens");
+    let dir = Scratch::new();
     let vectors: Vec<u8> = (0..2 * hidden)
         .flat_map(|i| ((i % 7) as f32 - 3.0).to_le_bytes())
         .collect();
@@ -285,7 +285,7 @@ fn gguf_adapter() -> GgufWriter {
 
 #[test]
 fn adapters_in_gguf() {
-    let dir = Scratch::new("gguf-adapter");
+    let dir = Scratch::new();
     let mut runner = runner(&dir.write("model.gguf", tiny_llama().bytes()));
     let load = |runner: &ModelRunner, gguf: &GgufWriter| {
         let path = dir.write("adapter.gguf", gguf.bytes());

@@ -14,8 +14,8 @@ struct Edited {
 }
 
 impl Edited {
-    fn new(test: &str, model: &str) -> Self {
-        let dir = Scratch::new(test);
+    fn new(model: &str) -> Self {
+        let dir = Scratch::new();
         let from = fixture(model);
         let weights = std::fs::read(from.join("model.safetensors")).unwrap();
         dir.write("model.safetensors", weights);
@@ -51,8 +51,8 @@ impl Edited {
 
 #[test]
 fn both_spellings_mean_the_same() {
-    let old = Edited::new("config-old", "llama31-gqa");
-    let mut new = Edited::new("config-new", "llama31-gqa");
+    let old = Edited::new("llama31-gqa");
+    let mut new = Edited::new("llama31-gqa");
     let mut parameters = new.config["rope_scaling"].clone();
     parameters["rope_theta"] = new.config["rope_theta"].clone();
     new.remove("rope_scaling").remove("rope_theta");
@@ -76,7 +76,7 @@ fn both_spellings_mean_the_same() {
 
 #[test]
 fn defaults_are_those_of_the_oldest_configs() {
-    let config = Edited::new("config-defaults", "llama-mha").config();
+    let config = Edited::new("llama-mha").config();
     assert_eq!(
         (config.n_heads, config.n_kv_heads, config.head_dim),
         (4, 4, 16)
@@ -98,7 +98,7 @@ fn each_needed_field_is_named_when_it_is_missing() {
         "rms_norm_eps",
         "vocab_size",
     ] {
-        let mut edited = Edited::new("config-missing", "llama-mha");
+        let mut edited = Edited::new("llama-mha");
         let error = edited.remove(field).refusal();
         assert!(
             error.contains(&format!("`{field}` is missing")),
@@ -115,7 +115,7 @@ fn each_needed_field_is_named_when_it_is_missing() {
 #[test]
 fn needed_fields_of_rope_scaling_are_named() {
     for field in ["factor", "low_freq_factor", "high_freq_factor"] {
-        let mut edited = Edited::new("config-rope-missing", "llama31-gqa");
+        let mut edited = Edited::new("llama31-gqa");
         let scaling = edited.config["rope_scaling"].as_object_mut().unwrap();
         scaling.remove(field).unwrap();
         let error = edited.refusal();
@@ -129,7 +129,7 @@ fn needed_fields_of_rope_scaling_are_named() {
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
     let refused = |field: &str, value: Value| {
-        let mut edited = Edited::new("config-refused", "mistral-nemo");
+        let mut edited = Edited::new("mistral-nemo");
         edited.set(field, value).refusal()
     };
     let error = refused("model_type", json!("mamba"));
@@ -160,7 +160,7 @@ fn what_is_not_supported_is_refused_by_name() {
 
 #[test]
 fn a_window_as_long_as_the_context_is_none() {
-    let mut edited = Edited::new("config-window", "mistral-nemo");
+    let mut edited = Edited::new("mistral-nemo");
     let config = edited.config();
     assert_eq!(edited.set("sliding_window", json!(256)).config(), config);
 }
@@ -180,7 +180,7 @@ fn absurd_sizes_are_errors() {
         ("rms_norm_eps", json!(-1.0)),
         ("max_position_embeddings", json!(1_u64 << 60)),
     ] {
-        let mut edited = Edited::new("config-absurd", "llama-mha");
+        let mut edited = Edited::new("llama-mha");
         let error = edited.set(field, value.clone()).refusal();
         let near = ["head_dim", "num_attention_heads", field];
         assert!(
@@ -192,7 +192,7 @@ fn absurd_sizes_are_errors() {
 
 #[test]
 fn end_tokens_come_from_the_generation_config_first() {
-    let mut edited = Edited::new("config-eos", "llama-mha");
+    let mut edited = Edited::new("llama-mha");
     edited.set("eos_token_id", json!([3, 4]));
     edited.config();
     let eos =

@@ -8,7 +8,7 @@ use models::{Checkpoint, Gguf, GgufValue, Model};
 
 #[test]
 fn a_file_is_read_whole() {
-    let dir = Scratch::new("gguf-whole");
+    let dir = Scratch::new();
     let path = dir.write("tiny.gguf", tiny_llama().bytes());
     let checkpoint = Checkpoint::open(&path).unwrap();
     let config = checkpoint.config();
@@ -53,7 +53,7 @@ fn every_kind_of_metadata_is_read() {
         nested.push(0);
     }
     gguf.raw("array", 9, &nested);
-    let dir = Scratch::new("gguf-metadata");
+    let dir = Scratch::new();
     let file = Gguf::open(&dir.write("tiny.gguf", gguf.bytes())).unwrap();
     let inner = GgufValue::Array(vec![GgufValue::Bool(false)]);
     let expected = [
@@ -77,7 +77,7 @@ fn every_kind_of_metadata_is_read() {
 #[test]
 fn a_truncated_file_is_refused_at_every_length() {
     let bytes = tiny_llama().bytes();
-    let dir = Scratch::new("gguf-truncated");
+    let dir = Scratch::new();
     let header = bytes.len() - 4 * 9000;
     // Each byte of the header, then steps through the data.
     let lengths = (0..200)
@@ -98,7 +98,7 @@ fn a_truncated_file_is_refused_at_every_length() {
 #[test]
 fn flipped_bits_never_panic() {
     let bytes = tiny_llama().bytes();
-    let dir = Scratch::new("gguf-flipped");
+    let dir = Scratch::new();
     for position in 0..1200 {
         let mut flipped = bytes.clone();
         flipped[position] ^= 1 << (position % 8);
@@ -112,7 +112,7 @@ fn flipped_bits_never_panic() {
 
 #[test]
 fn each_needed_entry_is_named_when_it_is_missing() {
-    let dir = Scratch::new("gguf-missing");
+    let dir = Scratch::new();
     let whole = tiny_llama();
     for key in whole.keys() {
         let has_default = ["head_count_kv", "freq_base", "eos_token_id", "eot_token_id"];
@@ -131,7 +131,7 @@ fn each_needed_entry_is_named_when_it_is_missing() {
 
 #[test]
 fn each_tensor_is_named_when_it_is_missing() {
-    let dir = Scratch::new("gguf-tensors");
+    let dir = Scratch::new();
     let device = Device::cpu(CpuOptions::default());
     for name in tiny_llama().tensor_names() {
         let mut gguf = tiny_llama();
@@ -149,16 +149,16 @@ fn each_tensor_is_named_when_it_is_missing() {
 }
 
 /// What a changed file is refused with.
-fn refused(name: &str, change: impl FnOnce(&mut GgufWriter)) -> String {
+fn refused(change: impl FnOnce(&mut GgufWriter)) -> String {
     let mut gguf = tiny_llama();
     change(&mut gguf);
-    let dir = Scratch::new(name);
+    let dir = Scratch::new();
     refusal(&dir.write("tiny.gguf", gguf.bytes()))
 }
 
 #[test]
 fn unsupported_files_are_refused_by_name() {
-    let error = refused("gguf-architecture", |gguf| {
+    let error = refused(|gguf| {
         gguf.remove("general.architecture");
         gguf.string("general.architecture", "mamba");
     });
@@ -166,25 +166,25 @@ fn unsupported_files_are_refused_by_name() {
         error.contains("\"mamba\"") && error.contains("supported: llama"),
         "{error}"
     );
-    let error = refused("gguf-type", |gguf| {
+    let error = refused(|gguf| {
         gguf.tensor("odd.weight", &[256], 16, vec![0; 66]);
     });
     assert!(
         error.contains("odd.weight") && error.contains("IQ2_XXS"),
         "{error}"
     );
-    let error = refused("gguf-type-number", |gguf| {
+    let error = refused(|gguf| {
         gguf.tensor("odd.weight", &[256], 999, vec![0; 66]);
     });
     assert!(
         error.contains("odd.weight") && error.contains("number 999"),
         "{error}"
     );
-    let error = refused("gguf-scaling", |gguf| {
+    let error = refused(|gguf| {
         gguf.string("llama.rope.scaling.type", "longrope");
     });
     assert!(error.contains("longrope"), "{error}");
-    let error = refused("gguf-experts", |gguf| {
+    let error = refused(|gguf| {
         gguf.u32("llama.expert_count", 8);
     });
     assert!(error.contains("llama.expert_used_count"), "{error}");
@@ -194,27 +194,27 @@ fn unsupported_files_are_refused_by_name() {
 fn absurd_claims_are_refused_before_memory_is_taken() {
     let mut huge_array = 0_u32.to_le_bytes().to_vec();
     huge_array.extend((u64::MAX / 2).to_le_bytes());
-    let error = refused("gguf-array", |gguf| {
+    let error = refused(|gguf| {
         gguf.raw("claims", 9, &huge_array);
     });
     assert!(error.contains("claims"), "{error}");
-    let error = refused("gguf-overflow", |gguf| {
+    let error = refused(|gguf| {
         gguf.tensor("big", &[1 << 40, 1 << 40], 0, Vec::new());
     });
     assert!(
         error.contains("`big`") && error.contains("too large"),
         "{error}"
     );
-    let error = refused("gguf-heads", |gguf| {
+    let error = refused(|gguf| {
         gguf.remove("llama.attention.head_count_kv");
         gguf.u32("llama.attention.head_count_kv", 3);
     });
     assert!(error.contains("llama.attention.head_count_kv"), "{error}");
-    let error = refused("gguf-alignment", |gguf| {
+    let error = refused(|gguf| {
         gguf.u32("general.alignment", 0);
     });
     assert!(error.contains("general.alignment"), "{error}");
-    let error = refused("gguf-twice", |gguf| {
+    let error = refused(|gguf| {
         gguf.u32("llama.block_count", 1);
     });
     assert!(

@@ -297,7 +297,7 @@ fn check(name: &str, family: &Family) {
 }
 
 fn check_within(name: &str, family: &Family, bound: f32) {
-    let dir = Scratch::new(&format!("convert-{name}"));
+    let dir = Scratch::new();
     let converted = dir.write("model.gguf", convert(name, family));
     let (expected, found) = (score(&fixture(name)), score(&converted));
     assert_eq!(expected.len(), found.len());

@@ -34,8 +34,8 @@ fn build(header: &Map<String, Value>, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn directory(test: &str) -> Scratch {
-    let dir = Scratch::new(test);
+fn directory() -> Scratch {
+    let dir = Scratch::new();
     let config = std::fs::read(fixture(MODEL).join("config.json")).unwrap();
     dir.write("config.json", config);
     dir
@@ -67,8 +67,8 @@ fn part(bytes: &[u8], keep: impl Fn(&str) -> bool) -> Vec<u8> {
 }
 
 /// Two shards and their index.
-fn sharded(test: &str) -> Scratch {
-    let dir = directory(test);
+fn sharded() -> Scratch {
+    let dir = directory();
     let bytes = weights();
     let in_first = |name: &str| name.contains("layers.0.");
     dir.write("a.safetensors", part(&bytes, in_first));
@@ -90,7 +90,7 @@ fn sharded(test: &str) -> Scratch {
 #[test]
 fn shards_make_the_same_model_as_one_file() {
     let whole = Checkpoint::open(&fixture(MODEL)).unwrap();
-    let dir = sharded("st-sharded");
+    let dir = sharded();
     let split = Checkpoint::open(dir.path()).unwrap();
     assert_eq!(whole.digest(), split.digest());
     load(dir.path()).unwrap();
@@ -98,7 +98,7 @@ fn shards_make_the_same_model_as_one_file() {
 
 #[test]
 fn a_missing_shard_and_a_misplaced_tensor_are_named() {
-    let dir = sharded("st-shards");
+    let dir = sharded();
     std::fs::remove_file(dir.path().join("a.safetensors")).unwrap();
     let error = refusal(dir.path());
     assert!(error.contains("a.safetensors: shard is missing"), "{error}");
@@ -124,7 +124,7 @@ fn names_without_the_prefix_are_found() {
         .into_iter()
         .map(|(name, info)| (name.trim_start_matches("model.").to_string(), info))
         .collect();
-    let dir = directory("st-prefix");
+    let dir = directory();
     dir.write("model.safetensors", build(&short, &data));
     load(dir.path()).unwrap();
 }
@@ -133,7 +133,7 @@ fn names_without_the_prefix_are_found() {
 fn lying_headers_are_refused_with_the_tensor() {
     let name = "model.layers.1.mlp.up_proj.weight";
     let (header, data) = parse(&weights());
-    let dir = directory("st-lying");
+    let dir = directory();
     let refused = |change: &dyn Fn(&mut Value)| {
         let mut header = header.clone();
         change(&mut header[name]);
@@ -158,7 +158,7 @@ fn lying_headers_are_refused_with_the_tensor() {
 #[test]
 fn truncated_files_are_refused_at_every_length() {
     let bytes = weights();
-    let dir = directory("st-truncated");
+    let dir = directory();
     for length in (0..4000)
         .step_by(37)
         .chain((4000..bytes.len()).step_by(9973))
@@ -180,7 +180,7 @@ fn truncated_files_are_refused_at_every_length() {
 #[test]
 fn flipped_bits_never_panic() {
     let bytes = weights();
-    let dir = directory("st-flipped");
+    let dir = directory();
     for position in (0..3000).step_by(3) {
         let mut flipped = bytes.clone();
         flipped[position] ^= 1 << (position % 8);
@@ -193,7 +193,7 @@ fn flipped_bits_never_panic() {
 
 #[test]
 fn missing_tensors_and_wrong_shapes_are_named() {
-    let dir = directory("st-missing");
+    let dir = directory();
     let name = "model.layers.2.self_attn.k_proj.weight";
     dir.write("model.safetensors", part(&weights(), |other| other != name));
     let error = load(dir.path()).unwrap_err();
@@ -216,7 +216,7 @@ fn other_dtypes_are_refused_by_name() {
     let (mut header, data) = parse(&weights());
     let name = "model.layers.0.mlp.up_proj.weight";
     header[name]["dtype"] = json!("I16");
-    let dir = directory("st-dtype");
+    let dir = directory();
     dir.write("model.safetensors", build(&header, &data));
     let error = load(dir.path()).unwrap_err();
     assert!(error.contains(name) && error.contains("I16"), "{error}");
@@ -230,7 +230,7 @@ fn biases_without_a_place_are_refused() {
     data.resize(begin + 128, 0);
     let info = json!({"dtype": "F16", "shape": [64], "data_offsets": [begin, begin + 128]});
     header.insert(name.to_string(), info);
-    let dir = directory("st-bias");
+    let dir = directory();
     dir.write("model.safetensors", build(&header, &data));
     let error = load(dir.path()).unwrap_err();
     assert!(
@@ -241,7 +241,7 @@ fn biases_without_a_place_are_refused() {
 
 #[test]
 fn pickles_and_empty_directories_are_refused() {
-    let dir = directory("st-pickle");
+    let dir = directory();
     let error = refusal(dir.path());
     assert!(error.contains("no weights"), "{error}");
     dir.write("pytorch_model.bin", "x");
@@ -260,7 +260,7 @@ fn pickles_and_empty_directories_are_refused() {
 #[test]
 fn a_digest_knows_weights_by_content() {
     let original = Checkpoint::open(&fixture(MODEL)).unwrap().digest();
-    let dir = directory("st-digest");
+    let dir = directory();
     dir.write("model.safetensors", weights());
     assert_eq!(Checkpoint::open(dir.path()).unwrap().digest(), original);
     // Any single bit makes another model of it, also in the middle of a large tensor.
@@ -281,7 +281,7 @@ fn a_digest_knows_weights_by_content() {
 
 #[test]
 fn a_directory_of_gguf_files_is_not_a_model() {
-    let dir = Scratch::new("st-ggufs");
+    let dir = Scratch::new();
     dir.write("b.gguf", b"");
     dir.write("a.GGUF", b"");
     let error = load(dir.path()).unwrap_err();

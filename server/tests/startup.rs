@@ -10,25 +10,30 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use tempfile::TempDir;
+
 /// A scratch copy of a micro checkpoint, removed when dropped.
-struct Model(PathBuf);
+struct Model(TempDir);
 
 impl Model {
-    fn copy(test: &str) -> Self {
+    fn copy() -> Self {
         let from =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/models/llama31-gqa");
-        let to = std::env::temp_dir().join(format!("understudy-{test}-{}", std::process::id()));
-        fs::create_dir_all(&to).unwrap();
+        let to = tempfile::tempdir().unwrap();
         for entry in fs::read_dir(from).unwrap() {
             let entry = entry.unwrap();
-            let copy = to.join(entry.file_name());
+            let copy = to.path().join(entry.file_name());
             fs::write(copy, fs::read(entry.path()).unwrap()).unwrap();
         }
         Self(to)
     }
 
+    fn dir(&self) -> &Path {
+        self.0.path()
+    }
+
     fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.dir().join(name)
     }
 
     fn edit(&self, name: &str, edit: impl Fn(&str) -> String) {
@@ -36,12 +41,6 @@ impl Model {
         let edited = edit(&text);
         assert_ne!(text, edited, "the edit of {name} changed nothing");
         fs::write(self.file(name), edited).unwrap();
-    }
-}
-
-impl Drop for Model {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).unwrap();
     }
 }
 
@@ -73,72 +72,72 @@ fn missing_model() {
 
 #[test]
 fn config_with_a_missing_field() {
-    let model = Model::copy("field");
+    let model = Model::copy();
     model.edit("config.json", |text| {
         text.replace("\"hidden_size\"", "\"hidden\"")
     });
-    refused(&model.0, &["config.json", "hidden_size"]);
+    refused(model.dir(), &["config.json", "hidden_size"]);
 }
 
 #[test]
 fn config_with_a_field_of_the_wrong_type() {
-    let model = Model::copy("type");
+    let model = Model::copy();
     model.edit("config.json", |text| {
         text.replace("\"hidden_size\": 64", "\"hidden_size\": \"64\"")
     });
-    refused(&model.0, &["config.json", "hidden_size"]);
+    refused(model.dir(), &["config.json", "hidden_size"]);
 }
 
 #[test]
 fn config_that_is_not_json() {
-    let model = Model::copy("json");
+    let model = Model::copy();
     model.edit("config.json", |text| text[..text.len() / 2].to_owned());
-    refused(&model.0, &["config.json"]);
+    refused(model.dir(), &["config.json"]);
 }
 
 #[test]
 fn unknown_architecture() {
-    let model = Model::copy("architecture");
+    let model = Model::copy();
     model.edit("config.json", |text| {
         text.replace("LlamaForCausalLM", "ZebraForCausalLM")
             .replace("\"llama\"", "\"zebra\"")
     });
-    refused(&model.0, &["config.json", "zebra", "llama"]);
+    refused(model.dir(), &["config.json", "zebra", "llama"]);
 }
 
 #[test]
 fn safetensors_with_a_lying_header() {
-    let model = Model::copy("header");
+    let model = Model::copy();
     let path = model.file("model.safetensors");
     let whole = fs::read(&path).unwrap();
 
     let mut lying = whole.clone();
     lying[..8].copy_from_slice(&u64::MAX.to_le_bytes());
     fs::write(&path, &lying).unwrap();
-    refused(&model.0, &["model.safetensors"]);
+    refused(model.dir(), &["model.safetensors"]);
 
     fs::write(&path, &whole[..whole.len() - 100]).unwrap();
-    refused(&model.0, &["model.safetensors"]);
+    refused(model.dir(), &["model.safetensors"]);
 
     fs::write(&path, b"").unwrap();
-    refused(&model.0, &["model.safetensors"]);
+    refused(model.dir(), &["model.safetensors"]);
 }
 
 #[test]
 fn tensor_of_the_wrong_shape() {
-    let model = Model::copy("shape");
+    let model = Model::copy();
     model.edit("config.json", |text| {
         text.replace("\"intermediate_size\": 160", "\"intermediate_size\": 192")
     });
     refused(
-        &model.0,
+        model.dir(),
         &["model.safetensors", "model.layers.0.mlp", "160", "192"],
     );
 }
 
 #[test]
 fn truncated_gguf() {
-    let model = Model::copy("gguf");
+    let model = Model::copy();
     let path = model.file("broken.gguf");
     let mut bytes = b"GGUF".to_vec();
     bytes.extend(3_u32.to_le_bytes());
@@ -153,48 +152,48 @@ fn truncated_gguf() {
 
 #[test]
 fn template_that_does_not_compile() {
-    let model = Model::copy("compile");
+    let model = Model::copy();
     fs::write(
         model.file("chat_template.jinja"),
         "{% for m in messages %}{{ m.content }}",
     )
     .unwrap();
-    refused(&model.0, &["chat_template.jinja"]);
+    refused(model.dir(), &["chat_template.jinja"]);
 }
 
 #[test]
 fn template_that_raises() {
-    let model = Model::copy("raises");
+    let model = Model::copy();
     fs::write(
         model.file("chat_template.jinja"),
         "{{ raise_exception('no users here') }}",
     )
     .unwrap();
-    refused(&model.0, &["chat_template.jinja", "no users here"]);
+    refused(model.dir(), &["chat_template.jinja", "no users here"]);
 }
 
 #[test]
 fn template_that_loops() {
-    let model = Model::copy("loops");
+    let model = Model::copy();
     let text =
         "{% for a in range(99999) %}{% for b in range(99999) %}{{ a }}{% endfor %}{% endfor %}";
     fs::write(model.file("chat_template.jinja"), text).unwrap();
-    refused(&model.0, &["chat_template.jinja"]);
+    refused(model.dir(), &["chat_template.jinja"]);
 }
 
 #[test]
 fn broken_tokenizer() {
-    let model = Model::copy("tokenizer");
+    let model = Model::copy();
     fs::write(model.file("tokenizer.json"), "{}").unwrap();
-    refused(&model.0, &["tokenizer.json"]);
+    refused(model.dir(), &["tokenizer.json"]);
 }
 
 #[test]
 fn impossible_settings() {
-    let model = Model::copy("settings");
+    let model = Model::copy();
     let output = Command::new(env!("CARGO_BIN_EXE_understudy"))
         .args(["serve", "--port", "0", "--max-model-len", "100000"])
-        .arg(&model.0)
+        .arg(model.dir())
         .output()
         .unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();

@@ -187,20 +187,19 @@ fn a_missing_or_broken_tokenizer_names_the_file() {
         error.to_string().contains("/nonexistent/tokenizer.json"),
         "{error}"
     );
-    let dir = std::env::temp_dir().join(format!("understudy-tokenizer-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path();
     std::fs::write(
         dir.join("tokenizer.json"),
         r#"{"decoder": {"type": "ByteLevel"}, "model": 1}"#,
     )
     .unwrap();
-    let error = Tokenizer::from_dir(&dir).unwrap_err();
+    let error = Tokenizer::from_dir(dir).unwrap_err();
     assert!(error.file.ends_with("tokenizer.json") && !error.message.is_empty());
     std::fs::write(dir.join("tokenizer.model"), "").unwrap();
     std::fs::remove_file(dir.join("tokenizer.json")).unwrap();
-    let error = Tokenizer::from_dir(&dir).unwrap_err();
+    let error = Tokenizer::from_dir(dir).unwrap_err();
     assert!(error.file.ends_with("tokenizer.model"), "{error}");
-    std::fs::remove_dir_all(&dir).unwrap();
 }
 
 #[test]

@@ -6,32 +6,25 @@ use std::path::{Path, PathBuf};
 use kernels::{CpuOptions, Device, KvType, Numerics};
 use models::{Checkpoint, Model, ModelRunner, RunnerOptions};
 use scheduler::{BatchRow, BlockId, PromptScoring, RequestId, SequenceId};
+use tempfile::TempDir;
 
 /// A directory that is removed again.
 #[derive(Debug)]
-pub(crate) struct Scratch(PathBuf);
+pub(crate) struct Scratch(TempDir);
 
 impl Scratch {
-    pub(crate) fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("models-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a directory for temporary files");
-        Self(path)
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().expect("a directory for temporary files"))
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        self.0.path()
     }
 
     pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
-        let path = self.0.join(name);
+        let path = self.path().join(name);
         std::fs::write(&path, bytes).expect("room for a small file");
         path
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).ok();
     }
 }
 

@@ -136,7 +136,7 @@ fn check(what: &str, method: &Method) {
         }
         plain.insert(name, (Dtype::F32, shape, floats(values)));
     }
-    let (a, b) = (Scratch::new(&format!("{what}-plain")), Scratch::new(what));
+    let (a, b) = (Scratch::new(), Scratch::new());
     let a_path = write(&a, base, &plain, None);
     let b_path = write(&b, base, &quantized, Some(method.config.clone()));
     assert_same_answers(&a_path, &b_path, what);
@@ -273,7 +273,7 @@ fn check_fp8(what: &str, config: Value, end: &str, side: Option<usize>) {
         let scale_name = name.replace("weight", end);
         quantized.insert(scale_name, (Dtype::F32, shape, floats(scales)));
     }
-    let (a, b) = (Scratch::new(&format!("{what}-plain")), Scratch::new(what));
+    let (a, b) = (Scratch::new(), Scratch::new());
     let a_path = write(&a, base, &plain, None);
     let b_path = write(&b, base, &quantized, Some(config));
     assert_same_answers(&a_path, &b_path, what);
@@ -341,7 +341,7 @@ fn experts_in_mxfp4() {
         quantized.insert(format!("{name}_blocks"), (Dtype::U8, with_bytes, blocks));
         quantized.insert(format!("{name}_scales"), (Dtype::U8, shape, scales));
     }
-    let (a, b) = (Scratch::new("mxfp4-plain"), Scratch::new("mxfp4"));
+    let (a, b) = (Scratch::new(), Scratch::new());
     let a_path = write(&a, base, &plain, None);
     let b_path = write(&b, base, &quantized, Some(json!({"quant_method": "mxfp4"})));
     assert_same_answers(&a_path, &b_path, "mxfp4");
@@ -350,8 +350,8 @@ fn experts_in_mxfp4() {
 
 #[test]
 fn unknown_methods_are_refused_with_the_list_of_known_ones() {
-    let refused = |what: &str, config: Value| {
-        let dir = Scratch::new(what);
+    let refused = |config: Value| {
+        let dir = Scratch::new();
         refusal(&write(
             &dir,
             "llama31-gqa",
@@ -359,25 +359,19 @@ fn unknown_methods_are_refused_with_the_list_of_known_ones() {
             Some(config),
         ))
     };
-    let error = refused("method", json!({"quant_method": "bitsandbytes"}));
+    let error = refused(json!({"quant_method": "bitsandbytes"}));
     assert!(
         error.contains("bitsandbytes") && error.contains("gptq, awq"),
         "{error}"
     );
-    let error = refused(
-        "bits",
-        json!({"quant_method": "gptq", "bits": 3, "group_size": 32}),
-    );
+    let error = refused(json!({"quant_method": "gptq", "bits": 3, "group_size": 32}));
     assert!(
         error.contains("bits") && error.contains("[2, 4, 8]"),
         "{error}"
     );
-    let error = refused(
-        "version",
-        json!({"quant_method": "awq", "bits": 4, "version": "gemv"}),
-    );
+    let error = refused(json!({"quant_method": "awq", "bits": 4, "version": "gemv"}));
     assert!(error.contains("gemv") && error.contains("gemm"), "{error}");
     let weights = json!({"num_bits": 4, "type": "float", "strategy": "tensor_group"});
-    let error = refused("format", compressed("nvfp4-pack-quantized", &weights));
+    let error = refused(compressed("nvfp4-pack-quantized", &weights));
     assert!(error.contains("nvfp4-pack-quantized"), "{error}");
 }

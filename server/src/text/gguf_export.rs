@@ -357,9 +357,8 @@ mod tests {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures");
         for name in ["gpt2", "llama3", "spm"] {
             // The weights of one model with the tokenizers of others.
-            let scratch = format!("understudy-{}-tokenizer-{name}", std::process::id());
-            let dir = std::env::temp_dir().join(scratch);
-            std::fs::create_dir_all(&dir).unwrap();
+            let scratch = tempfile::tempdir().unwrap();
+            let dir = scratch.path();
             let base = fixtures.join("models/llama31-gqa");
             for from in [&base, &fixtures.join("tokenizers").join(name)] {
                 for entry in std::fs::read_dir(from).unwrap() {
@@ -367,15 +366,14 @@ mod tests {
                     std::fs::copy(entry.path(), dir.join(entry.file_name())).unwrap();
                 }
             }
-            let checkpoint = Checkpoint::open(&dir).unwrap();
+            let checkpoint = Checkpoint::open(dir).unwrap();
             let (metadata, _) = gguf_metadata(&checkpoint).unwrap();
             let out = dir.join("model.gguf");
             models::convert(&checkpoint, &out, kernels::WeightType::F32, &metadata, 1).unwrap();
             let gguf = Gguf::open(&out).unwrap();
             let converted = Checkpoint::open(&out).unwrap();
-            let before = Tokenizer::from_dir(&dir).unwrap();
+            let before = Tokenizer::from_dir(dir).unwrap();
             let after = Tokenizer::from_gguf(&gguf).unwrap();
-            std::fs::remove_dir_all(&dir).unwrap();
             for text in texts {
                 for special in [false, true] {
                     let ids = before.encode(text, special).unwrap();

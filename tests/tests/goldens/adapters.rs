@@ -132,8 +132,8 @@ fn check_merged(base: &str) {
         let Some(merged) = own["merged"].as_object() else {
             continue;
         };
-        let dir = std::env::temp_dir().join(format!("merged-{base}-{kind}-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).expect("a directory for temporary files");
+        let scratch = tempfile::tempdir().expect("a directory for temporary files");
+        let dir = scratch.path();
         std::fs::copy(models.join("config.json"), dir.join("config.json")).expect("a copy");
         let checkpoint = Checkpoint::open(&models).expect("it opens");
         let adapter = expected::fixtures()
@@ -141,8 +141,8 @@ fn check_merged(base: &str) {
             .join(format!("{base}-{kind}"));
         let target = target.adapter_target();
         let ty = Some(WeightType::F32);
-        merge(&checkpoint, target, &[(&adapter, 1.0)], ty, &dir).expect("it can be merged");
-        let mut server = Server::start(&dir, Machine::EXACT);
+        merge(&checkpoint, target, &[(&adapter, 1.0)], ty, dir).expect("it can be merged");
+        let mut server = Server::start(dir, Machine::EXACT);
         let ids = expected::ids(&merged["ids"]);
         let outcome = server.serve_alone(&greedy(&ids, 1, 20));
         let mut after: Vec<_> = outcome.prompt.iter().collect();
@@ -154,7 +154,6 @@ fn check_merged(base: &str) {
             assert!(largest <= TOLERANCE, "{base} {kind}: {largest}");
         }
         assert_eq!(tops.len(), after.len() - first);
-        std::fs::remove_dir_all(&dir).ok();
         n_merged += 1;
     }
     assert!(n_merged >= 3, "{n_merged}");

@@ -6,24 +6,22 @@ use std::path::PathBuf;
 
 use kernels::WeightType;
 use models::{Checkpoint, Gguf, GgufMetadata, convert, quantize_gguf};
+use tempfile::TempDir;
 
 use crate::expected;
 use crate::micro::{AMBIGUOUS, N_GREEDY, TOLERANCE, cases, largest_distance};
 use crate::serve::{Machine, Server, greedy};
 
 /// A file that is removed again.
-pub(crate) struct Scratch(pub(crate) PathBuf);
+pub(crate) struct Scratch(TempDir);
 
 impl Scratch {
-    pub(crate) fn new(name: &str) -> Self {
-        let name = format!("understudy-{}-{name}.gguf", std::process::id());
-        Self(std::env::temp_dir().join(name))
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().expect("a directory for temporary files"))
     }
-}
 
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        std::fs::remove_file(&self.0).ok();
+    pub(crate) fn file(&self) -> PathBuf {
+        self.0.path().join("model.gguf")
     }
 }
 
@@ -31,7 +29,7 @@ impl Drop for Scratch {
 pub(crate) fn converted(model: &str, ty: WeightType, out: &Scratch) {
     let path = expected::fixtures().join("models").join(model);
     let checkpoint = Checkpoint::open(&path).expect("it opens");
-    convert(&checkpoint, &out.0, ty, &GgufMetadata::default(), 2).expect("it has a GGUF form");
+    convert(&checkpoint, &out.file(), ty, &GgufMetadata::default(), 2).expect("it has a GGUF form");
 }
 
 fn check(model: &str) {
@@ -40,7 +38,7 @@ fn check(model: &str) {
 
 /// `parts`: first case, end, longest sequence served.
 fn check_cases(model: &str, parts: &[(usize, usize, usize)]) {
-    let out = Scratch::new(model);
+    let out = Scratch::new();
     converted(model, WeightType::F32, &out);
     let cases = cases(model);
     for &(first, end, max_model_len) in parts {
@@ -48,7 +46,7 @@ fn check_cases(model: &str, parts: &[(usize, usize, usize)]) {
             max_model_len,
             ..Machine::EXACT
         };
-        let mut server = Server::start(&out.0, machine);
+        let mut server = Server::start(&out.file(), machine);
         for case in &cases[first..end.min(cases.len())] {
             let outcome = server.serve_alone(&greedy(&case.ids, N_GREEDY, 20));
             let largest = largest_distance(case, &outcome, AMBIGUOUS);
@@ -78,27 +76,24 @@ fn models_without_a_gguf_form_are_refused() {
         ("opt", "no GGUF form"),
         ("falcon-alibi", "cannot be said in GGUF"),
     ] {
-        let out = Scratch::new(model);
+        let out = Scratch::new();
         let path = expected::fixtures().join("models").join(model);
         let checkpoint = Checkpoint::open(&path).expect("it opens");
         let metadata = GgufMetadata::default();
-        let error = convert(&checkpoint, &out.0, WeightType::F32, &metadata, 1);
+        let error = convert(&checkpoint, &out.file(), WeightType::F32, &metadata, 1);
         let error = error.expect_err("it has no GGUF form").to_string();
         assert!(error.contains(reason), "{error}");
-        assert!(!out.0.exists());
+        assert!(!out.file().exists());
     }
 }
 
 /// Bits of a model's log-probabilities lost by quantizing it, in the root mean square.
 fn drift(model: &str, ty: WeightType) -> f64 {
-    let (exact, out) = (
-        Scratch::new(&format!("{ty:?}-f32")),
-        Scratch::new(&format!("{ty:?}")),
-    );
+    let (exact, out) = (Scratch::new(), Scratch::new());
     converted(model, WeightType::F32, &exact);
-    let gguf = Gguf::open(&exact.0).expect("it opens");
-    quantize_gguf(&gguf, &out.0, ty, false, 2).expect("it can be quantized");
-    let mut server = Server::start(&out.0, Machine::EXACT);
+    let gguf = Gguf::open(&exact.file()).expect("it opens");
+    quantize_gguf(&gguf, &out.file(), ty, false, 2).expect("it can be quantized");
+    let mut server = Server::start(&out.file(), Machine::EXACT);
     let (mut sum, mut n) = (0.0, 0.0);
     for case in cases(model) {
         let outcome = server.serve_alone(&greedy(&case.ids, 1, 255));

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use scheduler::{Event, Executor, Request, RequestId};
+use tempfile::TempDir;
 use understudy::args::{Args, Command};
 use understudy::load::{Loaded, load};
 use understudy::settings::Settings;
@@ -14,14 +15,12 @@ use crate::expected::fixtures;
 use crate::serve::greedy;
 
 /// A directory that is gone with the test.
-struct ModelDir(PathBuf);
+struct ModelDir(TempDir);
 
 impl ModelDir {
     /// A model with a tokenizer.
     fn new() -> Self {
-        let name = format!("understudy-replaced-{}", std::process::id());
-        let dir = Self(std::env::temp_dir().join(name));
-        fs::create_dir_all(&dir.0).expect("a temporary directory");
+        let dir = Self(tempfile::tempdir().expect("a temporary directory"));
         dir.copy("models/qwen3", "config.json");
         dir.copy("models/qwen3", "model.safetensors");
         dir.copy("tokenizers/gpt2", "tokenizer.json");
@@ -29,11 +28,11 @@ impl ModelDir {
     }
 
     fn copy(&self, from: &str, file: &str) {
-        fs::copy(fixtures().join(from).join(file), self.0.join(file)).expect("a fixture");
+        fs::copy(fixtures().join(from).join(file), self.0.path().join(file)).expect("a fixture");
     }
 
     fn weights(&self) -> PathBuf {
-        self.0.join("model.safetensors")
+        self.0.path().join("model.safetensors")
     }
 
     fn load(&self) -> Loaded {
@@ -42,17 +41,11 @@ impl ModelDir {
             panic!("serve is a command");
         };
         let source = ModelSource {
-            path: self.0.clone(),
+            path: self.0.path().to_path_buf(),
             name: "tuned".to_owned(),
         };
         let settings = Settings::resolve(*args).expect("the usual settings");
         load(&settings, &source).expect("a model that loads")
-    }
-}
-
-impl Drop for ModelDir {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).ok();
     }
 }
 

@@ -151,8 +151,8 @@ fn tool_calls_take_the_form_that_the_template_needs() {
 
 #[test]
 fn named_templates_and_tokens_come_from_the_directory() {
-    let dir = std::env::temp_dir().join(format!("understudy-templates-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path();
     let config = json!({
         "bos_token": {"content": "<s>"}, "eos_token": "</s>",
         "chat_template": [
@@ -161,7 +161,7 @@ fn named_templates_and_tokens_come_from_the_directory() {
         ],
     });
     std::fs::write(dir.join("tokenizer_config.json"), config.to_string()).unwrap();
-    let template = ChatTemplate::from_dir(&dir, frozen).unwrap().unwrap();
+    let template = ChatTemplate::from_dir(dir, frozen).unwrap().unwrap();
     let tools = json!([{"type": "function"}]);
     assert_eq!(
         template
@@ -182,7 +182,7 @@ fn named_templates_and_tokens_come_from_the_directory() {
         "<s>plain</s>"
     );
     std::fs::write(dir.join("chat_template.jinja"), "file").unwrap();
-    let template = ChatTemplate::from_dir(&dir, frozen).unwrap().unwrap();
+    let template = ChatTemplate::from_dir(dir, frozen).unwrap().unwrap();
     assert_eq!(
         template
             .render(&json!([]), None, true, &Map::new())
@@ -190,9 +190,6 @@ fn named_templates_and_tokens_come_from_the_directory() {
         "file"
     );
     std::fs::write(dir.join("chat_template.jinja"), "{% broken").unwrap();
-    let error = ChatTemplate::from_dir(&dir, frozen)
-        .unwrap_err()
-        .to_string();
+    let error = ChatTemplate::from_dir(dir, frozen).unwrap_err().to_string();
     assert!(error.contains("chat_template.jinja"), "{error}");
-    std::fs::remove_dir_all(&dir).unwrap();
 }
