@@ -77,6 +77,21 @@ class Guest(Server):
         pass
 
 
+def run_node(file: str, server: Server, n_tests: int) -> None:
+    """Runs a file of tests of the Node SDK against a server; all of them must pass."""
+    here = ROOT / "tests/sdk"
+    done = subprocess.run(
+        [here / "node_modules/.bin/node", "--test", "--test-reporter=tap", file],
+        cwd=here,
+        env=os.environ | {"UNDERSTUDY_URL": server.url},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"# pass {n_tests}\n" in done.stdout, done.stdout
+
+
 @pytest.fixture(scope="session")
 def server():
     url = os.environ.get("UNDERSTUDY_URL")

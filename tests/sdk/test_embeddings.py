@@ -2,14 +2,11 @@
 
 import json
 import math
-import os
-import pathlib
 import struct
-import subprocess
 
 import openai
 import pytest
-from conftest import MODEL, ROOT, Server
+from conftest import MODEL, ROOT, Server, run_node
 
 ENCODER = ROOT / "target/test-data/minilm"
 GOLDEN = json.loads((ROOT / "tests/fixtures/goldens/embeddings.json").read_text())
@@ -151,14 +148,4 @@ def test_a_models_own_states(pooled):
 
 
 def test_node_sdk(encoder):
-    here = pathlib.Path(__file__).resolve().parent
-    done = subprocess.run(
-        [here / "node_modules/.bin/node", "--test", "--test-reporter=tap", "embeddings.test.js"],
-        cwd=here,
-        env=os.environ | {"UNDERSTUDY_URL": encoder.url},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "# pass 2" in done.stdout, done.stdout
+    run_node("embeddings.test.js", encoder, 2)

@@ -91,3 +91,60 @@ DEVICE void finish(const LinearArgs& a, const LinearGroup& group, int row, int c
     *out = group.bias ? sum + group.bias[column] : sum;
   }
 }
+
+// Few rows: each warp of a block has summed its slice of 16 columns, in tiles of 8 rows.
+constexpr int SMALL_ROWS = 32;
+// [slice][row][column], padded against bank conflicts.
+using SmallSums = float[SLICES][SMALL_ROWS][20];
+
+// Adds the slices of all warps in order and ends.
+DEVICE void finish_small(const LinearArgs& a, const LinearTask& task,
+                         const float (&acc)[SMALL_ROWS / 8][4], SmallSums& sums) {
+  const int g = lane_id() / 4, t = lane_id() % 4;
+#pragma unroll
+  for (int i = 0; i < SMALL_ROWS / 8; i++) {
+#pragma unroll
+    for (int c = 0; c < 4; c++) sums[warp_id()][8 * i + 2 * t + c % 2][g + c / 2 * 8] = acc[i][c];
+  }
+  __syncthreads();
+  const int column = threadIdx.x % 16;
+  for (int row = threadIdx.x / 16; row < min(SMALL_ROWS, task.n_rows); row += 8) {
+    float sum = 0.f;
+#pragma unroll
+    for (int s = 0; s < SLICES; s++) sum += sums[s][row][column];
+    finish(a, task.group, task.first + row, blockIdx.x * 16 + column, sum);
+  }
+}
+
+// Many rows: each thread of a block of 128 sums 2 tiles of 16 columns for 8 tiles of 8 rows.
+constexpr int LARGE_ROWS = 64;
+// Sums of the slices so far, each thread its own.
+using LargeTotals = float[LARGE_ROWS][128];
+
+// Adds sums to the totals where slices end before `chunk`.
+DEVICE void end_slices(int& slice, int chunk, int n_chunks, float (&acc)[2][8][4],
+                       LargeTotals& totals) {
+  while (slice < SLICES && slice_begin(slice + 1, n_chunks) == chunk) {
+#pragma unroll
+    for (int e = 0; e < 64; e++) {
+      float& total = totals[e][threadIdx.x];
+      float& sum = acc[e / 32][e / 4 % 8][e % 4];
+      total = (slice == 0 ? 0.f : total) + sum;
+      sum = 0.f;
+    }
+    slice++;
+  }
+}
+
+DEVICE void finish_large(const LinearArgs& a, const LinearTask& task, int tile,
+                         const LargeTotals& totals) {
+  const int g = lane_id() / 4, t = lane_id() % 4;
+#pragma unroll 1
+  for (int e = 0; e < 64; e++) {
+    const int row = e / 4 % 8 * 8 + 2 * t + e % 2;
+    const int column = (tile + e / 32) * 16 + g + e % 4 / 2 * 8;
+    if (row < task.n_rows && tile + e / 32 < tiles_of(a, task.group)) {
+      finish(a, task.group, task.first + row, column, totals[e][threadIdx.x]);
+    }
+  }
+}

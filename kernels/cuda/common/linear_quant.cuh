@@ -79,8 +79,8 @@ DEVICE void mma_group(float (&acc)[4], const uint32_t (&codes)[4], const Fragmen
 // Up to 32 rows: a block computes 16 columns, each of its warps one slice of the sum.
 template <class F>
 DEVICE void quant_small(const LinearArgs& a) {
-  constexpr int ROWS = 32, TILES = ROWS / 8, STRIDE = 20;
-  __shared__ float sums[SLICES][ROWS][STRIDE];
+  constexpr int ROWS = SMALL_ROWS, TILES = ROWS / 8;
+  __shared__ SmallSums sums;
   LinearTask task;
   if (!take_task<ROWS, 16>(a, task)) return;
   const int lane = lane_id(), warp = warp_id(), g = lane / 4, t = lane % 4;
@@ -114,30 +114,17 @@ DEVICE void quant_small(const LinearArgs& a) {
       mma_group<F>(acc[i], codes, f, b, m0, m1);
     }
   }
-#pragma unroll
-  for (int i = 0; i < TILES; i++) {
-#pragma unroll
-    for (int c = 0; c < 4; c++) sums[warp][8 * i + 2 * t + c % 2][g + c / 2 * 8] = acc[i][c];
-  }
-  __syncthreads();
-  const int column = threadIdx.x % 16;
-  for (int row = threadIdx.x / 16; row < min(ROWS, task.n_rows); row += 8) {
-    float sum = 0.f;
-#pragma unroll
-    for (int s = 0; s < SLICES; s++) sum += sums[s][row][column];
-    finish(a, task.group, task.first + row, blockIdx.x * 16 + column, sum);
-  }
+  finish_small(a, task, acc, sums);
 }
 
 // Many rows: a block computes 128 columns of 64 rows, each of its warps 32 columns; activations
 // come through shared memory in three stages of two groups, weights straight to registers.
 template <class F>
 DEVICE void quant_large(const LinearArgs& a) {
-  constexpr int ROWS = 64, THREADS = 128, STAGES = 3, GROUPS = 2;
+  constexpr int ROWS = LARGE_ROWS, STAGES = 3, GROUPS = 2;
   __shared__ uint4 codes_of_stage[STAGES][GROUPS][ROWS][2];
   __shared__ GroupMeta meta_of_stage[STAGES][GROUPS][ROWS];
-  // Sums of the slices so far, each thread its own.
-  __shared__ float totals[ROWS][THREADS];
+  __shared__ LargeTotals totals;
   LinearTask task;
   if (!take_task<ROWS, 128>(a, task)) return;
   const int lane = lane_id(), g = lane / 4, t = lane % 4, n_chunks = task.group.n_chunks;
@@ -169,22 +156,10 @@ DEVICE void quant_large(const LinearArgs& a) {
 
   float acc[2][8][4] = {};
   int slice = 0;
-  auto end_slices = [&](int chunk) {
-    while (slice < SLICES && slice_begin(slice + 1, n_chunks) == chunk) {
-#pragma unroll
-      for (int e = 0; e < 64; e++) {
-        float& total = totals[e][threadIdx.x];
-        float& sum = acc[e / 32][e / 4 % 8][e % 4];
-        total = (slice == 0 ? 0.f : total) + sum;
-        sum = 0.f;
-      }
-      slice++;
-    }
-  };
   load(0);
   load(1);
   for (int chunk = 0;; chunk++) {
-    end_slices(chunk);
+    end_slices(slice, chunk, n_chunks, acc, totals);
     if (chunk == n_chunks) break;
     const int stage = chunk / GROUPS, slot = stage % STAGES, part = chunk % GROUPS;
     if (part == 0) {
@@ -207,12 +182,5 @@ DEVICE void quant_large(const LinearArgs& a) {
     }
   }
   cp_async_wait<0>();
-#pragma unroll 1
-  for (int e = 0; e < 64; e++) {
-    const int row = e / 4 % 8 * 8 + 2 * t + e % 2;
-    const int column = (tile + e / 32) * 16 + g + e % 4 / 2 * 8;
-    if (row < task.n_rows && tile + e / 32 < tiles_of(a, task.group)) {
-      finish(a, task.group, task.first + row, column, totals[e][threadIdx.x]);
-    }
-  }
+  finish_large(a, task, tile, totals);
 }

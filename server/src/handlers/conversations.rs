@@ -175,8 +175,5 @@ fn identified(state: &AppState, mut items: Vec<Value>) -> Result<Vec<Value>, Api
 }
 
 fn items(mut record: Value) -> Vec<Value> {
-    match record["items"].take() {
-        Value::Array(items) => items,
-        _ => Vec::new(),
-    }
+    records::array(record["items"].take())
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::records::array;
 use crate::openai::ApiError;
 
 const DEFAULT_LIMIT: usize = 20;
@@ -125,10 +126,7 @@ impl Query {
 impl Page {
     /// The page of an array of items; anything else has none.
     pub(super) fn of_list(&self, list: Value) -> Result<Value, ApiError> {
-        match list {
-            Value::Array(items) => self.of(items),
-            _ => self.of(Vec::new()),
-        }
+        self.of(array(list))
     }
 
     /// The page of `items`, which are in ascending order and have ids.

@@ -23,6 +23,14 @@ pub(super) fn not_found(kind: Kind, id: &str) -> ApiError {
     ApiError::stored_not_found(noun(kind), id)
 }
 
+/// The values of an array; anything else has none.
+pub(super) fn array(value: Value) -> Vec<Value> {
+    match value {
+        Value::Array(items) => items,
+        _ => Vec::new(),
+    }
+}
+
 /// The caller's object.
 pub(super) async fn read(state: &AppState, kind: Kind, id: &str) -> Result<Value, ApiError> {
     let id = id.to_owned();

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::records;
+use super::records::{self, array};
 use crate::openai::{ApiError, ResponseRequest};
 use crate::state::AppState;
 use crate::store::Kind;
@@ -90,13 +90,6 @@ fn conversation(state: &AppState, id: &str) -> Result<Vec<Value>, ApiError> {
     let record = state.stored(Kind::Conversation, id)?;
     let mut record = record.ok_or_else(|| records::not_found(Kind::Conversation, id))?;
     Ok(array(record["items"].take()))
-}
-
-fn array(value: Value) -> Vec<Value> {
-    match value {
-        Value::Array(items) => items,
-        _ => Vec::new(),
-    }
 }
 
 /// The item that a reference names, out of what came before or out of the response that it
