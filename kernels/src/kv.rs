@@ -1,15 +1,24 @@
 //! Paged memory for keys and values.
 
+mod element;
+
 use std::mem::size_of;
 
 use crate::Device;
-use crate::memory::{OutOfMemory, Pages, Plain};
+use crate::memory::{OutOfMemory, Pages};
+
+pub(crate) use element::{E4m3, KvElement};
 
 /// Storage type of cached keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KvType {
     Bf16,
     F32,
+    /// Integers, with a scale for what one kv head has in one slot.
+    Int8,
+    /// Floats of four bits of exponent and three of mantissa (E4M3 of the Open Compute Project's
+    /// 8-bit floating point specification), with scales as above.
+    Fp8,
 }
 
 impl KvType {
@@ -17,7 +26,12 @@ impl KvType {
         match self {
             Self::Bf16 => 2,
             Self::F32 => 4,
+            Self::Int8 | Self::Fp8 => 1,
         }
+    }
+
+    fn has_scales(self) -> bool {
+        matches!(self, Self::Int8 | Self::Fp8)
     }
 }
 
@@ -35,7 +49,14 @@ pub struct KvShape {
 impl KvShape {
     /// Bytes that one block takes over all layers, keys and values together.
     pub fn bytes_per_block(&self, ty: KvType) -> usize {
-        2 * self.n_layers * self.block_size * self.n_kv_heads * self.head_dim * ty.n_bytes()
+        let n_scale_bytes = if ty.has_scales() { size_of::<f32>() } else { 0 };
+        let n_head_bytes = self.head_dim * ty.n_bytes() + n_scale_bytes;
+        2 * self.n_layers * self.block_size * self.n_kv_heads * n_head_bytes
+    }
+
+    /// Scales of the keys (or values) of one layer.
+    fn layer_scales(&self) -> usize {
+        self.n_blocks * self.n_kv_heads * self.block_size
     }
 
     /// Elements of the keys (or values) of one layer.
@@ -49,13 +70,35 @@ impl KvShape {
 /// In each layer, keys and values are apart, and what one kv head has in one block is one
 /// contiguous run: keys `[head_dim][block_size]`, so that the lanes of a vector are positions
 /// and scores need no sums across lanes; values `[block_size][head_dim]`, so that the lanes of
-/// the output are dimensions.
+/// the output are dimensions. Scales, where the type has them, are `[block_size]` for each head and
+/// block: what is stored is multiplied by the scale of its slot.
 #[derive(Debug)]
 pub struct KvCache {
     shape: KvShape,
     ty: KvType,
     keys: Pages,
     values: Pages,
+    key_scales: Pages,
+    value_scales: Pages,
+}
+
+/// Keys and values of one layer, `[n_blocks][n_kv_heads][block_size * head_dim]` each, and their
+/// scales, `[n_blocks][n_kv_heads][block_size]` each, empty where the type has none.
+#[derive(Debug)]
+pub(crate) struct KvLayer<'a, E> {
+    pub(crate) keys: &'a [E],
+    pub(crate) values: &'a [E],
+    pub(crate) key_scales: &'a [f32],
+    pub(crate) value_scales: &'a [f32],
+}
+
+/// As [`KvLayer`], to be written.
+#[derive(Debug)]
+pub(crate) struct KvLayerMut<'a, E> {
+    pub(crate) keys: &'a mut [E],
+    pub(crate) values: &'a mut [E],
+    pub(crate) key_scales: &'a mut [f32],
+    pub(crate) value_scales: &'a mut [f32],
 }
 
 impl KvCache {
@@ -74,11 +117,21 @@ impl KvCache {
             .into_iter()
             .try_fold(1_usize, usize::checked_mul)
             .ok_or(OutOfMemory { bytes: usize::MAX })?;
+        let all_scales = [shape.n_layers, shape.layer_scales(), size_of::<f32>()];
+        let n_scale_bytes = match ty.has_scales() {
+            true => all_scales
+                .into_iter()
+                .try_fold(1_usize, usize::checked_mul)
+                .ok_or(OutOfMemory { bytes: usize::MAX })?,
+            false => 0,
+        };
         Ok(Self {
             shape,
             ty,
             keys: Pages::zeroed(n_bytes)?,
             values: Pages::zeroed(n_bytes)?,
+            key_scales: Pages::zeroed(n_scale_bytes)?,
+            value_scales: Pages::zeroed(n_scale_bytes)?,
         })
     }
 
@@ -90,28 +143,42 @@ impl KvCache {
         self.ty
     }
 
-    /// Keys and values of a layer, `[n_blocks][n_kv_heads][block_size * head_dim]` each.
-    pub(crate) fn layer<E: KvElement>(&self, layer: usize) -> (&[E], &[E]) {
-        assert_eq!(size_of::<E>(), self.ty.n_bytes());
-        let len = self.shape.layer_len();
-        (
-            &self.keys.as_slice()[layer * len..][..len],
-            &self.values.as_slice()[layer * len..][..len],
-        )
+    /// Scales of each layer: none or one a slot and head.
+    fn n_scales(&self) -> usize {
+        if self.ty.has_scales() {
+            self.shape.layer_scales()
+        } else {
+            0
+        }
     }
 
-    pub(crate) fn layer_mut<E: KvElement>(&mut self, layer: usize) -> (&mut [E], &mut [E]) {
+    pub(crate) fn layer<E: KvElement>(&self, layer: usize) -> KvLayer<'_, E> {
         assert_eq!(size_of::<E>(), self.ty.n_bytes());
-        let len = self.shape.layer_len();
-        (
-            &mut self.keys.as_mut_slice()[layer * len..][..len],
-            &mut self.values.as_mut_slice()[layer * len..][..len],
-        )
+        let (len, n_scales) = (self.shape.layer_len(), self.n_scales());
+        KvLayer {
+            keys: &self.keys.as_slice()[layer * len..][..len],
+            values: &self.values.as_slice()[layer * len..][..len],
+            key_scales: &self.key_scales.as_slice()[layer * n_scales..][..n_scales],
+            value_scales: &self.value_scales.as_slice()[layer * n_scales..][..n_scales],
+        }
+    }
+
+    pub(crate) fn layer_mut<E: KvElement>(&mut self, layer: usize) -> KvLayerMut<'_, E> {
+        assert_eq!(size_of::<E>(), self.ty.n_bytes());
+        let (len, n_scales) = (self.shape.layer_len(), self.n_scales());
+        KvLayerMut {
+            keys: &mut self.keys.as_mut_slice()[layer * len..][..len],
+            values: &mut self.values.as_mut_slice()[layer * len..][..len],
+            key_scales: &mut self.key_scales.as_mut_slice()[layer * n_scales..][..n_scales],
+            value_scales: &mut self.value_scales.as_mut_slice()[layer * n_scales..][..n_scales],
+        }
     }
 
     pub(crate) fn clear(&mut self) {
         self.keys.clear();
         self.values.clear();
+        self.key_scales.clear();
+        self.value_scales.clear();
     }
 }
 
@@ -121,33 +188,8 @@ pub(crate) fn head_offset(shape: KvShape, block: usize, head: usize) -> usize {
     (block * shape.n_kv_heads + head) * shape.block_size * shape.head_dim
 }
 
-/// A storage type of the cache.
-pub(crate) trait KvElement: Plain + Default {
-    fn from_f32(x: f32) -> Self;
-    fn load<S: crate::cpu::simd::Simd>(s: S, x: &[Self; 16]) -> S::F;
-}
-
-impl KvElement for f32 {
-    #[inline(always)]
-    fn from_f32(x: f32) -> Self {
-        x
-    }
-
-    #[inline(always)]
-    fn load<S: crate::cpu::simd::Simd>(s: S, x: &[Self; 16]) -> S::F {
-        s.load(x)
-    }
-}
-
-/// The bits of a bf16.
-impl KvElement for u16 {
-    #[inline(always)]
-    fn from_f32(x: f32) -> Self {
-        half::bf16::from_f32(x).to_bits()
-    }
-
-    #[inline(always)]
-    fn load<S: crate::cpu::simd::Simd>(s: S, x: &[Self; 16]) -> S::F {
-        s.load_bf16(x)
-    }
+/// Where the scales of a head in a block begin within a layer.
+#[inline(always)]
+pub(crate) fn scale_offset(shape: KvShape, block: usize, head: usize) -> usize {
+    (block * shape.n_kv_heads + head) * shape.block_size
 }

@@ -20,6 +20,8 @@ unsafe impl Plain for u8 {}
 unsafe impl Plain for u16 {}
 // SAFETY: as above.
 unsafe impl Plain for f32 {}
+// SAFETY: a byte, and nothing else.
+unsafe impl Plain for crate::kv::E4m3 {}
 // SAFETY: as above.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 

@@ -182,6 +182,28 @@ impl Case {
         }
     }
 
+    /// What the cache makes of the values of one head in one slot, from the definitions.
+    fn narrow(&self, head: &[f64]) -> Vec<f32> {
+        let largest = head.iter().fold(0.0_f64, |largest, x| largest.max(x.abs()));
+        let scaled = |most: f64, round: &dyn Fn(f64) -> f64| {
+            let rounded = |x: &f64| (round(x * most / largest) * largest / most) as f32;
+            head.iter().map(rounded).collect()
+        };
+        match self.kv {
+            KvType::F32 => head.iter().map(|&x| x as f32).collect(),
+            KvType::Bf16 => head
+                .iter()
+                .map(|&x| half::bf16::from_f32(x as f32).to_f32())
+                .collect(),
+            KvType::Int8 => scaled(127.0, &f64::round_ties_even),
+            KvType::Fp8 => scaled(448.0, &|x| {
+                // Steps of an eighth of the power of two below, and of 2^-9 at the least.
+                let step = 2.0_f64.powf(x.abs().log2().floor().max(-6.0) - 3.0);
+                (x / step).round_ties_even() * step
+            }),
+        }
+    }
+
     fn reference(&self, s: &Sequence) -> Vec<f64> {
         let angles = RopeAngles {
             cos: &s.cos,
@@ -189,20 +211,17 @@ impl Case {
             rotary_dim: self.rotary_dim,
             style: self.style,
         };
-        let narrow = |x: f64| match self.kv {
-            KvType::F32 => x as f32,
-            KvType::Bf16 => half::bf16::from_f32(x as f32).to_f32(),
+        let narrow = |x: Vec<f64>| -> Vec<f32> {
+            let heads = x.chunks_exact(self.head_dim);
+            heads.flat_map(|head| self.narrow(head)).collect()
         };
         let rotated = |x: &[f32], n| reference::rope(x, n, self.head_dim, angles);
         let q: Vec<f32> = rotated(&s.q, self.n_heads)
             .iter()
             .map(|&x| x as f32)
             .collect();
-        let k: Vec<f32> = rotated(&s.k, self.n_kv_heads)
-            .into_iter()
-            .map(narrow)
-            .collect();
-        let v: Vec<f32> = s.v.iter().map(|&x| narrow(f64::from(x))).collect();
+        let k = narrow(rotated(&s.k, self.n_kv_heads));
+        let v = narrow(s.v.iter().copied().map(f64::from).collect());
         let shape = AttentionShape {
             n_heads: self.n_heads,
             n_kv_heads: self.n_kv_heads,
@@ -244,17 +263,14 @@ fn ragged_attention_matches_the_reference_at_any_shape() {
     }
     cases.extend(parameters());
     let plain = cases.clone();
-    cases.extend(plain.iter().map(|&case| Case {
-        kv: KvType::Bf16,
-        ..case
-    }));
+    for kv in [KvType::Bf16, KvType::Int8, KvType::Fp8] {
+        cases.extend(plain.iter().map(|&case| Case { kv, ..case }));
+    }
     for case in cases {
         let all = case.sequences(&[1, 20, 75]);
         let step = vec![[0, 0, 1], [1, 0, 20], [2, 0, 75]];
         let mut first: Option<Vec<Vec<f32>>> = None;
-        // Scores of size 16 are rounded at 1e-6, and values are of size 4. A key that rounds to
-        // bf16 the other way moves the result by about its last bit.
-        let bound = if case.kv == KvType::F32 { 1e-5 } else { 4e-3 };
+        let bound = bound(case.kv);
         for device in devices() {
             let outs = case.run(&device, &all, std::slice::from_ref(&step));
             for (s, out) in all.iter().zip(&outs) {
@@ -266,6 +282,17 @@ fn ragged_attention_matches_the_reference_at_any_shape() {
                 assert_same(out, first, "another instruction set or thread");
             }
         }
+    }
+}
+
+/// How far attention may be from that over keys and values that are rounded as the cache rounds
+/// them. Scores of size 16 are rounded at 1e-6, and values are of size 4. A key that rounds the
+/// other way moves the result by about its last bit.
+fn bound(kv: KvType) -> f64 {
+    match kv {
+        KvType::F32 => 1e-5,
+        KvType::Bf16 | KvType::Int8 => 4e-3,
+        KvType::Fp8 => 2e-2,
     }
 }
 
@@ -301,7 +328,7 @@ fn chunks_and_company_do_not_change_bits() {
             shapes.push(Case { window, ..base });
         }
     }
-    for kv in [KvType::F32, KvType::Bf16] {
+    for kv in [KvType::F32, KvType::Bf16, KvType::Int8, KvType::Fp8] {
         for (i, (n_heads, block_size)) in [(6, 16), (2, 5), (16, 32)]
             .into_iter()
             .cycle()
@@ -375,4 +402,29 @@ fn a_cache_that_cannot_be_had_is_an_error() {
     assert!(KvCache::new(&device, shape, KvType::Bf16).is_err());
     shape.n_blocks = 10;
     assert_eq!(shape.bytes_per_block(KvType::Bf16), 2 * 2 * 16 * 2 * 64 * 2);
+    for kv in [KvType::Int8, KvType::Fp8] {
+        assert_eq!(shape.bytes_per_block(kv), 2 * 2 * 16 * 2 * (64 + 4));
+    }
+}
+
+/// What eight bits cost, against keys and values as they came. Scores are up to 16 here, so that a
+/// key's last bit tells.
+#[test]
+fn eight_bits_cost_what_they_are_said_to() {
+    for (kv, most) in [
+        (KvType::Bf16, 3e-3),
+        (KvType::Int8, 1e-2),
+        (KvType::Fp8, 6e-2),
+    ] {
+        let case = Case { kv, ..CASE };
+        let all = case.sequences(&[75]);
+        let exact = CASE.reference(&all[0]);
+        let out = case.run(&devices()[0], &all, &[vec![[0, 0, 75]]]).remove(0);
+        let errors = out
+            .iter()
+            .zip(&exact)
+            .map(|(a, b)| (f64::from(*a) - b).abs());
+        let mean = errors.sum::<f64>() / exact.len() as f64;
+        assert!(mean < most, "{kv:?}: {mean} in the mean");
+    }
 }

@@ -249,6 +249,10 @@ pub struct ServeArgs {
     /// as well. float32: exact arithmetic and KV cache in float32 (slow).
     #[arg(long, value_enum, default_value_t = Dtype::Auto)]
     pub dtype: Dtype,
+    /// What keys and values are cached in. int8 and fp8 take half the memory of bfloat16, and
+    /// answers differ a little. Default: bfloat16, or float32 with --dtype float32.
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub kv_type: Option<CacheType>,
     /// Quantize unquantized weights when they are loaded: q8_0, q6_k, q5_k, q4_k, q4_0, ... The
     /// embedding and the head keep more bits; norms and routers stay as they are.
     #[arg(long, value_name = "TYPE", value_parser = parse_weight_type)]
@@ -275,6 +279,19 @@ pub enum Dtype {
     Auto,
     Bfloat16,
     Float32,
+}
+
+/// What keys and values are cached in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CacheType {
+    #[value(alias = "bf16")]
+    Bfloat16,
+    #[value(alias = "f32")]
+    Float32,
+    Int8,
+    /// E4M3.
+    #[value(alias = "fp8_e4m3")]
+    Fp8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -219,7 +219,26 @@ fn fingerprint(identity: &[u8; 32]) -> String {
 mod tests {
     use std::time::SystemTime;
 
+    use kernels::{KvType, Numerics, WeightType};
+
     use super::*;
+
+    #[test]
+    fn what_is_computed_with_is_part_of_the_identity() {
+        let kv_types = [KvType::Bf16, KvType::F32, KvType::Int8, KvType::Fp8];
+        let identities: std::collections::BTreeSet<[u8; 32]> = kv_types
+            .into_iter()
+            .flat_map(|kv_type| {
+                [None, Some(WeightType::Q8_0)].map(|dense| Precision {
+                    numerics: Numerics::Native,
+                    dense,
+                    kv_type,
+                })
+            })
+            .map(|precision| identity(7, precision))
+            .collect();
+        assert_eq!(identities.len(), 8);
+    }
 
     #[test]
     fn a_template_that_refuses_everybody_is_named_once() {

@@ -59,6 +59,8 @@ pub struct Needs {
     pub max_positions: usize,
     /// As asked for, if it was.
     pub max_model_len: Option<usize>,
+    /// Most tokens that one sequence holds in the cache at a time, where windows bound it.
+    pub max_held: Option<usize>,
     pub max_sequences: usize,
     pub block_size: usize,
     pub bytes_per_block: u64,
@@ -76,6 +78,10 @@ impl Needs {
         Self {
             max_positions: config.max_positions,
             max_model_len: settings.max_model_len,
+            // What the first token of a step's chunk sees, the chunk, and a block begun at each end.
+            max_held: config
+                .kv_window()
+                .map(|window| window + settings.max_batched_tokens + 2 * settings.block_size),
             max_sequences: settings.max_sequences,
             block_size: settings.block_size,
             bytes_per_block: bytes_per_block(
@@ -116,7 +122,8 @@ impl MemoryPlan {
                 max: needs.max_positions,
             });
         }
-        let n_blocks_for = |n_tokens: usize| n_tokens.div_ceil(needs.block_size);
+        let max_held = needs.max_held.unwrap_or(usize::MAX);
+        let n_blocks_for = |n_tokens: usize| n_tokens.min(max_held).div_ceil(needs.block_size);
         let Some(free_bytes) = needs.available_bytes.checked_sub(needs.step_bytes) else {
             return Err(PlanError::StepTooLarge {
                 asked: needs.max_batched_tokens,
@@ -190,6 +197,7 @@ mod tests {
     const NEEDS: Needs = Needs {
         max_positions: 4096,
         max_model_len: None,
+        max_held: None,
         max_sequences: 8,
         block_size: 16,
         bytes_per_block: 1 << 20,
@@ -218,6 +226,21 @@ mod tests {
             ..NEEDS
         };
         assert_eq!(MemoryPlan::new(&asked).unwrap().n_blocks, 3072);
+    }
+
+    #[test]
+    fn a_window_needs_memory_for_itself_and_not_for_the_context() {
+        let needs = Needs {
+            max_held: Some(160),
+            kv_memory_bytes: Some(10 << 20),
+            ..NEEDS
+        };
+        assert_eq!(MemoryPlan::new(&needs).unwrap().n_blocks, 10);
+        let needs = Needs {
+            kv_memory_bytes: None,
+            ..needs
+        };
+        assert_eq!(MemoryPlan::new(&needs).unwrap().n_blocks, 80);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use kernels::{KvType, Numerics, WeightType};
 use scheduler::Pooling;
 
 use crate::adapters::AdapterOptions;
-use crate::args::{Dtype, EmbeddingPooling, ServeArgs};
+use crate::args::{CacheType, Dtype, EmbeddingPooling, ServeArgs};
 use crate::auth::ApiKeys;
 use crate::engine::{EngineOptions, QueueLimits};
 use crate::state::AppOptions;
@@ -85,6 +85,8 @@ pub struct Settings {
     pub engine: EngineOptions,
     pub n_threads: Option<usize>,
     pub precision: Precision,
+    /// Whether the type of the cache was asked for, and not just the one that comes with the rest.
+    pub kv_type_asked: bool,
     pub shutdown_timeout: Duration,
 }
 
@@ -165,7 +167,8 @@ impl Settings {
                 stretch: stretch(args.stream_stretch)?,
             },
             n_threads: args.threads,
-            precision: Precision::of(args.dtype, args.quantize)?,
+            kv_type_asked: args.kv_type.is_some(),
+            precision: Precision::of(args.dtype, args.quantize)?.with_cache(args.kv_type),
             shutdown_timeout: Duration::from_secs(args.shutdown_timeout),
         })
     }
@@ -233,6 +236,18 @@ impl Precision {
     /// Whether unquantized weights are quantized on load.
     pub fn quantizes(&self) -> bool {
         self.dense.is_some_and(WeightType::is_quantized)
+    }
+
+    /// The same, with keys and values cached as was asked for, if it was.
+    fn with_cache(self, asked: Option<CacheType>) -> Self {
+        let kv_type = match asked {
+            Some(CacheType::Bfloat16) => KvType::Bf16,
+            Some(CacheType::Float32) => KvType::F32,
+            Some(CacheType::Int8) => KvType::Int8,
+            Some(CacheType::Fp8) => KvType::Fp8,
+            None => self.kv_type,
+        };
+        Self { kv_type, ..self }
     }
 
     fn of(dtype: Dtype, quantize: Option<WeightType>) -> Result<Self, SettingsError> {
@@ -397,6 +412,8 @@ mod tests {
         assert_eq!(settings.model.as_deref(), Some("m.gguf"));
         assert_eq!(settings.names, ["a", "b"]);
         assert_eq!(settings.precision.kv_type, KvType::F32);
+        let small = resolve(&["--dtype", "float32", "--kv-type", "fp8"]).unwrap();
+        assert_eq!(small.precision.kv_type, KvType::Fp8);
         assert_eq!(settings.kv_memory_bytes, Some(1 << 30));
         assert!(settings.prefix_cache);
     }

@@ -13,7 +13,7 @@ use super::elementwise::softcap;
 use super::math::exp;
 use super::shared::SharedMut;
 use super::simd::{Kernel, LANES, Simd};
-use crate::kv::{KvElement, KvShape, KvType, head_offset};
+use crate::kv::{E4m3, KvElement, KvLayer, KvShape, KvType, head_offset, scale_offset};
 use crate::{AttentionRow, PagedAttention};
 
 /// Query rows of a chunk.
@@ -32,12 +32,14 @@ pub(crate) fn paged_attention(cpu: &Cpu, op: PagedAttention<'_>) {
     match op.kv.ty() {
         KvType::Bf16 => typed::<u16>(cpu, op),
         KvType::F32 => typed::<f32>(cpu, op),
+        KvType::Int8 => typed::<u8>(cpu, op),
+        KvType::Fp8 => typed::<E4m3>(cpu, op),
     }
 }
 
 fn typed<E: KvElement>(cpu: &Cpu, op: PagedAttention<'_>) {
     let shape = op.kv.shape();
-    let (keys, values) = op.kv.layer::<E>(op.layer);
+    let kv = op.kv.layer::<E>(op.layer);
     let parts: Vec<Part<'_>> = op
         .rows
         .iter()
@@ -59,8 +61,7 @@ fn typed<E: KvElement>(cpu: &Cpu, op: PagedAttention<'_>) {
                 .unwrap_or_else(PoisonError::into_inner);
             cpu.isa.run(Attention {
                 q: op.q.as_slice(),
-                keys,
-                values,
+                kv: &kv,
                 shape,
                 part: parts[chunk / shape.n_kv_heads],
                 kv_head: chunk % shape.n_kv_heads,
@@ -79,8 +80,7 @@ fn typed<E: KvElement>(cpu: &Cpu, op: PagedAttention<'_>) {
 /// One kv head for some rows of one sequence.
 struct Attention<'a, E> {
     q: &'a [f32],
-    keys: &'a [E],
-    values: &'a [E],
+    kv: &'a KvLayer<'a, E>,
     shape: KvShape,
     part: Part<'a>,
     kv_head: usize,
@@ -198,7 +198,8 @@ impl<E: KvElement> Attention<'_, E> {
                 break;
             }
             let at = head_offset(self.shape, block as usize, self.kv_head);
-            let keys = &self.keys[at..][..block_size * head_dim];
+            let keys = &self.kv.keys[at..][..block_size * head_dim];
+            let scales = scale_offset(self.shape, block as usize, self.kv_head);
             let n_here = block_size.min(n_positions - i * block_size);
             let mut offset = 0;
             while offset < n_here {
@@ -208,6 +209,13 @@ impl<E: KvElement> Attention<'_, E> {
                     let k = load_part::<S, E>(s, &row[offset..]);
                     for p in 0..P {
                         sums[p] = s.fma(k, s.splat(q[p][d]), sums[p]);
+                    }
+                }
+                if E::MAX.is_some() {
+                    let scales = &self.kv.key_scales[scales..][..block_size];
+                    let scales = load_part::<S, f32>(s, &scales[offset..]);
+                    for sum in &mut sums {
+                        *sum = s.mul(*sum, scales);
                     }
                 }
                 for p in 0..P {
@@ -306,14 +314,21 @@ impl<E: KvElement> Attention<'_, E> {
             let n_gone = self.part.sequence.first_block;
             let block = self.part.sequence.blocks[position / block_size - n_gone] as usize;
             let at = head_offset(self.shape, block, self.kv_head);
-            let values = &self.values[at..][..block_size * head_dim];
+            let values = &self.kv.values[at..][..block_size * head_dim];
+            let scales = scale_offset(self.shape, block, self.kv_head);
             let end = to.min((position / block_size + 1) * block_size);
             while position < end {
                 let row = &values[position % block_size * head_dim..][..head_dim];
+                let weights: [f32; P] = std::array::from_fn(|p| match E::MAX {
+                    None => scores[p][position],
+                    Some(_) => {
+                        scores[p][position] * self.kv.value_scales[scales + position % block_size]
+                    }
+                });
                 for c in 0..C {
                     let value = load_part::<S, E>(s, &row[d + c * LANES..]);
                     for p in 0..P {
-                        sums[p][c] = s.fma(value, s.splat(scores[p][position]), sums[p][c]);
+                        sums[p][c] = s.fma(value, s.splat(weights[p]), sums[p][c]);
                     }
                 }
                 position += 1;

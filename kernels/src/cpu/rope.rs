@@ -2,7 +2,7 @@
 
 use super::Cpu;
 use super::shared::SharedMut;
-use crate::kv::{KvElement, KvShape, KvType, head_offset};
+use crate::kv::{E4m3, KvElement, KvShape, KvType, head_offset, scale_offset};
 use crate::{RopeAngles, RopeStyle, RopeWriteKv};
 
 /// See [`crate::Device::rope_write_kv`]; shapes are checked there.
@@ -10,6 +10,8 @@ pub(crate) fn rope_write_kv(cpu: &Cpu, op: RopeWriteKv<'_>) {
     match op.kv.ty() {
         KvType::Bf16 => typed::<u16>(cpu, op),
         KvType::F32 => typed::<f32>(cpu, op),
+        KvType::Int8 => typed::<u8>(cpu, op),
+        KvType::Fp8 => typed::<E4m3>(cpu, op),
     }
 }
 
@@ -18,8 +20,10 @@ fn typed<E: KvElement>(cpu: &Cpu, op: RopeWriteKv<'_>) {
     let n_rows = op.slots.len();
     let (n_heads, n_kv_heads) = (op.n_heads, shape.n_kv_heads);
     let head_dim = shape.head_dim;
-    let (keys, values) = op.kv.layer_mut::<E>(op.layer);
-    let (keys, values) = (SharedMut::new(keys), SharedMut::new(values));
+    let kv = op.kv.layer_mut::<E>(op.layer);
+    let (keys, values) = (SharedMut::new(kv.keys), SharedMut::new(kv.values));
+    let key_scales = SharedMut::new(kv.key_scales);
+    let value_scales = SharedMut::new(kv.value_scales);
     let q = SharedMut::new(op.q.as_mut_slice());
     let (k, v) = (op.k.as_slice(), op.v.as_slice());
     // Parts are heads, not rows: even if two rows had the same slot, one thread writes it.
@@ -42,7 +46,19 @@ fn typed<E: KvElement>(cpu: &Cpu, op: RopeWriteKv<'_>) {
                 let keys = unsafe { keys.part(place.first, place.len) };
                 // SAFETY: as above.
                 let values = unsafe { values.part(place.first, place.len) };
-                place.write(shape, &rotated, keys, &v[at..at + head_dim], values);
+                let v = &v[at..at + head_dim];
+                let (key_factor, key_scale) = E::scales(&rotated);
+                let (value_factor, value_scale) = E::scales(v);
+                place.write_key(shape, &rotated, key_factor, keys);
+                place.write_value(shape, v, value_factor, values);
+                if E::MAX.is_some() {
+                    // SAFETY: a scale for each slot and head, of which this thread has the head.
+                    let scale = unsafe { key_scales.part(place.scale, 1) };
+                    scale[0] = key_scale;
+                    // SAFETY: as above.
+                    let scale = unsafe { value_scales.part(place.scale, 1) };
+                    scale[0] = value_scale;
+                }
             }
         }
     });
@@ -55,35 +71,41 @@ struct Place {
     len: usize,
     /// Position within the block.
     offset: usize,
+    /// Its scale.
+    scale: usize,
 }
 
 impl Place {
     fn new(shape: KvShape, slot: u32, head: usize) -> Self {
         let slot = slot as usize;
+        let (block, offset) = (slot / shape.block_size, slot % shape.block_size);
         Self {
-            first: head_offset(shape, slot / shape.block_size, head),
+            first: head_offset(shape, block, head),
             len: shape.block_size * shape.head_dim,
-            offset: slot % shape.block_size,
+            offset,
+            scale: scale_offset(shape, block, head) + offset,
         }
     }
 
-    /// Keys go down a column, values along a row: see [`crate::KvCache`].
-    fn write<E: KvElement>(
-        &self,
-        shape: KvShape,
-        k: &[f32],
-        keys: &mut [E],
-        v: &[f32],
-        values: &mut [E],
-    ) {
+    /// Keys go down a column: see [`crate::KvCache`].
+    fn write_key<E: KvElement>(&self, shape: KvShape, k: &[f32], factor: f32, keys: &mut [E]) {
         for (d, &k) in k.iter().enumerate() {
-            keys[d * shape.block_size + self.offset] = E::from_f32(k);
-        }
-        let values = &mut values[self.offset * shape.head_dim..][..shape.head_dim];
-        for (value, &v) in values.iter_mut().zip(v) {
-            *value = E::from_f32(v);
+            keys[d * shape.block_size + self.offset] = scaled(k, factor);
         }
     }
+
+    /// Values go along a row.
+    fn write_value<E: KvElement>(&self, shape: KvShape, v: &[f32], factor: f32, values: &mut [E]) {
+        let values = &mut values[self.offset * shape.head_dim..][..shape.head_dim];
+        for (value, &v) in values.iter_mut().zip(v) {
+            *value = scaled(v, factor);
+        }
+    }
+}
+
+#[inline(always)]
+fn scaled<E: KvElement>(x: f32, factor: f32) -> E {
+    E::from_f32(if E::MAX.is_some() { x * factor } else { x })
 }
 
 /// Rotates the leading values of one head of one row.

@@ -92,6 +92,7 @@ pub(super) fn load_as_model(
         ("--embeddings", settings.embeddings.is_some()),
         ("--embedding-model", settings.embedding_model.is_some()),
         ("--quantize", settings.precision.quantizes()),
+        ("--kv-type", settings.kv_type_asked),
     ] {
         if is_given {
             return Err(StartError::EncoderFlag { flag });

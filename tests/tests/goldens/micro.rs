@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use kernels::KvType;
 use scheduler::{Request, SamplingParams};
 
 use crate::expected::{self, Case, away};
@@ -125,16 +126,20 @@ fn check_cases(model: &str, cases: &[Case], max_model_len: usize, n_cramped: usi
     assert!(chunked.n_steps > 2 * together.n_steps);
     assert_same(&alone, &chunked, "in chunks of 5 tokens");
 
-    // Where all layers have windows, that is what is needed, not the whole context.
-    let in_windows = |window: usize| window.div_ceil(4) + 12;
-    let cramped = Machine {
-        block_size: 4,
-        n_blocks: roomy.window().map_or(n_cramped, in_windows),
-        ..exact
-    };
-    let preempted = start(model, cramped).serve(&requests);
+    let preempted = start(model, cramped(&roomy, exact, n_cramped)).serve(&requests);
     assert!(preempted.n_preemptions > 0, "nothing was preempted");
     assert_same(&alone, &preempted, "after preemption");
+}
+
+/// The machine with blocks of four positions, `n_blocks` of them. Where all layers have windows,
+/// that is what is needed, not the whole context.
+fn cramped(server: &Server, machine: Machine, n_blocks: usize) -> Machine {
+    let in_windows = |window: usize| window.div_ceil(4) + 12;
+    Machine {
+        block_size: 4,
+        n_blocks: server.window().map_or(n_blocks, in_windows),
+        ..machine
+    }
 }
 
 /// A guard against gross errors: the golden's own figure for bf16, twice.
@@ -147,6 +152,63 @@ fn check_native(model: &str) {
         let outcome = server.serve_alone(&greedy(&case.ids, N_GREEDY, 60));
         let largest = largest_distance(&case, &outcome, bound);
         assert!(largest <= bound, "{model}: {largest} over {bound}");
+    }
+}
+
+/// Keys and values rounded for the cache, all else exact: near the golden within so many times its
+/// own figure for bf16, and the same bits in a batch, in chunks and after preemption.
+fn check_cache(model: &str, kv_type: KvType, n_times: f64) {
+    let golden = expected::read(&format!("models/{model}.json"));
+    let figure = &golden["lower_precision"]["bf16"]["max_abs_dlogprob_top10"];
+    let bound = n_times * figure.as_f64().expect("a figure");
+    let exact = Machine {
+        kv_type,
+        ..Machine::EXACT
+    };
+    let cases = cases(model);
+    let requests = eight_requests(&cases);
+    let mut server = start(model, exact);
+    let alone: Vec<Outcome> = requests
+        .iter()
+        .map(|request| server.serve_alone(request))
+        .collect();
+    for (i, case) in cases.iter().enumerate() {
+        let largest = largest_distance(case, &alone[2 * i], bound);
+        assert!(largest <= bound, "{model}: {largest} over {bound}");
+    }
+    assert_same(&alone, &server.serve(&requests), "in a batch of 8");
+    let in_chunks = Machine {
+        max_batched_tokens: 5,
+        ..exact
+    };
+    let chunked = start(model, in_chunks).serve(&requests);
+    assert_same(&alone, &chunked, "in chunks of 5 tokens");
+    let preempted = start(model, cramped(&server, exact, 40)).serve(&requests);
+    assert!(preempted.n_preemptions > 0, "nothing was preempted");
+    assert_same(&alone, &preempted, "after preemption");
+}
+
+/// Plain, with windows, and with heads of another size.
+const CACHED: [&str; 3] = ["llama31-gqa", "mistral-sw", "gemma3"];
+
+#[test]
+fn bf16_caches() {
+    for model in CACHED {
+        check_cache(model, KvType::Bf16, 1.0);
+    }
+}
+
+#[test]
+fn int8_caches() {
+    for model in CACHED {
+        check_cache(model, KvType::Int8, 3.0);
+    }
+}
+
+#[test]
+fn fp8_caches() {
+    for model in CACHED {
+        check_cache(model, KvType::Fp8, 10.0);
     }
 }
 
