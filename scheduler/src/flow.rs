@@ -41,6 +41,8 @@ pub(crate) struct FlowTable {
     head_start: u64,
     /// All charges less all refunds.
     n_charged: u64,
+    /// Waiting sequences of all flows.
+    n_waiting: usize,
 }
 
 impl FlowTable {
@@ -60,6 +62,7 @@ impl FlowTable {
             }
             flow.waiting.insert(age);
         });
+        self.n_waiting += 1;
     }
 
     /// A sequence of the flow waits no longer.
@@ -68,6 +71,7 @@ impl FlowTable {
             let was_waiting = flow.waiting.remove(&age);
             assert!(was_waiting, "a sequence leaves a queue that it is not in");
         });
+        self.n_waiting -= 1;
         self.forget_settled();
     }
 
@@ -95,6 +99,10 @@ impl FlowTable {
 
     pub(crate) fn n_charged(&self) -> u64 {
         self.n_charged
+    }
+
+    pub(crate) fn n_waiting(&self) -> usize {
+        self.n_waiting
     }
 
     pub(crate) fn service(&self, id: FlowId) -> u64 {
@@ -176,6 +184,9 @@ impl FlowTable {
                 return Err(format!("{id} is in the wrong place"));
             }
             waiting.extend(flow.waiting.iter().map(|age| (*age, id)));
+        }
+        if waiting.len() != self.n_waiting {
+            return Err(format!("{} wait, not {}", waiting.len(), self.n_waiting));
         }
         if self.floor > self.clock || self.clock > self.furthest {
             return Err("floor, clock and the furthest are out of order".to_owned());

@@ -10,6 +10,7 @@ mod batch;
 mod block;
 mod check;
 mod config;
+mod crowd;
 mod elder;
 mod end;
 mod flow;
@@ -37,6 +38,7 @@ pub use batch::{
     TokenLogprob, TokenLogprobs,
 };
 pub use config::{ConfigError, SchedulerConfig};
+pub use crowd::Crowd;
 pub use ids::{AdapterId, BlockId, FlowId, RequestId, SequenceId, TokenId};
 pub use pooling::{Pooling, PoolingSpec};
 pub use priority::Priority;

@@ -175,23 +175,6 @@ impl Scheduler {
         }
     }
 
-    /// Whether the next step can go on with a prompt of a flow that was served less than others
-    /// have been: somebody who waits though it asked for little. Takes time in proportion to the
-    /// running sequences.
-    pub fn is_behind(&self) -> bool {
-        let has_seat = self.running.len() < self.config.max_rows();
-        let regular = self.flows.iter().zip(Priority::ALL);
-        let mut regular = regular.filter(|(_, priority)| *priority != Priority::Batch);
-        if has_seat && regular.any(|(flows, _)| flows.is_waiting_behind()) {
-            return true;
-        }
-        self.running.values().any(|running| {
-            let Sequence { priority, flow, .. } = running.sequence;
-            let flows = &self.flows[priority as usize];
-            priority != Priority::Batch && running.n_missing() > 1 && flows.is_behind(flow)
-        })
-    }
-
     /// The unfinished sequence of an age, which is not held.
     pub(crate) fn sequence_at(&self, age: Age) -> &Sequence {
         match self.running.get(&age) {

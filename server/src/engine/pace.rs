@@ -1,12 +1,16 @@
 //! How many tokens a step may compute, so that prompts do not make streams stutter.
 //!
 //! While sequences draw tokens, each step of theirs waits for the chunks of prompts beside them.
-//! A fixed budget of tokens cannot bound that wait: what a prompt's token costs depends on the
-//! machine, the model and how much the token follows. So the cost is measured, and a step gets
-//! as many tokens of prompts as make it `stretch` times as long as it would be without. With
-//! nobody drawing, the scheduler's own budget is the only limit.
+//! A fixed budget of tokens cannot bound that wait: what a token costs depends on the machine,
+//! the model and how much the token follows. So it is measured: a step takes a time of its own,
+//! for reading the weights, and as much again for each token. Prompts get as many tokens as make
+//! the step `stretch` times as long as the streams alone would. Where more wait with a prompt
+//! than stream, a step has that many times more of prompts: two streams do not hold up fifty.
+//! With nobody streaming, the scheduler's own budget is the only limit.
 
 use std::time::Duration;
+
+use scheduler::Crowd;
 
 /// Tokens of prompts in a step whose cost is not known yet.
 const FIRST_CHUNK: f64 = 32.0;
@@ -18,11 +22,12 @@ const PROBE_EVERY: u32 = 32;
 /// much. With the usual stretch of 2, steps become 2.7 times as long, for no more tokens than the
 /// flow's head start.
 const BEHIND: f64 = 1.7;
-/// Weights of the newest measurement.
-const NEW_BASE: f64 = 0.2;
-const NEW_COST: f64 = 0.3;
-/// A step that the system has held up says little of the next: a measurement counts as no more
-/// than so many times what was known.
+/// Weight of the newest measurement.
+const NEW: f64 = 0.3;
+/// Tokens by which two kinds of steps must differ to tell what a token takes.
+const LEAST_DIFFERENCE: f64 = 4.0;
+/// A step that the system has held up says little of the next: it counts as no longer than so
+/// many times what was expected.
 const OUTLIER: f64 = 2.0;
 
 /// What has been measured.
@@ -30,13 +35,19 @@ const OUTLIER: f64 = 2.0;
 pub(super) struct Pace {
     /// Length of a step, relative to one without prompts; `None`: no limit.
     stretch: Option<f64>,
-    /// Seconds of a step without prompts.
-    base: Option<f64>,
-    /// Seconds of one token of a prompt.
+    /// Steps of streams alone, and steps with prompts.
+    alone: Option<Mean>,
+    mixed: Option<Mean>,
+    /// Seconds of one token, when both kinds were seen.
     cost: Option<f64>,
-    /// Sequences that drew a token in the last step.
-    n_drawing: usize,
     n_since_probe: u32,
+}
+
+/// Steps of one kind, the newest counting most.
+#[derive(Clone, Copy, Debug)]
+struct Mean {
+    n_tokens: f64,
+    seconds: f64,
 }
 
 /// What a step computed.
@@ -46,39 +57,37 @@ pub(super) struct Load {
     pub(super) n_singles: usize,
     /// Tokens of all other rows.
     pub(super) n_chunked: usize,
-    /// Rows that draw a token.
-    pub(super) n_drawing: usize,
 }
 
 impl Pace {
     pub(super) fn new(stretch: Option<f64>) -> Self {
         Self {
             stretch,
-            base: None,
+            alone: None,
+            mixed: None,
             cost: None,
-            n_drawing: 0,
             n_since_probe: 0,
         }
     }
 
-    /// Most tokens of the next step; more if prompts of a flow wait that is behind the others.
-    pub(super) fn budget(&self, is_behind: bool) -> usize {
+    /// Most tokens of the next step.
+    pub(super) fn budget(&self, crowd: Crowd) -> usize {
         let Some(stretch) = self.stretch else {
             return usize::MAX;
         };
-        if self.n_drawing == 0 {
+        if crowd.n_streaming == 0 {
             return usize::MAX;
         }
-        let Some(base) = self.base else {
-            return self.n_drawing + 1;
-        };
-        if self.n_since_probe >= PROBE_EVERY {
-            return self.n_drawing + 1;
+        if self.alone.is_none() || self.n_since_probe >= PROBE_EVERY {
+            return crowd.n_streaming + 1;
         }
-        let share = if is_behind { BEHIND } else { 1.0 };
-        let chunk = match self.cost {
-            Some(cost) => base * (stretch - 1.0) * share / cost,
-            None => FIRST_CHUNK,
+        #[expect(clippy::cast_precision_loss, reason = "counts of sequences")]
+        let (n_streaming, n_prompting) = (crowd.n_streaming as f64, crowd.n_prompting as f64);
+        let share = if crowd.is_behind { BEHIND } else { 1.0 };
+        let share = share * (n_prompting / n_streaming).max(1.0);
+        let chunk = match (self.cost, self.expected(n_streaming)) {
+            (Some(cost), Some(alone)) => alone * (stretch - 1.0) * share / cost,
+            _ => FIRST_CHUNK,
         };
         #[expect(
             clippy::cast_possible_truncation,
@@ -86,30 +95,63 @@ impl Pace {
             reason = "positive; a huge one becomes the greatest"
         )]
         let chunk = chunk.max(LEAST_CHUNK) as usize;
-        self.n_drawing.saturating_add(chunk)
+        crowd.n_streaming.saturating_add(chunk)
     }
 
     /// Learns from a step.
     pub(super) fn note(&mut self, load: Load, took: Duration) {
         let took = took.as_secs_f64();
-        self.n_drawing = load.n_drawing;
-        tracing::trace!(?load, took, base = self.base, cost = self.cost, "step");
-        if load.n_chunked == 0 && load.n_singles > 0 {
-            self.base = Some(blend(self.base, took, NEW_BASE));
+        tracing::trace!(?load, took, ?self, "step");
+        #[expect(clippy::cast_precision_loss, reason = "a count of tokens")]
+        let n_tokens = (load.n_singles + load.n_chunked) as f64;
+        let most = self
+            .expected(n_tokens)
+            .map_or(took, |seconds| seconds * OUTLIER);
+        let step = Mean {
+            n_tokens,
+            seconds: took.min(most),
+        };
+        let kind = if load.n_chunked == 0 {
             self.n_since_probe = 0;
-        } else if load.n_singles > 0 {
+            &mut self.alone
+        } else {
             self.n_since_probe += 1;
-            if let Some(base) = self.base {
-                #[expect(clippy::cast_precision_loss, reason = "a count of tokens")]
-                let cost = (took - base).max(base * 0.01) / load.n_chunked as f64;
-                self.cost = Some(blend(self.cost, cost, NEW_COST));
-            }
+            &mut self.mixed
+        };
+        *kind = Some(kind.map_or(step, |mean| mean.blend(step)));
+        self.draw_line();
+    }
+
+    /// The time of a step goes up with its tokens as between the two kinds.
+    fn draw_line(&mut self) {
+        let (Some(alone), Some(mixed)) = (self.alone, self.mixed) else {
+            return;
+        };
+        let n_more = mixed.n_tokens - alone.n_tokens;
+        if n_more.abs() < LEAST_DIFFERENCE {
+            return;
         }
+        // Whatever the noise: a token takes some time, and the step has some of its own.
+        let most = mixed.seconds / mixed.n_tokens;
+        let cost = (mixed.seconds - alone.seconds) / n_more;
+        self.cost = Some(cost.clamp(most * 0.05, most));
+    }
+
+    /// Seconds that a step with so many tokens should take.
+    fn expected(&self, n_tokens: f64) -> Option<f64> {
+        let alone = self.alone?;
+        let n_more = n_tokens - alone.n_tokens;
+        Some((alone.seconds + self.cost? * n_more).max(alone.seconds * 0.1))
     }
 }
 
-fn blend(old: Option<f64>, new: f64, weight: f64) -> f64 {
-    old.map_or(new, |old| old + (new.min(old * OUTLIER) - old) * weight)
+impl Mean {
+    fn blend(self, new: Self) -> Self {
+        Self {
+            n_tokens: self.n_tokens + (new.n_tokens - self.n_tokens) * NEW,
+            seconds: self.seconds + (new.seconds - self.seconds) * NEW,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -119,17 +161,23 @@ mod shares;
 mod tests {
     use super::*;
 
-    /// A machine whose steps take `base` for streams, and `cost` for each token of a prompt.
-    fn run(pace: &mut Pace, base_ms: f64, cost_ms: f64, n_steps: usize) -> Vec<f64> {
+    const EIGHT: Crowd = Crowd {
+        n_streaming: 8,
+        n_prompting: 1,
+        is_behind: false,
+    };
+
+    /// A machine whose steps take `own_ms`, and `cost_ms` for each token, with eight streams and
+    /// a long prompt.
+    fn run(pace: &mut Pace, own_ms: f64, cost_ms: f64, n_steps: usize) -> Vec<f64> {
         let mut took = Vec::new();
         for _ in 0..n_steps {
-            let n_chunk = pace.budget(false).min(512) - 8;
-            let ms = base_ms + cost_ms * n_chunk as f64;
+            let n_chunk = pace.budget(EIGHT).min(512) - 8;
+            let ms = own_ms + cost_ms * (8 + n_chunk) as f64;
             // One token of a prompt is a row like that of a stream.
             let load = Load {
                 n_singles: if n_chunk == 1 { 9 } else { 8 },
                 n_chunked: if n_chunk == 1 { 0 } else { n_chunk },
-                n_drawing: 8,
             };
             pace.note(load, Duration::from_secs_f64(ms / 1e3));
             took.push(ms);
@@ -140,33 +188,52 @@ mod tests {
     #[test]
     fn steps_become_as_long_as_they_may() {
         let mut pace = Pace::new(Some(2.5));
-        assert_eq!(pace.budget(false), usize::MAX, "nobody draws");
-        run(&mut pace, 20.0, 0.0, 5);
-        pace.n_drawing = 8;
-        let took = run(&mut pace, 20.0, 3.0, 200);
+        let nobody = Crowd::default();
+        assert_eq!(pace.budget(nobody), usize::MAX, "nobody streams");
+        // Streams alone: 20 ms.
+        let took = run(&mut pace, 12.0, 1.0, 200);
         let late = &took[100..];
-        assert!(late.iter().all(|ms| *ms < 60.0), "{late:?}");
+        assert!(late.iter().all(|ms| *ms < 55.0), "{late:?}");
         let mean = late.iter().sum::<f64>() / late.len() as f64;
-        assert!(mean > 40.0, "prompts get their share: {mean}");
+        assert!(mean > 45.0, "prompts get their share: {mean}");
         pace.n_since_probe = 0;
-        // 30 ms more make ten tokens.
-        let (usual, behind) = (pace.budget(false) - 8, pace.budget(true) - 8);
-        assert!((10..=12).contains(&usual), "{usual}");
-        assert!(
-            (17..=20).contains(&behind),
-            "of a flow that is behind: {behind}"
-        );
+        // 30 ms more make thirty tokens.
+        let chunk = |crowd| pace.budget(crowd) - 8;
+        let usual = chunk(EIGHT);
+        let behind = chunk(Crowd {
+            is_behind: true,
+            ..EIGHT
+        });
+        let many = chunk(Crowd {
+            n_prompting: 24,
+            ..EIGHT
+        });
+        assert!((28..=32).contains(&usual), "{usual}");
+        assert!((48..=54).contains(&behind), "of a flow behind: {behind}");
+        assert!((84..=96).contains(&many), "three for a stream: {many}");
+    }
+
+    #[test]
+    fn what_is_known_of_few_streams_holds_for_many() {
+        let mut pace = Pace::new(Some(2.0));
+        run(&mut pace, 12.0, 1.0, 100);
+        pace.n_since_probe = 0;
+        let forty = Crowd {
+            n_streaming: 40,
+            ..EIGHT
+        };
+        let chunk = pace.budget(forty) - 40;
+        assert!((48..=56).contains(&chunk), "52 ms more: {chunk}");
     }
 
     #[test]
     fn a_machine_that_becomes_slower_is_noticed() {
         let mut pace = Pace::new(Some(2.5));
-        pace.n_drawing = 8;
-        run(&mut pace, 20.0, 3.0, 100);
+        run(&mut pace, 12.0, 1.0, 100);
         // Twice as slow altogether: the same tokens, not fewer and fewer.
-        let before = pace.budget(false);
-        run(&mut pace, 40.0, 6.0, 400);
-        let after = pace.budget(false);
+        let before = pace.budget(EIGHT);
+        run(&mut pace, 24.0, 2.0, 400);
+        let after = pace.budget(EIGHT);
         assert!(
             after + 4 >= before && after <= before + 4,
             "{before} {after}"
@@ -176,7 +243,7 @@ mod tests {
     #[test]
     fn without_a_stretch_there_is_no_limit() {
         let mut pace = Pace::new(None);
-        run(&mut pace, 20.0, 3.0, 3);
-        assert_eq!(pace.budget(false), usize::MAX);
+        run(&mut pace, 12.0, 1.0, 3);
+        assert_eq!(pace.budget(EIGHT), usize::MAX);
     }
 }

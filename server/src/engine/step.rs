@@ -146,7 +146,7 @@ impl StepLoop {
     }
 
     fn try_step(&mut self) -> bool {
-        let budget = self.pace.budget(self.scheduler.is_behind());
+        let budget = self.pace.budget(self.scheduler.crowd());
         let Some(mut batch) = self.scheduler.begin_step_within(budget) else {
             return false;
         };
@@ -302,7 +302,6 @@ pub(super) fn load(batch: &Batch) -> Load {
     Load {
         n_singles,
         n_chunked: batch.n_tokens() - n_singles,
-        n_drawing: batch.rows.iter().filter(|row| row.sample.is_some()).count(),
     }
 }
 

@@ -72,7 +72,7 @@ impl Machine {
     }
 
     fn step(&mut self) -> bool {
-        let budget = self.pace.budget(self.scheduler.is_behind());
+        let budget = self.pace.budget(self.scheduler.crowd());
         let Some(batch) = self.scheduler.begin_step_within(budget) else {
             return false;
         };
