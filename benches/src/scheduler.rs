@@ -150,6 +150,7 @@ fn request(id: u64, max_new_tokens: u32) -> Request {
         kv_root: 0,
         sampling: Arc::new(SamplingParams::default()),
         prompt_logprobs: None,
+        scored_from: 0,
         pooling: None,
         flow: FlowId(id % N_FLOWS),
         priority: Priority::Normal,

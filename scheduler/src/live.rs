@@ -24,7 +24,7 @@ pub(crate) struct LiveRequest {
     /// Choices that wait for the leader, so that they can share the prompt's blocks.
     pub(crate) held: BTreeSet<u32>,
     pub(crate) prompt_computed: bool,
-    /// Prompt scores reported so far.
+    /// Prompt scores that were reported or not asked for.
     pub(crate) n_scored: usize,
     pub(crate) pooled: Pooled,
     /// Prompt tokens found in the prefix cache when the leader was first admitted.
@@ -54,7 +54,7 @@ impl LiveRequest {
             leader: 0,
             held: (1..request.n).collect(),
             prompt_computed: false,
-            n_scored: 0,
+            n_scored: n_not_scored(&request),
             pooled: Pooled::default(),
             n_cached: None,
             n_unfinished: request.n,
@@ -132,4 +132,10 @@ impl LiveRequest {
             scope: (!self.prefix_cache).then_some(self.request.id),
         }
     }
+}
+
+/// Scores before the first that is asked for.
+fn n_not_scored(request: &Request) -> usize {
+    let before = request.scored_from.saturating_sub(1) as usize;
+    before.min(request.prompt.len().saturating_sub(1))
 }

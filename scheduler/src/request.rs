@@ -28,6 +28,9 @@ pub struct Request {
     pub sampling: Arc<SamplingParams>,
     /// `Some(k)`: report log-probabilities of the prompt's tokens, with the `k` best at each.
     pub prompt_logprobs: Option<u8>,
+    /// The first prompt token that is scored; what is before it may come from the prefix cache.
+    /// 0 and 1: all are (the first has no predecessor).
+    pub scored_from: u32,
     /// Report a vector of the prompt.
     pub pooling: Option<Pooling>,
     /// Whose work this is. Flows of one class share the machine alike.
@@ -38,8 +41,8 @@ pub struct Request {
 /// Something that happened to a request in a step.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// More of the prompt was scored; entries continue from position 1 (the first token of a
-    /// prompt has no predecessor and no score). Reported once a request, whatever its `n`.
+    /// More of the prompt was scored; entries continue from token 1 (the first of a prompt has no
+    /// predecessor and no score), or from `scored_from`. Reported once a request, whatever its `n`.
     PromptScored {
         request: RequestId,
         logprobs: Vec<TokenLogprobs>,

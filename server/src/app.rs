@@ -1,7 +1,7 @@
 //! The routes, and what happens around them.
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -28,13 +28,14 @@ pub fn router(state: AppState, keys: ApiKeys) -> Router {
         .route("/v1/models/{*id}", get(handlers::models::retrieve))
         .route("/v1/load_lora_adapter", post(handlers::adapters::load))
         .route("/v1/unload_lora_adapter", post(handlers::adapters::unload))
+        .merge(reading())
         .route("/health", get(handlers::health::ready))
         .route("/health/ready", get(handlers::health::ready))
         .route("/health/live", get(handlers::health::live))
         .route("/health/startup", get(handlers::health::started))
         .route("/metrics", get(handlers::health::metrics))
-        .fallback(unknown_url)
-        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(handlers::elsewhere::unknown_url)
+        .method_not_allowed_fallback(handlers::elsewhere::method_not_allowed)
         .layer(DefaultBodyLimit::max(max_body_bytes))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(keys, require_key))
@@ -49,6 +50,7 @@ fn generating(state: &AppState) -> Router<AppState> {
         .route("/v1/chat/completions", post(handlers::chat::create))
         .route("/v1/completions", post(handlers::completions::create))
         .route("/v1/responses", post(handlers::responses::create))
+        .route("/v1/decisions", post(handlers::decisions::create))
         .route(
             "/v1/responses/input_tokens",
             post(handlers::responses::count_tokens),
@@ -65,6 +67,18 @@ fn embedding(state: &AppState) -> Router<AppState> {
         .route("/v1/embeddings", post(handlers::embeddings::create))
         .layer(from_fn_with_state(state.clone(), answer_once))
         .layer(from_fn_with_state(state, admit))
+}
+
+/// What models read, without running them.
+fn reading() -> Router<AppState> {
+    use handlers::tokens::{apply_template, detokenize, tokenize};
+    Router::new()
+        .route("/tokenize", post(tokenize))
+        .route("/v1/tokenize", post(tokenize))
+        .route("/detokenize", post(detokenize))
+        .route("/v1/detokenize", post(detokenize))
+        .route("/apply-template", post(apply_template))
+        .route("/v1/apply-template", post(apply_template))
 }
 
 /// What has been stored.
@@ -107,14 +121,6 @@ fn stored() -> Router<AppState> {
             "/v1/conversations/{id}/items/{item}",
             get(conversations::retrieve_item).delete(conversations::delete_item),
         )
-}
-
-async fn unknown_url(request: Request) -> ApiError {
-    ApiError::unknown_url(request.method().as_str(), request.uri().path())
-}
-
-async fn method_not_allowed(request: Request) -> ApiError {
-    ApiError::method_not_allowed(request.method().as_str(), request.uri().path())
 }
 
 fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {

@@ -207,6 +207,10 @@ pub struct ServeArgs {
     /// served meanwhile. Larger: whoever asks for little waits less; 0: strict turns.
     #[arg(long, value_name = "TOKENS", default_value_t = 512)]
     pub fairness_head_start: usize,
+    /// What becomes of parameters that the API does not have: refuse (status 400 that names one),
+    /// or warn (in the log, and the request is answered as if they were not there).
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = crate::handlers::UnknownParams::Refuse)]
+    pub unknown_params: crate::handlers::UnknownParams,
     /// Let requests ask to go before others (`priority` below 0, `service_tier: priority`).
     #[arg(long)]
     pub allow_priority: bool,

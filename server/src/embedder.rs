@@ -64,6 +64,7 @@ impl EmbeddingModel {
             kv_root: self.kv_root,
             sampling: Arc::default(),
             prompt_logprobs: None,
+            scored_from: 0,
             pooling: Some(self.pooling),
             // The engine knows whose it is.
             flow: FlowId::default(),

@@ -130,13 +130,9 @@ impl Generation {
                     _ if choice.is_stopped() => "stop",
                     FinishReason::Stop => "stop",
                     FinishReason::Length => "length",
-                    FinishReason::Failed => {
-                        if let Some(failure) = failure {
-                            tracing::error!(choice = index, %failure, "a row failed");
-                        }
-                        return Err(step_failed());
+                    FinishReason::Failed | FinishReason::Cancelled => {
+                        return Err(broken_off(reason, failure.as_deref()));
                     }
-                    FinishReason::Cancelled => return Err(ApiError::shutting_down()),
                 };
                 let piece = choice.finish();
                 // Text that was held back can complete a stop string at the very end.
@@ -166,7 +162,14 @@ impl Generation {
     }
 }
 
-fn step_failed() -> ApiError {
+/// The error of a sequence that was ended before its time. `failure`: what its row said.
+pub(crate) fn broken_off(reason: FinishReason, failure: Option<&str>) -> ApiError {
+    if reason == FinishReason::Cancelled {
+        return ApiError::shutting_down();
+    }
+    if let Some(failure) = failure {
+        tracing::error!(%failure, "a row failed");
+    }
     ApiError::internal(
         "The server had an error while processing your request. The request can be retried.",
     )

@@ -16,7 +16,7 @@ pub mod embedder;
 pub mod engine;
 pub mod generation;
 pub mod grammar;
-mod handlers;
+pub mod handlers;
 pub mod healthcheck;
 mod idempotency;
 mod identity;

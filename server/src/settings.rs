@@ -137,6 +137,7 @@ impl Settings {
                 tool_syntax: args.tool_call_parser,
                 request_timeout: seconds(args.request_timeout),
                 allow_priority: args.allow_priority,
+                unknown_params: args.unknown_params,
                 cors_origins: args.cors_origin,
                 aliases,
             },

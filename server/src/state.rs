@@ -14,6 +14,7 @@ use crate::dialect::Dialect;
 use crate::embedder::Embedder;
 use crate::engine::EngineHandle;
 use crate::grammar::GrammarCompiler;
+use crate::handlers::UnknownParams;
 use crate::idempotency::Answering;
 use crate::identity::{Numbers, hex};
 use crate::metrics::Metrics;
@@ -66,6 +67,8 @@ pub struct AppOptions {
     pub cors_origins: Vec<String>,
     /// Other names, and what they stand for.
     pub aliases: Vec<(String, String)>,
+    /// What becomes of parameters that the API does not have.
+    pub unknown_params: UnknownParams,
 }
 
 impl Default for AppOptions {
@@ -80,6 +83,7 @@ impl Default for AppOptions {
             allow_priority: false,
             cors_origins: Vec::new(),
             aliases: Vec::new(),
+            unknown_params: UnknownParams::default(),
         }
     }
 }
@@ -100,6 +104,7 @@ pub struct AppState {
     pub max_choices: u32,
     pub request_timeout: Option<Duration>,
     pub allow_priority: bool,
+    pub(crate) unknown_params: UnknownParams,
     pub(crate) cors_origins: Vec<String>,
     pub grammars: Arc<GrammarCompiler>,
     pub dialect: Dialect,
@@ -149,6 +154,7 @@ impl AppState {
             max_choices: options.max_choices,
             request_timeout: options.request_timeout,
             allow_priority: options.allow_priority,
+            unknown_params: options.unknown_params,
             cors_origins: options.cors_origins.clone(),
             ids: Arc::new(Numbers::from_entropy()),
             seeds: Arc::new(seeds),

@@ -284,6 +284,7 @@ impl Contender {
             kv_root: 0,
             sampling: Arc::new(SamplingParams::default()),
             prompt_logprobs: None,
+            scored_from: 0,
             pooling: None,
             flow: self.flow,
             priority: Priority::Normal,

@@ -9,6 +9,7 @@ use scheduler::{
 };
 
 use crate::fake::{FakeConfig, FakeExecutor};
+use crate::record::first_scored;
 
 /// One choice of a request, from beginning to end.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,7 +104,8 @@ fn row(request: &Request, index: u32, tokens: &[TokenId], n_generated: usize) ->
         },
         allowed: None,
     };
-    let scores = n_generated == 0 && request.prompt.len() > 1;
+    let first_scored = first_scored(request);
+    let scores = n_generated == 0 && request.prompt.len() > first_scored;
     let n_top = request.prompt_logprobs.filter(|_| scores);
     BatchRow {
         sequence: SequenceId {
@@ -117,8 +119,8 @@ fn row(request: &Request, index: u32, tokens: &[TokenId], n_generated: usize) ->
         adapter: request.adapter,
         sample: (request.max_new_tokens > 0).then_some(spec),
         scoring: n_top.map(|n_top| PromptScoring {
-            first: 0,
-            targets: request.prompt[1..].to_vec(),
+            first: first_scored as u32 - 1,
+            targets: request.prompt[first_scored..].to_vec(),
             n_top,
         }),
         pooling: request

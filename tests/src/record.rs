@@ -176,8 +176,8 @@ impl Records {
         }
         ensure!(config.prefix_cache, "{id}: a hit though the cache is off");
         ensure!(
-            record.request.prompt_logprobs.is_none(),
-            "{id}: a hit though all is scored"
+            record.request.prompt_logprobs.is_none() || n_cached < first_scored(&record.request),
+            "{id}: a hit though it is scored"
         );
         ensure!(
             record.request.pooling != Some(Pooling::Mean),
@@ -276,7 +276,8 @@ impl Record {
                     alone.vector
                 );
             }
-            let all_scored = self.scores.len() == self.request.prompt.len() - 1;
+            let all_scored =
+                self.scores.len() == self.request.prompt.len() - first_scored(&self.request);
             let wants_scores = complete && self.request.prompt_logprobs.is_some();
             ensure!(
                 !wants_scores || all_scored,
@@ -290,4 +291,9 @@ impl Record {
         }
         Ok(())
     }
+}
+
+/// The first prompt token that has a score.
+pub(crate) fn first_scored(request: &Request) -> usize {
+    (request.scored_from as usize).clamp(1, request.prompt.len())
 }

@@ -149,7 +149,7 @@ impl Tastes {
         };
         let adapter = rng.range(0, self.n_adapters);
         let salt = rng.range(1, self.n_salts);
-        Request {
+        let mut request = Request {
             id,
             prompt: prompt.into(),
             n: if rng.chance(self.n_choices) {
@@ -168,12 +168,17 @@ impl Tastes {
             kv_root: mix((adapter * 16 + salt) as u64),
             sampling: Arc::new(self.sampling(rng)),
             prompt_logprobs: rng.chance(self.scoring).then(|| rng.range(0, 3) as u8),
+            scored_from: 0,
             pooling: rng
                 .chance(self.pooling)
                 .then(|| *rng.pick(&[Pooling::Last, Pooling::Mean, Pooling::Encoded])),
             flow: FlowId((rng.range(1, self.n_tenants) * 8 + adapter) as u64),
             priority: *rng.pick(&self.priorities),
+        };
+        if request.prompt_logprobs == Some(3) {
+            request.scored_from = request.prompt.len() as u32 / 2;
         }
+        request
     }
 
     /// A stem, or part of one, and something of its own.

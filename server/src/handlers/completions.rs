@@ -100,6 +100,7 @@ fn prepare_prompt(
             .logprobs
             .or((completion.best_of > completion.sampling.n).then_some(0)),
         prompt_logprobs,
+        scored_from: 0,
         seed,
     };
     let n_to_score = prompt_logprobs.map_or(0, |_| n_prompt - 1);

@@ -35,25 +35,67 @@ struct Rendered {
     thinking: Option<Thinking>,
 }
 
+/// A conversation as the model reads it.
+pub(super) struct Prompted {
+    /// As rendered: what clients wrote reads as they wrote it.
+    pub(super) text: String,
+    pub(super) tokens: Vec<TokenId>,
+    thinking: Option<Thinking>,
+}
+
+/// What comes between a prompt and its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Thoughts {
+    Allowed,
+    /// The prompt holds empty ones where the model might begin any.
+    Skipped,
+}
+
 /// Renders and tokenizes the messages of `chat`, which its client knows as `input`.
+pub(super) fn prompt(
+    state: &AppState,
+    chat: &ChatRequest,
+    input: Input,
+    thoughts: Thoughts,
+) -> Result<Prompted, ApiError> {
+    let mut rendered = render(state, chat, input)?;
+    if thoughts == Thoughts::Skipped {
+        let [open, close] = THINKING_MARKS;
+        rendered.text.push_str(&match rendered.thinking.take() {
+            None => String::new(),
+            Some(Thinking::Inside) => format!("\n{close}\n\n"),
+            Some(Thinking::MayBegin) => format!("{open}\n\n{close}\n\n"),
+        });
+    }
+    prepare::check_text(state, input, &rendered.text)?;
+    // The template has put all control tokens where they belong.
+    let tokenizer = &state.model.tokenizer;
+    let tokens = tokenizer
+        .encode_guarded(&rendered.text, rendered.mark)
+        .map_err(|error| ApiError::internal_for_good(error.to_string()))?;
+    if tokens.is_empty() {
+        let message = "Invalid 'messages': the conversation has no tokens.";
+        return Err(ApiError::invalid("messages", "invalid_value", message));
+    }
+    let text = match rendered.mark {
+        None => rendered.text,
+        Some(mark) => rendered.text.replace(mark, ""),
+    };
+    Ok(Prompted {
+        text,
+        tokens,
+        thinking: rendered.thinking,
+    })
+}
+
+/// Makes of `chat`, which its client knows as `input`, what the engine and the answer need.
 pub(super) fn prepare(
     state: &AppState,
     chat: &ChatRequest,
     input: Input,
 ) -> Result<Conversation, ApiError> {
-    let model = &state.model;
-    let rendered = render(state, chat, input)?;
-    prepare::check_text(state, input, &rendered.text)?;
-    // The template has put all control tokens where they belong.
-    let prompt = model
-        .tokenizer
-        .encode_guarded(&rendered.text, rendered.mark)
-        .map_err(|error| ApiError::internal_for_good(error.to_string()))?;
-    if prompt.is_empty() {
-        let message = "Invalid 'messages': the conversation has no tokens.";
-        return Err(ApiError::invalid("messages", "invalid_value", message));
-    }
-    let n_prompt = prompt.len();
+    let prompted = prompt(state, chat, input, Thoughts::Allowed)?;
+    let n_prompt = prompted.tokens.len();
     let lengths = Lengths {
         n_prompt,
         max_tokens: chat.max_tokens,
@@ -65,10 +107,11 @@ pub(super) fn prepare(
         max_new_tokens: prepare::max_new_tokens(state, input, lengths)?,
         logprobs: chat.logprobs,
         prompt_logprobs: None,
+        scored_from: 0,
         seed: sampling.seed.unwrap_or_else(|| state.draw_seed()),
     };
-    let request = prepare::request(state, prompt, sampling, plan)?;
-    let answer = answer_rules(state, chat, rendered.thinking);
+    let request = prepare::request(state, prompted.tokens, sampling, plan)?;
+    let answer = answer_rules(state, chat, prompted.thinking);
     let rules = TextRules {
         stop: StopSet::new(&sampling.stop),
         stop_tokens: request.stop_tokens.clone(),
@@ -76,11 +119,11 @@ pub(super) fn prepare(
         spelled: spelled(state, &answer).into(),
         continues_prompt: chat.continue_final_message,
     };
-    let tokenizer = model.tokenizer.clone();
+    let tokenizer = state.model.tokenizer.clone();
     Ok(Conversation {
         job: Job {
             request,
-            constraint: constraint(state, chat, rendered.thinking)?,
+            constraint: constraint(state, chat, prompted.thinking)?,
             n_to_score: 0,
         },
         rules,

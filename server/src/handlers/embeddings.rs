@@ -29,7 +29,7 @@ pub(crate) async fn create(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<EmbeddingList>, ApiError> {
     let body = prepare::body(&state, body)?;
-    let prepared = prepare::off_async_threads(&state, move |state| prepare(state, &body)).await?;
+    let prepared = prepare::reading(&state, body, prepare).await?;
     let Prepared {
         embedder,
         name,

@@ -86,11 +86,11 @@ impl Ending {
 pub(super) async fn respond<F: Fold>(
     state: &AppState,
     body: Result<Bytes, BytesRejection>,
-    prepare: impl FnOnce(&AppState, &[u8]) -> Result<Prepared<F>, ApiError> + Send + 'static,
+    prepare: impl Fn(&AppState, &[u8]) -> Result<Prepared<F>, ApiError> + Send + 'static,
 ) -> Result<Response, ApiError> {
     let body = prepare::body(state, body)?;
     let state = prepare::with_adapters(state, &body).await?;
-    let prepared = prepare::off_async_threads(&state, move |state| prepare(state, &body)).await?;
+    let prepared = prepare::reading(&state, body, prepare).await?;
     answer(&state, prepared).await
 }
 

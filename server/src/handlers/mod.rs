@@ -11,6 +11,9 @@ pub(crate) mod completions;
 mod continuation;
 mod conversation;
 pub(crate) mod conversations;
+mod decision_labels;
+pub(crate) mod decisions;
+pub(crate) mod elsewhere;
 pub(crate) mod embeddings;
 mod flow;
 pub(crate) mod health;
@@ -24,5 +27,8 @@ mod response_fold;
 pub(crate) mod responses;
 pub(crate) mod stored_chats;
 pub(crate) mod stored_responses;
+pub(crate) mod tokens;
+mod unknown;
 
 pub(crate) use prepare::body;
+pub use unknown::UnknownParams;

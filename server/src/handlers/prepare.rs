@@ -9,6 +9,7 @@ use scheduler::{FlowId, Request, RequestId};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::unknown::{UnknownParams, read_without};
 use crate::connections::{BodyError, body_error};
 use crate::openai::{ApiError, Fields, Sampling};
 use crate::state::AppState;
@@ -92,6 +93,20 @@ pub(super) async fn off_async_threads<T: Send + 'static>(
         done
     });
     task.await.unwrap_or_else(|error| Err(failed(&error)))
+}
+
+/// Reads a body off the async threads. Parameters that nobody knows are refused or left out, as
+/// the operator has chosen.
+pub(super) async fn reading<T: Send + 'static>(
+    state: &AppState,
+    body: Bytes,
+    read: impl Fn(&AppState, &[u8]) -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    off_async_threads(state, move |state| match state.unknown_params {
+        UnknownParams::Refuse => read(state, &body),
+        UnknownParams::Warn => read_without(&body, |body| read(state, body)),
+    })
+    .await
 }
 
 /// Refuses text that cannot fit before it is tokenized, which takes the longer the longer it is.
@@ -197,6 +212,20 @@ pub(super) fn max_new_tokens(
     Err(ApiError::invalid(param, "context_length_exceeded", message))
 }
 
+/// Refuses a prompt of so many tokens that is to be read as a whole.
+pub(super) fn check_length(
+    state: &AppState,
+    input: Input,
+    n_prompt: usize,
+) -> Result<(), ApiError> {
+    let lengths = Lengths {
+        n_prompt,
+        max_tokens: None,
+        n_needed: 0,
+    };
+    max_new_tokens(state, input, lengths).map(drop)
+}
+
 /// The parts of a request that the scheduler is told.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
@@ -204,6 +233,8 @@ pub(super) struct Plan {
     pub(super) max_new_tokens: u32,
     pub(super) logprobs: Option<u8>,
     pub(super) prompt_logprobs: Option<u8>,
+    /// First prompt token that is scored.
+    pub(super) scored_from: u32,
     pub(super) seed: u64,
 }
 
@@ -242,6 +273,7 @@ pub(super) fn request(
         kv_root: sampling.serving.kv_root(state.kv_root()),
         sampling: sampling.to_params(plan.seed, plan.logprobs),
         prompt_logprobs: plan.prompt_logprobs,
+        scored_from: plan.scored_from,
         pooling: None,
         // The engine knows whose it is.
         flow: FlowId::default(),

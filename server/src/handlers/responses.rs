@@ -40,7 +40,7 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let body = prepare::body(&state, body)?;
     let state = prepare::with_adapters(&state, &body).await?;
-    let ready = prepare::off_async_threads(&state, move |state| ready(state, &body)).await?;
+    let ready = prepare::reading(&state, body, ready).await?;
     if ready.is_background {
         in_background(&state, ready).await
     } else {
@@ -55,7 +55,7 @@ pub(crate) async fn count_tokens(
 ) -> Result<Json<Value>, ApiError> {
     let body = prepare::body(&state, body)?;
     let state = prepare::with_adapters(&state, &body).await?;
-    let ready = prepare::off_async_threads(&state, move |state| ready(state, &body)).await?;
+    let ready = prepare::reading(&state, body, ready).await?;
     let n_tokens = ready.prepared.jobs[0].request.prompt.len();
     Ok(Json(json!({
         "object": "response.input_tokens", "input_tokens": n_tokens,

@@ -79,6 +79,24 @@ impl ChatRequest {
         Ok(request)
     }
 
+    /// A conversation that is to be answered by whatever the model says, without thoughts.
+    pub fn of_messages(messages: Vec<Value>, sampling: Sampling) -> Self {
+        Self {
+            messages,
+            sampling,
+            streaming: Streaming::default(),
+            max_tokens: None,
+            logprobs: None,
+            add_generation_prompt: true,
+            continue_final_message: false,
+            template_kwargs: effort_kwargs("none"),
+            reasoning_effort: None,
+            format: None,
+            tools: Tools::none(),
+            storing: None,
+        }
+    }
+
     /// A grammar needs the whole answer for itself.
     pub(super) fn check_form(&self) -> Result<(), ApiError> {
         let is_forced = matches!(self.tools.choice, ToolChoice::Required | ToolChoice::Named);
@@ -179,18 +197,26 @@ fn refuse_unsupported(body: &mut Fields) -> Result<(), ApiError> {
     }
 }
 
+fn effort_kwargs(effort: &str) -> Map<String, Value> {
+    let thinks = effort != "none";
+    let kwargs = [
+        ("reasoning_effort", json!(effort)),
+        ("enable_thinking", json!(thinks)),
+        ("thinking", json!(thinks)),
+    ];
+    kwargs
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
 /// Variables of the chat template. Templates of models that think know `reasoning_effort` by its
 /// name, or only whether to think at all.
 pub(super) fn template_kwargs(
     body: &mut Fields,
     effort: Option<&'static str>,
 ) -> Result<Map<String, Value>, ApiError> {
-    let mut kwargs = Map::new();
-    if let Some(effort) = effort {
-        kwargs.insert("reasoning_effort".to_owned(), json!(effort));
-        kwargs.insert("enable_thinking".to_owned(), json!(effort != "none"));
-        kwargs.insert("thinking".to_owned(), json!(effort != "none"));
-    }
+    let mut kwargs = effort.map(effort_kwargs).unwrap_or_default();
     let given = body.object("chat_template_kwargs")?.unwrap_or_default();
     // The parameters of these names have been checked; these would not be.
     for name in ["messages", "tools", "add_generation_prompt"] {

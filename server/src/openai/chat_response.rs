@@ -1,5 +1,6 @@
 //! What `POST /v1/chat/completions` answers, whole and in chunks.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Usage;
@@ -17,7 +18,7 @@ pub struct Head {
 }
 
 /// `chat.completion`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ChatCompletion {
     id: String,
     object: &'static str,
@@ -30,7 +31,7 @@ pub struct ChatCompletion {
 }
 
 /// One choice of a whole answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ChatChoice {
     index: u32,
     message: Message,
@@ -38,7 +39,7 @@ pub struct ChatChoice {
     finish_reason: &'static str,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Message {
     role: &'static str,
     /// Null where there is nothing but calls.
@@ -60,7 +61,7 @@ pub struct Said {
 }
 
 /// One call of a function.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct ToolCall {
     pub id: String,
     #[serde(rename = "type")]
@@ -69,7 +70,7 @@ pub struct ToolCall {
 }
 
 /// A function's name and the JSON text of its arguments, as the model wrote it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct CalledFunction {
     pub name: String,
     pub arguments: String,
@@ -86,14 +87,14 @@ impl ToolCall {
 }
 
 /// `logprobs` of a choice.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct ChatLogprobs {
     content: Vec<ChatLogprob>,
     refusal: Option<Vec<ChatLogprob>>,
 }
 
 /// One token's log-probability.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ChatLogprob {
     #[serde(flatten)]
     pub chosen: TopLogprob,
@@ -101,7 +102,7 @@ pub struct ChatLogprob {
 }
 
 /// A token that was or could have been drawn.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct TopLogprob {
     /// Bytes that are not UTF-8 show as U+FFFD; `bytes` has them exactly.
     pub token: String,
@@ -159,7 +160,7 @@ impl ChatLogprobs {
 }
 
 /// `chat.completion.chunk`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ChatChunk<'a> {
     id: &'a str,
     object: &'static str,
@@ -173,7 +174,7 @@ pub struct ChatChunk<'a> {
     usage: Option<Option<Usage>>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct ChunkChoice {
     index: u32,
     delta: Delta,
@@ -182,7 +183,7 @@ struct ChunkChoice {
 }
 
 /// What a chunk adds to a message. An empty one is `{}`.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 struct Delta {
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
@@ -198,7 +199,7 @@ struct Delta {
 }
 
 /// The beginning of a call, which has all but its arguments, or more of its arguments.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct CallDelta {
     index: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -208,7 +209,7 @@ struct CallDelta {
     function: FunctionDelta,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct FunctionDelta {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,

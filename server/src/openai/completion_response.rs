@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use super::{Head, Usage};
 
 /// `text_completion`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Completion<'a> {
     id: &'a str,
     object: &'static str,
@@ -21,7 +22,7 @@ pub struct Completion<'a> {
 }
 
 /// One choice, or what a chunk adds to it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct CompletionChoice {
     /// Choices that begin with the same prompt may share it.
     #[serde(serialize_with = "as_string")]
@@ -36,12 +37,13 @@ fn as_string<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::
 }
 
 /// Log-probabilities as parallel arrays, one entry a token.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct CompletionLogprobs {
     pub tokens: Vec<String>,
     /// Null for the first token of an echoed prompt, which nothing precedes.
     pub token_logprobs: Vec<Option<f32>>,
     /// The best tokens and the chosen one; null where `token_logprobs` is.
+    #[schemars(with = "Vec<Option<std::collections::BTreeMap<String, f32>>>")]
     pub top_logprobs: Vec<Option<TopTokens>>,
     /// Where the token begins in the choice's whole text, in characters.
     pub text_offset: Vec<usize>,

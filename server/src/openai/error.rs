@@ -155,6 +155,15 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, message)
     }
 
+    /// A path of the hosted API that this server does not have, and why.
+    pub fn unsupported_url(method: &str, path: &str, why: &str) -> Self {
+        let message = format!(
+            "Invalid URL ({method} {path}): this part of the API is not supported by this server; \
+             {why}."
+        );
+        Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, message).with_code("unsupported_endpoint")
+    }
+
     /// The path exists, the method does not.
     pub fn method_not_allowed(method: &str, path: &str) -> Self {
         let message = format!("Not allowed to {method} on {path}.");

@@ -1,9 +1,10 @@
 //! `GET /v1/models`.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// One served name.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ModelObject {
     id: String,
     object: &'static str,
@@ -15,7 +16,7 @@ pub struct ModelObject {
 
 /// What is told of an adapter beyond the API's own fields. What is only known of those in memory
 /// is `null` of others.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct AdapterFields {
     pub root: String,
     /// The model that it adapts.
@@ -37,7 +38,7 @@ pub struct AdapterFields {
 }
 
 /// All served names.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ModelList {
     object: &'static str,
     data: Vec<ModelObject>,

@@ -63,7 +63,7 @@ fn text(name: &str, (i, item): (usize, Value)) -> Result<Prompt, ApiError> {
     }
 }
 
-fn tokens(path: &str, ids: &[Value], vocab_size: usize) -> Result<Vec<u32>, ApiError> {
+pub(super) fn tokens(path: &str, ids: &[Value], vocab_size: usize) -> Result<Vec<u32>, ApiError> {
     if ids.is_empty() {
         return Err(empty_array(path));
     }

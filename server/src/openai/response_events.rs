@@ -1,11 +1,12 @@
 //! The events of a streamed response.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{ChatLogprob, ContentPart, OutputItem, ResponseObject};
 
 /// One event. Its type is the name of the server-sent event as well.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ResponseEvent<'a> {
     #[serde(rename = "type")]
     pub kind: &'static str,
@@ -16,7 +17,7 @@ pub struct ResponseEvent<'a> {
 }
 
 /// What an event tells.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum EventBody<'a> {
     /// The response as it is now.

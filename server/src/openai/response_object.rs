@@ -1,12 +1,13 @@
 //! A response, as it is answered, streamed and stored.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{ApiError, ChatLogprob, TokenCounts};
 
 /// How far a response is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ResponseStatus {
     Queued,
@@ -18,7 +19,7 @@ pub enum ResponseStatus {
 }
 
 /// `response`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ResponseObject {
     pub id: String,
     object: &'static str,
@@ -42,24 +43,24 @@ pub struct ResponseObject {
 }
 
 /// The conversation that a response belongs to.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ConversationRef {
     pub id: String,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 struct ResponseError {
     code: &'static str,
     message: String,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 struct IncompleteDetails {
     reason: &'static str,
 }
 
 /// Something that a response holds.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum OutputItem {
     Reasoning {
@@ -85,7 +86,7 @@ pub enum OutputItem {
 }
 
 /// A part of a message or of thoughts.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ContentPart {
     OutputText {
@@ -99,7 +100,7 @@ pub enum ContentPart {
 }
 
 /// Token counts of a response.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub struct ResponseUsage {
     input_tokens: u64,
     input_tokens_details: InputTokensDetails,
@@ -108,13 +109,13 @@ pub struct ResponseUsage {
     total_tokens: u64,
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 struct InputTokensDetails {
     cached_tokens: u64,
     cache_write_tokens: u64,
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 struct OutputTokensDetails {
     reasoning_tokens: u64,
 }

@@ -26,7 +26,16 @@ pub struct ResponseRequest {
 }
 
 /// Parameters that the API has and that this server does not offer.
-const UNSUPPORTED: [&str; 4] = ["prompt", "context_management", "moderation", "multi_agent"];
+pub(crate) const UNSUPPORTED: [&str; 8] = [
+    "prompt",
+    "context_management",
+    "moderation",
+    "multi_agent",
+    "access_programs",
+    "background_options",
+    "image",
+    "personality",
+];
 /// Fields that answers repeat as they were given.
 const ECHOED: [&str; 12] = [
     "instructions",

@@ -64,6 +64,15 @@ impl Tool {
 }
 
 impl Tools {
+    /// No tools at all.
+    pub fn none() -> Self {
+        Self {
+            tools: Vec::new(),
+            choice: ToolChoice::None,
+            parallel: true,
+        }
+    }
+
     /// What the chat template is given, `None` where the model is to know of no tools.
     pub fn for_template(&self) -> Option<Value> {
         let is_used = self.choice != ToolChoice::None && !self.tools.is_empty();

@@ -1,5 +1,6 @@
 //! Token counts of an answer.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Counts over all choices (and prompts) of a request.
@@ -16,7 +17,7 @@ pub struct TokenCounts {
 }
 
 /// `usage` on the wire.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub struct Usage {
     prompt_tokens: u64,
     completion_tokens: u64,
@@ -25,13 +26,13 @@ pub struct Usage {
     completion_tokens_details: CompletionTokensDetails,
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 struct PromptTokensDetails {
     cached_tokens: u64,
     audio_tokens: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema)]
 struct CompletionTokensDetails {
     reasoning_tokens: u64,
     audio_tokens: u64,

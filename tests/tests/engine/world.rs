@@ -292,6 +292,7 @@ fn client(rng: &mut Rng, config: &SchedulerConfig) -> Client {
         kv_root: 1,
         sampling: params.into(),
         prompt_logprobs: None,
+        scored_from: 0,
         pooling: None,
         flow: FlowId::default(),
         priority: *rng.pick(&Priority::ALL),

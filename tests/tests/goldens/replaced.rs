@@ -63,6 +63,7 @@ fn n_cached(engine: &mut Loaded, id: u64, kv_root: u64) -> u32 {
         id: RequestId(id),
         kv_root,
         prompt_logprobs: None,
+        scored_from: 0,
         ..greedy(&prompt, 4, 1)
     };
     engine.scheduler.submit(request).expect("room");

@@ -190,6 +190,7 @@ pub(crate) fn greedy(prompt: &[u32], max_new_tokens: u32, n_top: u8) -> Request 
             ..SamplingParams::default()
         }),
         prompt_logprobs: Some(n_top),
+        scored_from: 0,
         pooling: None,
         flow: FlowId::default(),
         priority: Priority::Normal,

@@ -15,6 +15,7 @@ use tower::ServiceExt;
 use understudy::app::router;
 use understudy::auth::ApiKeys;
 use understudy::engine::{Engine, EngineOptions, QueueLimits};
+use understudy::handlers::UnknownParams;
 use understudy::metrics::Metrics;
 use understudy::state::{AppOptions, AppState, ServedModel};
 use understudy::store::{Store, StoreOptions};
@@ -47,6 +48,7 @@ pub(crate) struct Options {
     pub(crate) template: &'static str,
     pub(crate) cors_origins: Vec<&'static str>,
     pub(crate) tokenizer: &'static str,
+    pub(crate) unknown_params: UnknownParams,
 }
 
 impl Default for Options {
@@ -71,6 +73,7 @@ impl Default for Options {
             template: TEMPLATE,
             cors_origins: Vec::new(),
             tokenizer: "gpt2",
+            unknown_params: UnknownParams::Refuse,
         }
     }
 }
@@ -173,6 +176,7 @@ impl Server {
             max_choices: options.max_choices,
             seed: options.seed,
             allow_priority: options.allow_priority,
+            unknown_params: options.unknown_params,
             cors_origins: options
                 .cors_origins
                 .iter()

@@ -76,6 +76,7 @@ pub(crate) fn request(id: u64, stem: u32, n_prompt: u32, max_new_tokens: u32) ->
         kv_root: 1,
         sampling: Arc::default(),
         prompt_logprobs: None,
+        scored_from: 0,
         pooling: None,
         flow: FlowId(0),
         priority: Priority::Normal,

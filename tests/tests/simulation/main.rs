@@ -75,6 +75,7 @@ fn another_choice_takes_over_when_the_first_is_cancelled() {
     let request = Request {
         n: 2,
         prompt_logprobs: Some(0),
+        scored_from: 0,
         ..request(1, 0, 40, 3)
     };
     scheduler.submit(request.clone()).unwrap();
@@ -179,6 +180,7 @@ fn cached_tokens_are_counted_exactly() {
     assert_eq!(serve(request(6, 1, 21, 1)), 0);
     let scored = Request {
         prompt_logprobs: Some(1),
+        scored_from: 0,
         ..request(7, 0, 21, 1)
     };
     assert_eq!(serve(scored), 0);
@@ -315,6 +317,7 @@ fn history_travels_with_penalties() {
 fn a_request_without_new_tokens_is_only_scored() {
     let request = Request {
         prompt_logprobs: Some(2),
+        scored_from: 0,
         ..request(1, 0, 20, 0)
     };
     let (mut scheduler, mut executor) = machine(CONFIG);

@@ -63,6 +63,7 @@ impl Machine {
             kv_root: 0,
             sampling: Arc::new(SamplingParams::default()),
             prompt_logprobs: None,
+            scored_from: 0,
             pooling: None,
             flow: FlowId(flow),
             priority: Priority::Normal,
