@@ -25,7 +25,8 @@ async fn logprob(server: &Server, prompt: &str, label: &str) -> f64 {
     let tokens = |text: &str| server.tokenizer.encode(text, false).unwrap();
     let (prompt, label) = (tokens(prompt), tokens(label));
     let n_label = label.len();
-    let body = json!({"prompt": [prompt, label].concat(), "echo": true, "logprobs": 0,
+    let tokens = [prompt, label].concat();
+    let body = json!({"prompt": tokens, "echo": true, "logprobs": 0,
         "max_tokens": 0});
     let answer = server.complete(body).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
@@ -114,7 +115,7 @@ async fn a_score_is_the_mean_of_its_levels() {
     assert!((answer["score"].as_f64().unwrap() - mean).abs() < 1e-9);
     assert_eq!(answer["probabilities"][29]["value"], 29);
     // All labels but the first find the prompt in the prefix cache.
-    assert!(server.metric("understudy_prefix_hit_tokens_total") > 29.0 * 100.0);
+    assert!(server.metric("understudy_cached_prompt_tokens_total") > 29.0 * 100.0);
     let again = decide(&server, question).await;
     assert_eq!(
         again["answers"], found["answers"],
