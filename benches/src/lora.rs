@@ -35,6 +35,9 @@ pub(crate) struct Options {
     context: usize,
     #[arg(long)]
     threads: Option<usize>,
+    /// Every line of the table, not only those that have a bound.
+    #[arg(long)]
+    all: bool,
 }
 
 /// (active adapters, rank, sequences).
@@ -63,7 +66,8 @@ pub(crate) fn run(model: Option<&str>, options: &Options) -> Result<Report> {
     let targets = [Targets::QueriesAndValues, Targets::AllLinear];
     let lines = targets
         .into_iter()
-        .flat_map(|targets| LINES.map(|line| (targets, line)));
+        .flat_map(|targets| LINES.map(|line| (targets, line)))
+        .filter(|(_, line)| options.all || *line == LINES[0]);
     for (targets, line) in lines {
         let (n_adapters, rank, n_rows) = line;
         let ids = bench.adapters(n_adapters, rank, targets)?;

@@ -57,9 +57,20 @@ pub enum LowRankError {
 }
 
 impl LowRank {
-    /// Packs matrices in the form that this device computes with; it takes as many bytes as the
-    /// source. Runs on the calling thread alone, so that a device at work is not held up.
-    pub fn pack(_device: &Device, source: &LowRankSource<'_>) -> Result<Self, LowRankError> {
+    /// Packs matrices in the form that this device computes with; they take as many bytes as the
+    /// sources, next to each other in their order: those of one adapter, in the order in which a
+    /// step comes to them, are one stream of memory. Runs on the calling thread alone, so that a
+    /// device at work is not held up.
+    pub fn pack(
+        _device: &Device,
+        sources: &[LowRankSource<'_>],
+    ) -> Result<Vec<Self>, LowRankError> {
+        sources.iter().try_for_each(Self::check)?;
+        let packed = PackedLowRank::pack(sources)?;
+        Ok(packed.into_iter().map(|packed| Self { packed }).collect())
+    }
+
+    fn check(source: &LowRankSource<'_>) -> Result<(), LowRankError> {
         if source.ty.is_quantized() {
             return Err(LowRankError::Quantized(source.ty));
         }
@@ -78,8 +89,7 @@ impl LowRank {
         if !is_long(&source.a, rank, source.n_in) || !source.targets.iter().all(fits) {
             return Err(LowRankError::Sizes);
         }
-        let packed = PackedLowRank::pack(source)?;
-        Ok(Self { packed })
+        Ok(())
     }
 
     pub fn n_in(&self) -> usize {

@@ -101,7 +101,8 @@ fn pack(device: &Device, delta: &Delta) -> LinearDelta {
         shift: delta.shift.as_ref().map(buffer),
     });
     let parts = delta.parts.iter().map(|part| {
-        let packed = LowRank::pack(device, &part.source).expect("sizes fit");
+        let sources = std::slice::from_ref(&part.source);
+        let packed = LowRank::pack(device, sources).expect("sizes fit").remove(0);
         (Arc::new(packed), part.weight)
     });
     LinearDelta {
@@ -263,13 +264,14 @@ fn groups_hold_each_row_once() {
 fn matrices_that_do_not_fit_are_errors() {
     let device = devices().remove(0);
     let good = part(&mut Rng(1), WeightType::F32, 8, [4, 4], [2, 2]).source;
-    let packed = LowRank::pack(&device, &good).expect("sizes fit");
+    let twice = [good.clone(), good.clone()];
+    let packed = LowRank::pack(&device, &twice).expect("sizes fit").remove(1);
     let n_bytes = good.a.len() + good.targets.iter().map(|t| t.b.len()).sum::<usize>();
-    assert!(packed.n_bytes() >= n_bytes && packed.n_bytes() < n_bytes + 64);
+    assert!(packed.n_bytes() >= n_bytes && packed.n_bytes() < n_bytes + 160);
     let refused = |change: &dyn Fn(&mut LowRankSource<'static>)| {
         let mut source = good.clone();
         change(&mut source);
-        LowRank::pack(&device, &source).unwrap_err()
+        LowRank::pack(&device, &[good.clone(), source]).unwrap_err()
     };
     assert_eq!(refused(&|s| s.n_in = 9), LowRankError::Sizes);
     assert_eq!(refused(&|s| s.scales.truncate(3)), LowRankError::Sizes);

@@ -5,94 +5,27 @@
 //! adapter share its reading. Every value of `A x` sums sixteen lanes over the input in order and
 //! then the lanes; every output adds ranks in order, one part after the other: a row's bits
 //! depend on nothing but its own shapes.
+//!
+//! Few rows share an adapter, so matrices come from memory once in a step and are read like a
+//! stream: what is next is asked for while what is here is computed with.
 
 #![expect(
     clippy::needless_range_loop,
     reason = "one index walks several arrays of registers"
 )]
 
+mod dense;
+mod packed;
+
 use std::sync::PoisonError;
 
+use self::dense::{Bf16, Dense, F16};
+pub(crate) use self::packed::PackedLowRank;
+use self::packed::{BLOCK, PackedTarget};
 use super::Cpu;
 use super::shared::SharedMut;
-use super::simd::{Kernel, LANES, Simd};
-use crate::memory::{OutOfMemory, Pages, Plain};
-use crate::{LinearCall, LinearDelta, LowRankSource, RowGroups, WeightType};
-
-/// See [`crate::LowRank`].
-#[derive(Debug)]
-pub(crate) struct PackedLowRank {
-    ty: WeightType,
-    pub(crate) n_in: usize,
-    /// `[rank, n_in]`.
-    a: Pages,
-    /// `[rank, n_out]` of each target, one after the other.
-    b: Pages,
-    pub(crate) scales: Vec<f32>,
-    pub(crate) targets: Vec<PackedTarget>,
-}
-
-#[derive(Debug)]
-pub(crate) struct PackedTarget {
-    pub(crate) output: usize,
-    pub(crate) n_out: usize,
-    first_rank: usize,
-    rank: usize,
-    /// Where its values begin in `b`.
-    first: usize,
-    column_scale: Option<Vec<f32>>,
-}
-
-impl PackedLowRank {
-    /// Packs a source whose sizes have been checked.
-    pub(crate) fn pack(source: &LowRankSource<'_>) -> Result<Self, OutOfMemory> {
-        let width = source.ty.block_bytes();
-        let mut a = Pages::zeroed(source.a.len())?;
-        a.as_mut_slice::<u8>().copy_from_slice(&source.a);
-        let mut b = Pages::zeroed(source.targets.iter().map(|target| target.b.len()).sum())?;
-        let bytes = b.as_mut_slice::<u8>();
-        let mut first = 0;
-        let mut targets = Vec::with_capacity(source.targets.len());
-        for target in &source.targets {
-            let (n_out, rank) = (target.n_out, target.rank);
-            for (i, value) in target.b.chunks_exact(width).enumerate() {
-                let (column, k) = (i / rank, i % rank);
-                bytes[(first + k * n_out + column) * width..][..width].copy_from_slice(value);
-            }
-            targets.push(PackedTarget {
-                output: target.output,
-                n_out,
-                first_rank: target.first_rank,
-                rank,
-                first,
-                column_scale: target.column_scale.clone(),
-            });
-            first += n_out * rank;
-        }
-        Ok(Self {
-            ty: source.ty,
-            n_in: source.n_in,
-            a,
-            b,
-            scales: source.scales.clone(),
-            targets,
-        })
-    }
-
-    pub(crate) fn n_bytes(&self) -> usize {
-        let scales: usize = self
-            .targets
-            .iter()
-            .map(|target| {
-                target
-                    .column_scale
-                    .as_ref()
-                    .map_or(0, |scale| 4 * scale.len())
-            })
-            .sum();
-        self.a.n_bytes() + self.b.n_bytes() + 4 * self.scales.len() + scales
-    }
-}
+use super::simd::{Kernel, LANES, Simd, prefetch};
+use crate::{LinearCall, LinearDelta, RowGroups, WeightType};
 
 /// See [`crate::Device::add_deltas`]; shapes are checked there.
 pub(crate) fn add_deltas(
@@ -180,13 +113,25 @@ impl Kernel for Chunk<'_> {
         }
         for output in 0..self.outs.len() {
             let n = self.rows.len();
-            for first in (0..n / 4 * 4).step_by(4) {
-                self.expand::<S, 4>(s, output, first);
-            }
-            for row in n / 4 * 4..n {
-                self.expand::<S, 1>(s, output, row);
+            let mut row = 0;
+            while row < n {
+                match n - row {
+                    4.. => self.expand::<S, 4>(s, output, row),
+                    2.. => self.expand::<S, 2>(s, output, row),
+                    _ => self.expand::<S, 1>(s, output, row),
+                }
+                row += rows_at_once(n - row);
             }
         }
+    }
+}
+
+/// Rows that are computed together when `left` are left.
+fn rows_at_once(left: usize) -> usize {
+    match left {
+        4.. => 4,
+        2.. => 2,
+        _ => 1,
     }
 }
 
@@ -194,41 +139,47 @@ impl Chunk<'_> {
     /// `s (A x)` of all rows of one part, into `inner` from `first` on.
     #[inline(always)]
     fn shrink<S: Simd, D: Dense>(&mut self, s: S, part: &PackedLowRank, weight: f32, first: usize) {
-        let (a, n_in, rank) = (part.a.as_slice::<D>(), self.n_in, part.scales.len());
-        let inner = &mut self.inner[first..][..self.rows.len() * rank];
-        let (x, rows) = (self.x, self.rows);
-        let row_of = |i: usize| &x[rows[i] as usize * n_in..][..n_in];
-        let mut i = 0;
-        while i < rows.len() {
-            let mut k = 0;
-            let n = match rows.len() - i {
+        let mut row = 0;
+        while row < self.rows.len() {
+            let left = self.rows.len() - row;
+            match left {
+                4.. if S::WIDE => self.shrink_rows::<S, D, 4>(s, part, weight, (first, row)),
+                2.. => self.shrink_rows::<S, D, 2>(s, part, weight, (first, row)),
+                _ => self.shrink_rows::<S, D, 1>(s, part, weight, (first, row)),
+            }
+            row += match left {
+                4.. if S::WIDE => 4,
                 2.. => 2,
                 _ => 1,
             };
-            while k < rank {
-                let of = |k: usize| &a[k * n_in..][..n_in];
-                let left = rank - k;
-                let at = (i * rank + k, rank, &part.scales[k..], weight);
-                if n == 2 {
-                    let rows = [row_of(i), row_of(i + 1)];
-                    if left >= 4 {
-                        let a = [of(k), of(k + 1), of(k + 2), of(k + 3)];
-                        put(inner, at, dots::<S, D, 2, 4>(s, rows, a));
-                        k += 4;
-                    } else {
-                        put(inner, at, dots::<S, D, 2, 1>(s, rows, [of(k)]));
-                        k += 1;
-                    }
-                } else if left >= 4 {
-                    let a = [of(k), of(k + 1), of(k + 2), of(k + 3)];
-                    put(inner, at, dots::<S, D, 1, 4>(s, [row_of(i)], a));
-                    k += 4;
-                } else {
-                    put(inner, at, dots::<S, D, 1, 1>(s, [row_of(i)], [of(k)]));
-                    k += 1;
-                }
-            }
-            i += n;
+        }
+    }
+
+    /// Of `R` rows.
+    #[inline(always)]
+    fn shrink_rows<S: Simd, D: Dense, const R: usize>(
+        &mut self,
+        s: S,
+        part: &PackedLowRank,
+        weight: f32,
+        (first, row): (usize, usize),
+    ) {
+        let (a, n_in, rank) = (part.a::<D>(), self.n_in, part.scales.len());
+        let inner = &mut self.inner[first + row * rank..][..R * rank];
+        let mut x: [&[f32]; R] = [&[]; R];
+        for r in 0..R {
+            x[r] = &self.x[self.rows[row + r] as usize * n_in..][..n_in];
+        }
+        let mut k = 0;
+        while k + 4 <= rank {
+            let dots = dots::<S, D, R, 4>(s, x, &a[k * n_in..]);
+            put(inner, (k, rank, &part.scales[k..], weight), dots);
+            k += 4;
+        }
+        while k < rank {
+            let dots = dots::<S, D, R, 1>(s, x, &a[k * n_in..]);
+            put(inner, (k, rank, &part.scales[k..], weight), dots);
+            k += 1;
         }
     }
 
@@ -237,18 +188,20 @@ impl Chunk<'_> {
     fn expand<S: Simd, const R: usize>(&self, s: S, output: usize, first: usize) {
         let n_out = self.outs[output].n_out;
         let mut column = 0;
-        while column < n_out {
-            if S::WIDE && n_out - column >= 4 * LANES {
-                self.columns::<S, R, 4>(s, output, first, column);
-                column += 4 * LANES;
-            } else {
-                self.columns::<S, R, 1>(s, output, first, column);
-                column += LANES;
-            }
+        while S::WIDE && n_out - column >= BLOCK {
+            self.columns::<S, R, 4>(s, output, first, column);
+            column += BLOCK;
+        }
+        while n_out - column >= LANES {
+            self.columns::<S, R, 1>(s, output, first, column);
+            column += LANES;
+        }
+        if column < n_out {
+            self.last_columns::<S, R>(s, output, first, column);
         }
     }
 
-    /// `T` vectors of columns of `R` rows of one output; the last may be a part of one.
+    /// `T` vectors of columns of `R` rows of one output.
     #[inline(always)]
     fn columns<S: Simd, const R: usize, const T: usize>(
         &self,
@@ -258,55 +211,110 @@ impl Chunk<'_> {
         column: usize,
     ) {
         let out = &self.outs[output];
-        let n = (out.n_out - column).min(T * LANES);
-        let piece = |t: usize| {
-            let from = t * LANES;
-            (column + from, (n - from).min(LANES))
-        };
-        let place = |r: usize, t: usize| {
-            let (column, n) = piece(t);
+        let mut y = [[s.zero(); T]; R];
+        for r in 0..R {
             let row = self.rows[first + r] as usize;
             // SAFETY: a row is in one group, in one chunk of it, and is borrowed only here.
-            unsafe { out.values.part(row * out.n_out + column, n) }
-        };
-        let mut y: [[S::F; T]; R] =
-            std::array::from_fn(|r| std::array::from_fn(|t| s.load_part(place(r, t))));
+            let own = unsafe { out.values.part(row * out.n_out + column, T * LANES) };
+            let own = &own.as_chunks().0[..T];
+            for t in 0..T {
+                y[r][t] = s.load(&own[t]);
+            }
+        }
+        self.scale_and_shift(s, output, (column, T * LANES), &mut y);
+        self.add_parts(s, (output, first, column), &mut y);
+        for r in 0..R {
+            let row = self.rows[first + r] as usize;
+            // SAFETY: as above; the first borrow has ended.
+            let own = unsafe { out.values.part(row * out.n_out + column, T * LANES) };
+            let own = &mut own.as_chunks_mut().0[..T];
+            for t in 0..T {
+                s.store(y[r][t], &mut own[t]);
+            }
+        }
+    }
+
+    /// Columns that are not a whole vector.
+    #[inline(always)]
+    fn last_columns<S: Simd, const R: usize>(
+        &self,
+        s: S,
+        output: usize,
+        first: usize,
+        column: usize,
+    ) {
+        let out = &self.outs[output];
+        let n = out.n_out - column;
+        let mut y = [[s.zero(); 1]; R];
+        for r in 0..R {
+            let row = self.rows[first + r] as usize;
+            // SAFETY: as in `columns`.
+            y[r] = [s.load_part(unsafe { out.values.part(row * out.n_out + column, n) })];
+        }
+        self.scale_and_shift(s, output, (column, n), &mut y);
+        self.add_parts(s, (output, first, column), &mut y);
+        for r in 0..R {
+            let row = self.rows[first + r] as usize;
+            // SAFETY: as in `columns`.
+            s.store_part(y[r][0], unsafe {
+                out.values.part(row * out.n_out + column, n)
+            });
+        }
+    }
+
+    /// What comes before parts, for `n` columns.
+    #[inline(always)]
+    fn scale_and_shift<S: Simd, const R: usize, const T: usize>(
+        &self,
+        s: S,
+        output: usize,
+        (column, n): (usize, usize),
+        y: &mut [[S::F; T]; R],
+    ) {
         for delta in self.delta.outputs.iter().filter(|d| d.output == output) {
             for t in 0..T {
-                let (column, n) = piece(t);
-                let load = |values: &[f32]| s.load_part(&values[column..column + n]);
-                let scale = delta.scale.as_ref().map(|scale| load(scale.as_slice()));
-                let shift = delta.shift.as_ref().map(|shift| load(shift.as_slice()));
-                for r in 0..R {
-                    if let Some(scale) = scale {
+                let piece = column + t * LANES..column + n.min(t * LANES + LANES);
+                if let Some(scale) = &delta.scale {
+                    let scale = s.load_part(&scale.as_slice()[piece.clone()]);
+                    for r in 0..R {
                         y[r][t] = s.mul(y[r][t], scale);
                     }
-                    if let Some(shift) = shift {
+                }
+                if let Some(shift) = &delta.shift {
+                    let shift = s.load_part(&shift.as_slice()[piece]);
+                    for r in 0..R {
                         y[r][t] = s.add(y[r][t], shift);
                     }
                 }
             }
         }
+    }
+
+    /// What all parts add to `T` vectors of columns of `R` rows.
+    #[inline(always)]
+    fn add_parts<S: Simd, const R: usize, const T: usize>(
+        &self,
+        s: S,
+        (output, first, column): (usize, usize, usize),
+        y: &mut [[S::F; T]; R],
+    ) {
         let mut inner = 0;
         for (part, _) in &self.delta.parts {
             let part = part.packed();
             let rank = part.scales.len();
             for target in part.targets.iter().filter(|t| t.output == output) {
                 let at = inner + first * rank + target.first_rank;
-                let h: [&[f32]; R] =
-                    std::array::from_fn(|r| &self.inner[at + r * rank..][..target.rank]);
+                let mut h: [&[f32]; R] = [&[]; R];
+                for r in 0..R {
+                    h[r] = &self.inner[at + r * rank..][..target.rank];
+                }
                 match part.ty {
-                    WeightType::F32 => add::<S, f32, R, T>(s, part, target, h, column, &mut y),
-                    WeightType::F16 => add::<S, F16, R, T>(s, part, target, h, column, &mut y),
-                    _ => add::<S, Bf16, R, T>(s, part, target, h, column, &mut y),
+                    WeightType::F32 => add::<S, f32, R, T>(s, part, target, h, column, y),
+                    WeightType::F16 => add::<S, F16, R, T>(s, part, target, h, column, y),
+                    _ => add::<S, Bf16, R, T>(s, part, target, h, column, y),
                 }
             }
             inner += self.rows.len() * rank;
-        }
-        for r in 0..R {
-            for t in 0..T {
-                s.store_part(y[r][t], place(r, t));
-            }
         }
     }
 }
@@ -321,29 +329,39 @@ fn add<S: Simd, D: Dense, const R: usize, const T: usize>(
     column: usize,
     y: &mut [[S::F; T]; R],
 ) {
-    let n_out = target.n_out;
-    let b = &part.b.as_slice::<D>()[target.first..][..target.rank * n_out];
     let mut sums = match target.column_scale {
         None => *y,
         Some(_) => [[s.zero(); T]; R],
     };
-    let n = (n_out - column).min(T * LANES);
-    for k in 0..target.rank {
-        let b = &b[k * n_out + column..][..n];
-        for t in 0..T {
-            let from = t * LANES;
-            let b = D::load_part(s, &b[from..(from + LANES).min(n)]);
-            for r in 0..R {
-                sums[r][t] = s.fma(s.splat(h[r][k]), b, sums[r][t]);
+    let (b, n_columns) = part.block::<D>(target, column / BLOCK * BLOCK);
+    let from = column % BLOCK;
+    for (k, b) in b.chunks_exact(n_columns).enumerate() {
+        let b = &b[from..];
+        ahead(b);
+        match b.as_chunks().0.first_chunk::<T>() {
+            Some(b) => {
+                for t in 0..T {
+                    let b = D::load(s, &b[t]);
+                    for r in 0..R {
+                        sums[r][t] = s.fma(s.splat(h[r][k]), b, sums[r][t]);
+                    }
+                }
+            }
+            None => {
+                let b = D::load_part(s, b);
+                for r in 0..R {
+                    sums[r][0] = s.fma(s.splat(h[r][k]), b, sums[r][0]);
+                }
             }
         }
     }
     match &target.column_scale {
         None => *y = sums,
         Some(scale) => {
+            let scale = &scale[column..];
             for t in 0..T {
-                let from = column + t * LANES;
-                let scale = s.load_part(&scale[from..(from + LANES).min(n_out)]);
+                let n = scale.len().min(t * LANES + LANES);
+                let scale = s.load_part(&scale[t * LANES..n]);
                 for r in 0..R {
                     y[r][t] = s.fma(sums[r][t], scale, y[r][t]);
                 }
@@ -357,25 +375,51 @@ fn add<S: Simd, D: Dense, const R: usize, const T: usize>(
 fn dots<S: Simd, D: Dense, const R: usize, const K: usize>(
     s: S,
     x: [&[f32]; R],
-    a: [&[D]; K],
+    a: &[D],
 ) -> [[f32; K]; R] {
     let n_in = x[0].len();
-    let x: [&[f32]; R] = std::array::from_fn(|r| &x[r][..n_in]);
-    let a: [&[D]; K] = std::array::from_fn(|k| &a[k][..n_in]);
+    let n = n_in / LANES;
+    let mut x_chunks: [&[[f32; LANES]]; R] = [&[]; R];
+    for r in 0..R {
+        x_chunks[r] = &x[r].as_chunks().0[..n];
+    }
+    let mut a_chunks: [&[[D; LANES]]; K] = [&[]; K];
+    for k in 0..K {
+        a_chunks[k] = &a[k * n_in..].as_chunks().0[..n];
+    }
     let mut sums = [[s.zero(); K]; R];
-    let mut at = 0;
-    while at < n_in {
-        let end = (at + LANES).min(n_in);
-        let x: [S::F; R] = std::array::from_fn(|r| s.load_part(&x[r][at..end]));
+    for i in 0..n {
         for k in 0..K {
-            let a = D::load_part(s, &a[k][at..end]);
+            ahead(&a_chunks[k][i]);
+            let a = D::load(s, &a_chunks[k][i]);
             for r in 0..R {
-                sums[r][k] = s.fma(a, x[r], sums[r][k]);
+                sums[r][k] = s.fma(a, s.load(&x_chunks[r][i]), sums[r][k]);
             }
         }
-        at = end;
     }
-    std::array::from_fn(|r| std::array::from_fn(|k| s.sum(sums[r][k])))
+    if n * LANES < n_in {
+        for k in 0..K {
+            let a = D::load_part(s, &a[k * n_in..][n * LANES..n_in]);
+            for r in 0..R {
+                sums[r][k] = s.fma(a, s.load_part(&x[r][n * LANES..n_in]), sums[r][k]);
+            }
+        }
+    }
+    let mut dots = [[0.0; K]; R];
+    for r in 0..R {
+        for k in 0..K {
+            dots[r][k] = s.sum(sums[r][k]);
+        }
+    }
+    dots
+}
+
+/// Asks for what will be needed a while after `values`, which lie in a stream.
+#[inline(always)]
+fn ahead<D>(values: &[D]) {
+    /// About as many bytes as one thread computes with in the time that memory takes to answer.
+    const DISTANCE: usize = 4096;
+    prefetch(values.as_ptr().cast::<u8>().wrapping_add(DISTANCE));
 }
 
 /// Writes dot products, each times its scale, from `at` on, rows `rank` apart.
@@ -389,58 +433,5 @@ fn put<const R: usize, const K: usize>(
         for k in 0..K {
             inner[at + r * rank + k] = dots[r][k] * (scales[k] * weight);
         }
-    }
-}
-
-/// How values are stored.
-trait Dense: Plain {
-    fn load<S: Simd>(s: S, values: &[Self; LANES]) -> S::F;
-
-    /// Up to sixteen values; the lanes after them are zero.
-    #[inline(always)]
-    fn load_part<S: Simd>(s: S, values: &[Self]) -> S::F {
-        match values.first_chunk() {
-            Some(values) => Self::load(s, values),
-            None => {
-                let mut padded = [Self::ZERO; LANES];
-                padded[..values.len()].copy_from_slice(values);
-                Self::load(s, &padded)
-            }
-        }
-    }
-
-    const ZERO: Self;
-}
-
-impl Dense for f32 {
-    const ZERO: Self = 0.0;
-
-    #[inline(always)]
-    fn load<S: Simd>(s: S, values: &[Self; LANES]) -> S::F {
-        s.load(values)
-    }
-}
-
-/// The bits of an f16.
-type F16 = u16;
-
-impl Dense for F16 {
-    const ZERO: Self = 0;
-
-    #[inline(always)]
-    fn load<S: Simd>(s: S, values: &[Self; LANES]) -> S::F {
-        s.load_f16(values)
-    }
-}
-
-/// The bits of a bf16.
-type Bf16 = [u16; 1];
-
-impl Dense for Bf16 {
-    const ZERO: Self = [0];
-
-    #[inline(always)]
-    fn load<S: Simd>(s: S, values: &[Self; LANES]) -> S::F {
-        s.load_bf16(&values.map(|[value]| value))
     }
 }

@@ -328,10 +328,10 @@ impl<'a> Binder<'a> {
 
     pub(super) fn pack_low_rank(
         &self,
-        source: &LowRankSource<'_>,
-    ) -> Result<Arc<LowRank>, AdapterError> {
-        LowRank::pack(self.target.device(), source)
-            .map(Arc::new)
+        sources: &[LowRankSource<'_>],
+    ) -> Result<Vec<Arc<LowRank>>, AdapterError> {
+        LowRank::pack(self.target.device(), sources)
+            .map(|all| all.into_iter().map(Arc::new).collect())
             .map_err(|error| AdapterError::failed(self.file.path(), error.to_string()))
     }
 
@@ -358,6 +358,8 @@ impl<'a> Binder<'a> {
     /// Packs low-rank matrices site by site.
     fn finish(mut self) -> Result<Bound, AdapterError> {
         let config = self.target.config();
+        let mut numbers = Vec::new();
+        let mut sources = Vec::new();
         for (number, pairs) in std::mem::take(&mut self.pairs) {
             let ty = common_type(&pairs);
             let layers = self.target.layers(number);
@@ -391,8 +393,11 @@ impl<'a> Binder<'a> {
                     });
                 }
             }
-            let packed = self.pack_low_rank(&source)?;
-            let site = self.bound.sites.entry(number).or_default();
+            numbers.push(number);
+            sources.push(source);
+        }
+        for (number, packed) in numbers.iter().zip(self.pack_low_rank(&sources)?) {
+            let site = self.bound.sites.entry(*number).or_default();
             site.low_rank.insert(0, packed);
         }
         self.bound.targets.sort();

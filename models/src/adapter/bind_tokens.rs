@@ -170,9 +170,9 @@ impl<'a> Binder<'a> {
                 column_scale: None,
             }],
         };
-        let packed = self.pack_low_rank(&source)?;
+        let packed = self.pack_low_rank(&[source])?;
         let site = self.bound.sites.entry(sites::HEAD).or_default();
-        site.low_rank.push(packed);
+        site.low_rank.extend(packed);
         Ok(())
     }
 }
