@@ -164,6 +164,35 @@ impl Device {
     /// Several linear layers of one input in one parallel region: for each call
     /// `out = x W^T + bias`, `x`: `[n_rows, n_in]`, `out`: `[n_rows, n_out]`.
     pub fn linear_into(&self, x: &Buffer, n_rows: usize, calls: &mut [LinearCall<'_>]) {
+        self.linear_before(x, n_rows, calls, &[]);
+    }
+
+    /// [`Self::linear_into`] and then [`Self::add_deltas`], whose matrices come from memory while
+    /// the layers are computed.
+    pub fn linear_with_deltas_into(
+        &self,
+        x: &Buffer,
+        groups: &RowGroups,
+        deltas: &[Option<&LinearDelta>],
+        calls: &mut [LinearCall<'_>],
+    ) {
+        let used = deltas.iter().enumerate().filter_map(|(group, delta)| {
+            let delta = delta.filter(|_| !groups.rows(group).is_empty())?;
+            Some(delta.parts.iter().map(|(part, _)| part.packed().bytes()))
+        });
+        let next: Vec<&[u8]> = used.flatten().filter(|bytes| !bytes.is_empty()).collect();
+        self.linear_before(x, groups.n_rows(), calls, &next);
+        self.add_deltas(x, groups, deltas, calls);
+    }
+
+    /// [`Self::linear_into`], after which `next` is read.
+    fn linear_before(
+        &self,
+        x: &Buffer,
+        n_rows: usize,
+        calls: &mut [LinearCall<'_>],
+        next: &[&[u8]],
+    ) {
         let Some(n_in) = calls.first().map(|call| call.weight.n_in()) else {
             return;
         };
@@ -182,7 +211,7 @@ impl Device {
         }
         let x = first(x, n_rows * n_in, "x");
         match &*self.backend {
-            Backend::Cpu(cpu) => cpu::linear::linear_into(cpu, x, n_rows, calls),
+            Backend::Cpu(cpu) => cpu::linear::linear_into(cpu, x, n_rows, calls, next),
         }
     }
 

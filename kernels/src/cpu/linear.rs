@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::Cpu;
 use super::activations::Activations;
+use super::ahead::Ahead;
 use super::dense::{self, Bf16, DenseFormat, F16, F32};
 use super::packed::{Packed, PackedLinear};
 use super::quant::{self, Format, TileBytes};
@@ -38,8 +39,15 @@ struct Layer<'a> {
     first_chunk: usize,
 }
 
-/// See [`crate::Device::linear_into`]; shapes are checked there.
-pub(crate) fn linear_into(cpu: &Cpu, x: &[f32], n_rows: usize, calls: &mut [LinearCall<'_>]) {
+/// See [`crate::Device::linear_into`]; shapes are checked there. `next` is what is read after
+/// it: a layer computes longer than it reads, which is time to bring that near.
+pub(crate) fn linear_into(
+    cpu: &Cpu,
+    x: &[f32],
+    n_rows: usize,
+    calls: &mut [LinearCall<'_>],
+    next: &[&[u8]],
+) {
     let mut activations = cpu
         .linear_scratch
         .activations
@@ -74,15 +82,16 @@ pub(crate) fn linear_into(cpu: &Cpu, x: &[f32], n_rows: usize, calls: &mut [Line
         let after = layers.partition_point(|layer| layer.first_chunk <= chunk);
         let layer = &layers[after - 1];
         let first_tile = (chunk - layer.first_chunk) * chunk_tiles;
-        let chunk = Chunk {
+        let work = Chunk {
             layer,
             x,
             activations,
             n_rows,
             first_tile,
             end_tile: (first_tile + chunk_tiles).min(layer.weight.n_tiles()),
+            next: Ahead::new(next, chunk, n_chunks),
         };
-        chunk.run(cpu);
+        work.run(cpu);
     });
 }
 
@@ -94,6 +103,7 @@ struct Chunk<'a> {
     n_rows: usize,
     first_tile: usize,
     end_tile: usize,
+    next: Ahead<'a>,
 }
 
 impl Chunk<'_> {
@@ -129,6 +139,7 @@ impl Chunk<'_> {
         cpu.isa.run(Walk {
             chunk: self,
             blocks,
+            next: self.next,
         });
     }
 }
@@ -149,6 +160,7 @@ trait Blocks {
 struct Walk<'a, B: Blocks> {
     chunk: &'a Chunk<'a>,
     blocks: B,
+    next: Ahead<'a>,
 }
 
 impl<B: Blocks> Kernel for Walk<'_, B> {
@@ -156,13 +168,16 @@ impl<B: Blocks> Kernel for Walk<'_, B> {
     /// blocks of four takes four tiles at once: four streams of memory, and enough sums under
     /// way to hide the latency of each.
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<S: Simd>(mut self, s: S) {
         let Chunk {
             n_rows,
             first_tile: mut tile,
             end_tile,
             ..
         } = *self.chunk;
+        let n_blocks = (end_tile - tile).div_ceil(2) * n_rows.div_ceil(4);
+        let n_lines = self.next.n_lines.div_ceil(n_blocks.max(1));
+        self.next.n_at_once = n_lines;
         while tile + CHUNK_TILES <= end_tile {
             if S::WIDE {
                 self.rows::<S, 2, 4>(s, tile, 0);
@@ -191,13 +206,14 @@ impl<B: Blocks> Walk<'_, B> {
     /// Blocks of `R` rows from `first_row` on as long as there are that many; the row after.
     #[inline(always)]
     fn rows<S: Simd, const T: usize, const R: usize>(
-        &self,
+        &mut self,
         s: S,
         tile: usize,
         first_row: usize,
     ) -> usize {
         let mut row = first_row;
         while row + R <= self.chunk.n_rows {
+            self.next.bring();
             let out = self.blocks.block::<S, T, R>(s, self.chunk, tile, row);
             for r in 0..R {
                 for t in 0..T {

@@ -3,6 +3,7 @@
 
 pub(crate) mod activate;
 mod activations;
+mod ahead;
 pub(crate) mod attention;
 mod dense;
 pub(crate) mod elementwise;

@@ -116,18 +116,19 @@ impl<'a> AdapterRows<'a> {
         site: usize,
         calls: &mut [LinearCall<'_>],
     ) {
-        device.linear_into(x, n_rows, calls);
         if self.step.stacks.is_empty() {
-            return;
+            return device.linear_into(x, n_rows, calls);
         }
         let stacks = self.step.stacks.iter();
         let deltas: Vec<Option<&LinearDelta>> = stacks
             .map(|stack| stack.site(site).map(|s| &s.delta))
             .collect();
-        if deltas.iter().any(Option::is_some) {
-            device.add_deltas(x, self.groups, &deltas, calls);
-            self.add_replacements(device, x, site, calls);
+        if deltas.iter().all(Option::is_none) {
+            return device.linear_into(x, n_rows, calls);
         }
+        debug_assert_eq!(n_rows, self.groups.n_rows(), "every row was dealt out");
+        device.linear_with_deltas_into(x, self.groups, &deltas, calls);
+        self.add_replacements(device, x, site, calls);
     }
 
     /// Matrices that stand in whole for the model's. What those gave has been taken away.

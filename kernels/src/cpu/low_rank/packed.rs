@@ -72,6 +72,11 @@ impl PackedLowRank {
         Ok(sources.iter().map(pack).collect())
     }
 
+    /// All of its memory.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.pages.as_slice()[self.a.start..self.b.end]
+    }
+
     /// `[rank, n_in]`, and perhaps a few zeros.
     #[inline(always)]
     pub(super) fn a<D: Dense>(&self) -> &[D] {
