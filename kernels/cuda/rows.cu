@@ -8,6 +8,25 @@ KERNEL gather_rows(const float* x, int width, const uint32_t* rows, float* out) 
   for (int i = threadIdx.x; i < width; i += blockDim.x) to[i] = from[i];
 }
 
+// out[rows[i]] = x[i]; no row occurs twice.
+KERNEL scatter_rows(const float* x, int width, const uint32_t* rows, float* out) {
+  const float* from = x + size_t(blockIdx.x) * width;
+  float* to = out + size_t(rows[blockIdx.x]) * width;
+  for (int i = threadIdx.x; i < width; i += blockDim.x) to[i] = from[i];
+}
+
+// x = x * scale + shift, value by value, in the rows that are listed; either may be null.
+KERNEL adjust_rows(float* x, int width, const uint32_t* rows, const float* scale,
+                   const float* shift) {
+  float* row = x + size_t(rows[blockIdx.x]) * width;
+  for (int i = threadIdx.x; i < width; i += blockDim.x) {
+    float y = row[i];
+    if (scale) y = __fmul_rn(y, scale[i]);
+    if (shift) y = __fadd_rn(y, shift[i]);
+    row[i] = y;
+  }
+}
+
 // out[rows[i]] += weights[i] * x[i]; no row occurs twice.
 KERNEL scatter_add_rows(const float* x, int width, const uint32_t* rows, const float* weights,
                         float* out) {

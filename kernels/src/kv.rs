@@ -5,6 +5,7 @@ mod element;
 use std::mem::size_of;
 
 use crate::Device;
+use crate::cuda::CudaKv;
 use crate::memory::{OutOfMemory, Pages};
 
 pub(crate) use element::{E4m3, KvElement};
@@ -76,10 +77,7 @@ impl KvShape {
 pub struct KvCache {
     shape: KvShape,
     ty: KvType,
-    keys: Pages,
-    values: Pages,
-    key_scales: Pages,
-    value_scales: Pages,
+    memory: Memory,
 }
 
 /// Keys and values of one layer, `[n_blocks][n_kv_heads][block_size * head_dim]` each, and their
@@ -101,10 +99,37 @@ pub(crate) struct KvLayerMut<'a, E> {
     pub(crate) value_scales: &'a mut [f32],
 }
 
+#[derive(Debug)]
+enum Memory {
+    Host(HostKv),
+    Cuda(CudaKv),
+}
+
+/// Scales are empty where the type has none.
+#[derive(Debug)]
+struct HostKv {
+    keys: Pages,
+    values: Pages,
+    key_scales: Pages,
+    value_scales: Pages,
+}
+
+/// A cache that cannot be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KvError {
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
+    /// The device has no ops for it, or fails.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+const ELSEWHERE: &str = "a cache of another device";
+
 impl KvCache {
     /// Reserves the whole cache; the system fills it in as blocks are first written. Errors when
-    /// the memory cannot be had.
-    pub fn new(_device: &Device, shape: KvShape, ty: KvType) -> Result<Self, OutOfMemory> {
+    /// the memory cannot be had, or when the device has no attention for such heads.
+    pub fn new(device: &Device, shape: KvShape, ty: KvType) -> Result<Self, KvError> {
         let dimensions = [
             shape.n_layers,
             shape.n_blocks,
@@ -116,23 +141,25 @@ impl KvCache {
         let n_bytes = dimensions
             .into_iter()
             .try_fold(1_usize, usize::checked_mul)
-            .ok_or(OutOfMemory { bytes: usize::MAX })?;
+            .ok_or(OutOfMemory::host(usize::MAX))?;
         let all_scales = [shape.n_layers, shape.layer_scales(), size_of::<f32>()];
         let n_scale_bytes = match ty.has_scales() {
             true => all_scales
                 .into_iter()
                 .try_fold(1_usize, usize::checked_mul)
-                .ok_or(OutOfMemory { bytes: usize::MAX })?,
+                .ok_or(OutOfMemory::host(usize::MAX))?,
             false => 0,
         };
-        Ok(Self {
-            shape,
-            ty,
-            keys: Pages::zeroed(n_bytes)?,
-            values: Pages::zeroed(n_bytes)?,
-            key_scales: Pages::zeroed(n_scale_bytes)?,
-            value_scales: Pages::zeroed(n_scale_bytes)?,
-        })
+        let memory = match device.as_cuda() {
+            Some(gpu) => Memory::Cuda(CudaKv::new(gpu, shape, ty, n_bytes)?),
+            None => Memory::Host(HostKv {
+                keys: Pages::zeroed(n_bytes)?,
+                values: Pages::zeroed(n_bytes)?,
+                key_scales: Pages::zeroed(n_scale_bytes)?,
+                value_scales: Pages::zeroed(n_scale_bytes)?,
+            }),
+        };
+        Ok(Self { shape, ty, memory })
     }
 
     pub fn shape(&self) -> KvShape {
@@ -155,30 +182,46 @@ impl KvCache {
     pub(crate) fn layer<E: KvElement>(&self, layer: usize) -> KvLayer<'_, E> {
         assert_eq!(size_of::<E>(), self.ty.n_bytes());
         let (len, n_scales) = (self.shape.layer_len(), self.n_scales());
+        let Memory::Host(host) = &self.memory else {
+            panic!("{ELSEWHERE}");
+        };
         KvLayer {
-            keys: &self.keys.as_slice()[layer * len..][..len],
-            values: &self.values.as_slice()[layer * len..][..len],
-            key_scales: &self.key_scales.as_slice()[layer * n_scales..][..n_scales],
-            value_scales: &self.value_scales.as_slice()[layer * n_scales..][..n_scales],
+            keys: &host.keys.as_slice()[layer * len..][..len],
+            values: &host.values.as_slice()[layer * len..][..len],
+            key_scales: &host.key_scales.as_slice()[layer * n_scales..][..n_scales],
+            value_scales: &host.value_scales.as_slice()[layer * n_scales..][..n_scales],
         }
     }
 
     pub(crate) fn layer_mut<E: KvElement>(&mut self, layer: usize) -> KvLayerMut<'_, E> {
         assert_eq!(size_of::<E>(), self.ty.n_bytes());
         let (len, n_scales) = (self.shape.layer_len(), self.n_scales());
+        let Memory::Host(host) = &mut self.memory else {
+            panic!("{ELSEWHERE}");
+        };
         KvLayerMut {
-            keys: &mut self.keys.as_mut_slice()[layer * len..][..len],
-            values: &mut self.values.as_mut_slice()[layer * len..][..len],
-            key_scales: &mut self.key_scales.as_mut_slice()[layer * n_scales..][..n_scales],
-            value_scales: &mut self.value_scales.as_mut_slice()[layer * n_scales..][..n_scales],
+            keys: &mut host.keys.as_mut_slice()[layer * len..][..len],
+            values: &mut host.values.as_mut_slice()[layer * len..][..len],
+            key_scales: &mut host.key_scales.as_mut_slice()[layer * n_scales..][..n_scales],
+            value_scales: &mut host.value_scales.as_mut_slice()[layer * n_scales..][..n_scales],
         }
     }
 
     pub(crate) fn clear(&mut self) {
-        self.keys.clear();
-        self.values.clear();
-        self.key_scales.clear();
-        self.value_scales.clear();
+        let Memory::Host(host) = &mut self.memory else {
+            panic!("{ELSEWHERE}");
+        };
+        host.keys.clear();
+        host.values.clear();
+        host.key_scales.clear();
+        host.value_scales.clear();
+    }
+
+    pub(crate) fn on_cuda(&self) -> &CudaKv {
+        match &self.memory {
+            Memory::Host(_) => panic!("{ELSEWHERE}"),
+            Memory::Cuda(kv) => kv,
+        }
     }
 }
 

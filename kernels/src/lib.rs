@@ -21,6 +21,7 @@ mod cpu;
 mod device;
 mod file;
 mod format;
+mod isa;
 mod kv;
 mod linear;
 mod low_rank;
@@ -29,15 +30,17 @@ mod ops;
 mod weight;
 
 pub use buffer::Buffer;
-pub use device::{CpuOptions, Device, Isa};
+pub use cuda::CudaError;
+pub use device::{CpuOptions, CudaOptions, Device, DeviceFailed};
 pub use file::MappedFile;
 pub use format::{encode_block, quantize};
-pub use kv::{KvCache, KvShape, KvType};
+pub use isa::Isa;
+pub use kv::{KvCache, KvError, KvShape, KvType};
 pub use linear::{Linear, LinearCall, Numerics, PackError};
 pub use low_rank::{
     LinearDelta, LowRank, LowRankError, LowRankSource, LowRankTarget, OutputDelta, RowGroups,
 };
-pub use memory::OutOfMemory;
+pub use memory::{MemoryKind, OutOfMemory};
 pub use ops::{
     Activation, AttentionRow, Norm, NormKind, PagedAttention, RopeAngles, RopeStyle, RopeWriteKv,
     RouteGroups, RouteScore, Routes, Routing, StridedCopy,

@@ -1,6 +1,7 @@
 //! Weights of linear layers, packed once at load for the device and instruction set in use.
 
 use crate::cpu::packed::PackedLinear;
+use crate::cuda::{CudaError, CudaLinear};
 use crate::memory::OutOfMemory;
 use crate::{Buffer, Device, WeightSource, WeightType};
 
@@ -17,7 +18,13 @@ pub enum Numerics {
 /// A packed weight matrix `[n_out, n_in]`.
 #[derive(Debug)]
 pub struct Linear {
-    packed: PackedLinear,
+    packed: Packed,
+}
+
+#[derive(Debug)]
+enum Packed {
+    Cpu(PackedLinear),
+    Cuda(CudaLinear),
 }
 
 /// A weight that cannot be packed.
@@ -39,6 +46,8 @@ pub enum PackError {
     },
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
+    #[error(transparent)]
+    Device(#[from] CudaError),
 }
 
 impl Linear {
@@ -50,34 +59,62 @@ impl Linear {
         numerics: Numerics,
     ) -> Result<Self, PackError> {
         source.check()?;
-        let packed = PackedLinear::pack(device.as_cpu(), source, numerics)?;
+        let packed = match device.as_cuda() {
+            Some(gpu) => Packed::Cuda(CudaLinear::pack(gpu, source, numerics)?),
+            None => Packed::Cpu(PackedLinear::pack(device.as_cpu(), source, numerics)?),
+        };
         Ok(Self { packed })
     }
 
     pub fn n_out(&self) -> usize {
-        self.packed.n_out
+        match &self.packed {
+            Packed::Cpu(packed) => packed.n_out,
+            Packed::Cuda(packed) => packed.n_out,
+        }
     }
 
     pub fn n_in(&self) -> usize {
-        self.packed.n_in
+        match &self.packed {
+            Packed::Cpu(packed) => packed.n_in,
+            Packed::Cuda(packed) => packed.n_in,
+        }
     }
 
     /// Row `row` of the matrix, widened exactly to f32: what its file's bytes dequantize to.
     ///
     /// # Panics
-    /// When there is no such row or `out` is not `n_in` long.
+    /// When there is no such row or `out` is not `n_in` long, or when a GPU does not answer.
     pub fn read_row(&self, row: usize, out: &mut [f32]) {
         assert!(row < self.n_out() && out.len() == self.n_in());
-        self.packed.unpack_row(row, out);
+        match &self.packed {
+            Packed::Cpu(packed) => packed.unpack_row(row, out),
+            Packed::Cuda(packed) => {
+                let read = packed.read_row(row, out);
+                assert!(read.is_ok(), "reading a weight back: {read:?}");
+            }
+        }
     }
 
     /// Bytes of memory that the packed form takes.
     pub fn n_bytes(&self) -> usize {
-        self.packed.n_bytes()
+        match &self.packed {
+            Packed::Cpu(packed) => packed.n_bytes(),
+            Packed::Cuda(packed) => packed.n_bytes(),
+        }
     }
 
     pub(crate) fn packed(&self) -> &PackedLinear {
-        &self.packed
+        match &self.packed {
+            Packed::Cpu(packed) => packed,
+            Packed::Cuda(_) => panic!("a weight of another device"),
+        }
+    }
+
+    pub(crate) fn on_cuda(&self) -> &CudaLinear {
+        match &self.packed {
+            Packed::Cpu(_) => panic!("a weight of another device"),
+            Packed::Cuda(packed) => packed,
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::cpu::low_rank::PackedLowRank;
+use crate::cuda::CudaLowRank;
 use crate::memory::OutOfMemory;
 use crate::{Buffer, Device, WeightType};
 
@@ -42,11 +43,17 @@ pub struct LowRankTarget<'a> {
 /// Packed low-rank matrices beside the linear layers of one input.
 #[derive(Debug)]
 pub struct LowRank {
-    packed: PackedLowRank,
+    packed: Packed,
+}
+
+#[derive(Debug)]
+enum Packed {
+    Cpu(PackedLowRank),
+    Cuda(CudaLowRank),
 }
 
 /// Matrices that cannot be packed.
-#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LowRankError {
     #[error("low-rank matrices are stored as F32, F16 or BF16, not as {0:?}")]
     Quantized(WeightType),
@@ -54,20 +61,28 @@ pub enum LowRankError {
     Sizes,
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
+    #[error("{0}")]
+    Device(String),
 }
 
 impl LowRank {
-    /// Packs matrices in the form that this device computes with; they take as many bytes as the
-    /// sources, next to each other in their order: those of one adapter, in the order in which a
-    /// step comes to them, are one stream of memory. Runs on the calling thread alone, so that a
-    /// device at work is not held up.
+    /// Packs matrices in the form that this device computes with; on a CPU they take as many bytes
+    /// as the sources, next to each other in their order: those of one adapter, in the order in
+    /// which a step comes to them, are one stream of memory. Runs on the calling thread alone, so
+    /// that a device at work is not held up.
     pub fn pack(
-        _device: &Device,
+        device: &Device,
         sources: &[LowRankSource<'_>],
     ) -> Result<Vec<Self>, LowRankError> {
         sources.iter().try_for_each(Self::check)?;
-        let packed = PackedLowRank::pack(sources)?;
-        Ok(packed.into_iter().map(|packed| Self { packed }).collect())
+        if let Some(gpu) = device.as_cuda() {
+            let pack = |source| CudaLowRank::pack(gpu, source).map(Packed::Cuda);
+            let packed = sources.iter().map(pack);
+            return packed.map(|packed| Ok(Self { packed: packed? })).collect();
+        }
+        let packed = PackedLowRank::pack(sources)?.into_iter();
+        let packed = packed.map(Packed::Cpu);
+        Ok(packed.map(|packed| Self { packed }).collect())
     }
 
     fn check(source: &LowRankSource<'_>) -> Result<(), LowRankError> {
@@ -93,27 +108,58 @@ impl LowRank {
     }
 
     pub fn n_in(&self) -> usize {
-        self.packed.n_in
+        match &self.packed {
+            Packed::Cpu(packed) => packed.n_in,
+            Packed::Cuda(packed) => packed.n_in,
+        }
     }
 
     /// Rows of `A`, over all targets.
     pub fn rank(&self) -> usize {
-        self.packed.scales.len()
+        match &self.packed {
+            Packed::Cpu(packed) => packed.scales.len(),
+            Packed::Cuda(packed) => packed.rank,
+        }
     }
 
     /// Bytes of memory that the packed form takes.
     pub fn n_bytes(&self) -> usize {
-        self.packed.n_bytes()
+        match &self.packed {
+            Packed::Cpu(packed) => packed.n_bytes(),
+            Packed::Cuda(packed) => packed.n_bytes(),
+        }
     }
 
     /// Index of the layer and outputs of each target.
     pub(crate) fn outputs(&self) -> impl Iterator<Item = (usize, usize)> {
-        let targets = self.packed.targets.iter();
-        targets.map(|target| (target.output, target.n_out))
+        let (host, there) = match &self.packed {
+            Packed::Cpu(packed) => (&packed.targets[..], &[][..]),
+            Packed::Cuda(packed) => (&[][..], &packed.targets[..]),
+        };
+        let host = host.iter().map(|target| (target.output, target.n_out));
+        host.chain(there.iter().map(|target| (target.output, target.n_out)))
     }
 
     pub(crate) fn packed(&self) -> &PackedLowRank {
-        &self.packed
+        match &self.packed {
+            Packed::Cpu(packed) => packed,
+            Packed::Cuda(_) => panic!("matrices of another device"),
+        }
+    }
+
+    /// What the CPU will read of them; nothing of matrices elsewhere.
+    pub(crate) fn host_bytes(&self) -> &[u8] {
+        match &self.packed {
+            Packed::Cpu(packed) => packed.bytes(),
+            Packed::Cuda(_) => &[],
+        }
+    }
+
+    pub(crate) fn on_cuda(&self) -> &CudaLowRank {
+        match &self.packed {
+            Packed::Cpu(_) => panic!("matrices of another device"),
+            Packed::Cuda(packed) => packed,
+        }
     }
 }
 

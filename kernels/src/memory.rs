@@ -1,12 +1,44 @@
 //! Zeroed memory straight from the operating system: page aligned, and real only once touched.
 
+use std::fmt;
 use std::ptr::NonNull;
+
+/// Whose memory it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MemoryKind {
+    /// The operating system's.
+    Host,
+    /// A GPU's own.
+    Device,
+    /// The host's, which a GPU reads by itself.
+    Pinned,
+}
+
+impl fmt::Display for MemoryKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Host => "the operating system",
+            Self::Device => "the GPU",
+            Self::Pinned => "the NVIDIA driver",
+        })
+    }
+}
 
 /// Memory that could not be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the operating system refused {bytes} bytes of memory")]
+#[error("{of} refused {bytes} bytes of memory")]
 pub struct OutOfMemory {
     pub bytes: usize,
+    pub of: MemoryKind,
+}
+
+impl OutOfMemory {
+    pub(crate) fn host(bytes: usize) -> Self {
+        Self {
+            bytes,
+            of: MemoryKind::Host,
+        }
+    }
 }
 
 /// Types for which any bytes, zeros among them, are a value, and that have no padding.
@@ -18,6 +50,8 @@ pub(crate) unsafe trait Plain: Copy + Send + Sync + 'static {}
 unsafe impl Plain for u8 {}
 // SAFETY: as above.
 unsafe impl Plain for u16 {}
+// SAFETY: as above.
+unsafe impl Plain for u32 {}
 // SAFETY: as above.
 unsafe impl Plain for f32 {}
 // SAFETY: a byte, and nothing else.
@@ -45,7 +79,7 @@ impl Pages {
                 n_bytes,
             });
         }
-        let refused = OutOfMemory { bytes: n_bytes };
+        let refused = OutOfMemory::host(n_bytes);
         if n_bytes > isize::MAX as usize {
             return Err(refused);
         }
@@ -151,7 +185,7 @@ mod tests {
     fn absurd_sizes_are_errors() {
         assert_eq!(
             Pages::zeroed(1 << 60).unwrap_err(),
-            OutOfMemory { bytes: 1 << 60 }
+            OutOfMemory::host(1 << 60)
         );
         assert!(Pages::zeroed(usize::MAX).is_err());
     }

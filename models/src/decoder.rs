@@ -114,6 +114,8 @@ impl Model {
             config,
         };
         weights.finish(model.config.n_layers)?;
+        let checked = device.check_memory();
+        checked.map_err(|error| LoadError::new(checkpoint.path(), error.to_string()))?;
         checkpoint.drop_pages();
         Ok(model)
     }

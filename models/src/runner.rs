@@ -5,7 +5,7 @@ mod logits;
 use std::path::Path;
 use std::sync::Arc;
 
-use kernels::{KvCache, KvShape, KvType};
+use kernels::{KvCache, KvError, KvShape, KvType};
 use scheduler::{Batch, BatchRow, Executor, ExecutorError, Sampled};
 
 use crate::activations::Activations;
@@ -81,9 +81,14 @@ impl ModelRunner {
         };
         let kv = KvCache::new(model.device(), shape, options.kv_type).map_err(|error| {
             let n_bytes = options.n_blocks as u128 * shape.bytes_per_block(options.kv_type) as u128;
-            fail(format!("no {n_bytes} bytes for keys and values: {error}"))
+            match error {
+                KvError::OutOfMemory(error) => {
+                    fail(format!("no {n_bytes} bytes for keys and values: {error}"))
+                }
+                KvError::Unsupported(why) => fail(why),
+            }
         })?;
-        Ok(Self {
+        let runner = Self {
             kv,
             ropes: config
                 .ropes
@@ -104,7 +109,10 @@ impl ModelRunner {
             adapters: AdapterTable::default(),
             step_adapters: StepAdapters::new(model.device()),
             model,
-        })
+        };
+        let checked = runner.model.device().check_memory();
+        checked.map_err(|error| fail(format!("no memory for a step: {error}")))?;
+        Ok(runner)
     }
 
     /// Bytes that steps of up to `max_batched_tokens` tokens work in, beside weights, keys and
@@ -154,13 +162,13 @@ impl ModelRunner {
             rows.extend(chunk.iter().map(|wanted| wanted.row));
             let adapters = self.step_adapters.rows();
             self.model.logits(&rows, adapters, &mut self.activations);
-            for (i, wanted) in chunk.iter().enumerate() {
-                let logits = self.activations.logits.read(i * vocab..(i + 1) * vocab);
+            let all = self.activations.logits.read(0..chunk.len() * vocab);
+            for (wanted, logits) in chunk.iter().zip(all.chunks_exact(vocab)) {
                 answer(
                     &mut self.sampler,
                     batch,
                     wanted,
-                    &logits,
+                    logits,
                     &mut results[wanted.batch_row],
                 );
             }
@@ -259,6 +267,8 @@ impl Executor for ModelRunner {
         }
         self.pool(batch, &mut results);
         self.sample(batch, &mut results);
+        let finished = self.model.device().finish();
+        finished.map_err(|error| ExecutorError(error.to_string()))?;
         Ok(results)
     }
 }

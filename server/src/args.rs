@@ -244,6 +244,12 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FAMILY")]
     pub tool_call_parser: Option<crate::answer::ToolSyntax>,
 
+    /// Where to compute: auto (the first GPU if there is one, else the CPU), cpu, cuda, or cuda:N.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: crate::device::DeviceChoice,
+    /// On a GPU, start every kernel by itself instead of whole steps as captured graphs.
+    #[arg(long)]
+    pub enforce_eager: bool,
     /// Threads that compute. Default: as many as this process may use.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,

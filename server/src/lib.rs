@@ -11,6 +11,7 @@ pub mod banner;
 pub mod commands;
 mod connections;
 mod cross_origin;
+pub mod device;
 pub mod dialect;
 pub mod embedder;
 pub mod engine;

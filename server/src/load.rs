@@ -4,14 +4,14 @@ mod encoder;
 
 use std::sync::Arc;
 
-use kernels::{CpuOptions, Device};
 use models::{Checkpoint, EncoderRunner, LoadError, Model, ModelRunner, RunnerOptions};
 use scheduler::{Batch, ConfigError, Executor, ExecutorError, Sampled, Scheduler, SchedulerConfig};
 use sha2::{Digest, Sha256};
 
+use crate::device::{self, NoDevice};
 use crate::embedder::EmbeddingModel;
 use crate::identity::{hex, unix_seconds};
-use crate::plan::{MemoryPlan, Needs, PlanError, available_bytes};
+use crate::plan::{FreeMemory, MemoryPlan, Needs, PlanError};
 use crate::settings::{Precision, Settings};
 use crate::source::{ModelSource, SourceError};
 use crate::state::ServedModel;
@@ -24,6 +24,8 @@ pub use encoder::{LoadedEncoder, load_encoder};
 pub enum StartError {
     #[error(transparent)]
     Source(#[from] SourceError),
+    #[error(transparent)]
+    Device(#[from] NoDevice),
     #[error(transparent)]
     Load(#[from] LoadError),
     #[error(transparent)]
@@ -98,10 +100,7 @@ fn load_decoder(settings: &Settings, source: &ModelSource) -> Result<Loaded, Sta
         try_template(template)?;
     }
     let config = checkpoint.config().clone();
-    let device = Device::cpu(CpuOptions {
-        n_threads: settings.n_threads,
-        isa: None,
-    });
+    let (device, device_text) = device::open(settings)?;
     let Precision {
         numerics,
         dense,
@@ -113,9 +112,10 @@ fn load_decoder(settings: &Settings, source: &ModelSource) -> Result<Loaded, Sta
         path: source.path.display().to_string(),
         n_weight_bytes: model.n_bytes() as u64,
         n_widened_bytes: model.widened_bytes() as u64,
-        device: device.describe(),
+        device: device_text,
     };
-    let plan = MemoryPlan::new(&Needs::new(settings, &config, available_bytes()))?;
+    let memory = FreeMemory::of(device.free_bytes());
+    let plan = MemoryPlan::new(&Needs::new(settings, &config, memory))?;
     let runner = ModelRunner::new(
         model,
         RunnerOptions {

@@ -37,7 +37,7 @@ pub enum PlanError {
     TooLittle {
         max_model_len: usize,
         needed: String,
-        source_of_limit: &'static str,
+        source_of_limit: String,
         given: String,
         possible: usize,
     },
@@ -71,10 +71,35 @@ pub struct Needs {
     pub step_bytes: u64,
     /// Memory that is free once the weights are loaded.
     pub available_bytes: u64,
+    /// Of that, what the KV cache may take, in percent.
+    pub kv_percent: u64,
+}
+
+/// Memory that is free, and how much of it the KV cache may take unasked.
+#[derive(Clone, Copy, Debug)]
+pub struct FreeMemory {
+    pub n_bytes: u64,
+    pub kv_percent: u64,
+}
+
+impl FreeMemory {
+    /// `own`: of a device that has its own. Nobody else wants that; the host's memory others do.
+    pub fn of(own: Option<u64>) -> Self {
+        match own {
+            Some(n_bytes) => Self {
+                n_bytes,
+                kv_percent: 90,
+            },
+            None => Self {
+                n_bytes: available_bytes(),
+                kv_percent: 50,
+            },
+        }
+    }
 }
 
 impl Needs {
-    pub fn new(settings: &Settings, config: &ModelConfig, available_bytes: u64) -> Self {
+    pub fn new(settings: &Settings, config: &ModelConfig, memory: FreeMemory) -> Self {
         Self {
             max_positions: config.max_positions,
             max_model_len: settings.max_model_len,
@@ -93,7 +118,8 @@ impl Needs {
             max_batched_tokens: settings.max_batched_tokens,
             step_bytes: ModelRunner::step_bytes(config, settings.max_batched_tokens),
             // Adapters may need theirs at any time.
-            available_bytes: available_bytes.saturating_sub(settings.adapter_bytes()),
+            available_bytes: memory.n_bytes.saturating_sub(settings.adapter_bytes()),
+            kv_percent: memory.kv_percent,
         }
     }
 }
@@ -110,7 +136,7 @@ fn bytes_per_block(config: &ModelConfig, block_size: usize, kv_type: KvType) -> 
 }
 
 impl MemoryPlan {
-    /// As much as the sequences that may run need on average, within half of the memory that is
+    /// As much as the sequences that may run need on average, within a share of the memory that is
     /// free beside what a step works in,
     /// and never less than one sequence of full length: with less, requests that the server
     /// accepts could not be finished.
@@ -131,7 +157,9 @@ impl MemoryPlan {
                 free: human_bytes(needs.available_bytes),
             });
         };
-        let limit_bytes = needs.kv_memory_bytes.unwrap_or(free_bytes / 2);
+        let limit_bytes = needs
+            .kv_memory_bytes
+            .unwrap_or(free_bytes / 100 * needs.kv_percent);
         let n_affordable =
             usize::try_from(limit_bytes / needs.bytes_per_block).unwrap_or(usize::MAX);
         let n_one = n_blocks_for(max_model_len);
@@ -140,8 +168,8 @@ impl MemoryPlan {
                 max_model_len,
                 needed: human_bytes(n_one as u64 * needs.bytes_per_block),
                 source_of_limit: match needs.kv_memory_bytes {
-                    Some(_) => "--kv-cache-memory",
-                    None => "half of the free memory",
+                    Some(_) => "--kv-cache-memory".to_owned(),
+                    None => format!("{}% of the free memory", needs.kv_percent),
                 },
                 given: human_bytes(limit_bytes),
                 possible: n_affordable * needs.block_size,
@@ -205,6 +233,7 @@ mod tests {
         max_batched_tokens: 512,
         step_bytes: 1 << 30,
         available_bytes: 65 << 30,
+        kv_percent: 50,
     };
 
     #[test]

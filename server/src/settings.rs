@@ -8,6 +8,7 @@ use scheduler::Pooling;
 use crate::adapters::AdapterOptions;
 use crate::args::{CacheType, Dtype, EmbeddingPooling, ServeArgs};
 use crate::auth::ApiKeys;
+use crate::device::DeviceChoice;
 use crate::engine::{EngineOptions, QueueLimits};
 use crate::state::AppOptions;
 use crate::store::StoreOptions;
@@ -83,6 +84,9 @@ pub struct Settings {
     pub fairness: bool,
     pub head_start: usize,
     pub engine: EngineOptions,
+    pub device: DeviceChoice,
+    /// No captured graphs on a GPU.
+    pub enforce_eager: bool,
     pub n_threads: Option<usize>,
     pub precision: Precision,
     /// Whether the type of the cache was asked for, and not just the one that comes with the rest.
@@ -167,6 +171,8 @@ impl Settings {
                 },
                 stretch: stretch(args.stream_stretch)?,
             },
+            device: args.device,
+            enforce_eager: args.enforce_eager,
             n_threads: args.threads,
             kv_type_asked: args.kv_type.is_some(),
             precision: Precision::of(args.dtype, args.quantize)?.with_cache(args.kv_type),

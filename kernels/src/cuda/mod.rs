@@ -11,6 +11,7 @@ mod launch;
 mod layout;
 mod linear;
 mod rows;
+mod run;
 mod sample;
 
 pub use attention::{
@@ -25,8 +26,12 @@ pub use linear::{
     quantize_rows,
 };
 pub use rows::{
-    Copied, NormRows, activate, add_gated_rows, add_scaled, clamp, copy_blocks, embed, fill,
-    gather_rows, norm_rows, scale_softcap, scatter_add_rows, strided_copy,
+    Copied, NormRows, activate, add_gated_rows, add_scaled, adjust_rows, clamp, copy_blocks, embed,
+    fill, gather_rows, norm_rows, scale_softcap, scatter_add_rows, scatter_rows, strided_copy,
+};
+pub use run::CudaError;
+pub(crate) use run::{
+    AttentionAt, CudaKv, CudaLinear, CudaLowRank, Gpu, NormAt, OutAt, RopeAt, Values,
 };
 pub use sample::{Penalty, apply_penalties, mask_logits, summarize_logits};
 
@@ -92,10 +97,10 @@ fn format_code(ty: crate::WeightType) -> i32 {
 }
 
 /// A count of blocks or values as a kernel takes it.
-fn int(n: usize) -> i32 {
+pub(crate) fn int(n: usize) -> i32 {
     i32::try_from(n).expect("shapes of a step fit 31 bits")
 }
 
-fn uint(n: usize) -> u32 {
+pub(crate) fn uint(n: usize) -> u32 {
     u32::try_from(n).expect("shapes of a step fit 32 bits")
 }

@@ -120,6 +120,36 @@ pub fn gather_rows(
     Launch::new("rows", "gather_rows", params).over_rows(n_rows, width)
 }
 
+/// `out[rows[i]] = x[i]`; no row occurs twice.
+pub fn scatter_rows(
+    x: DevicePtr,
+    width: usize,
+    rows: DevicePtr,
+    n_rows: usize,
+    out: DevicePtr,
+) -> Launch {
+    let params = Params::new().ptr(x).int(int(width)).ptr(rows).ptr(out);
+    Launch::new("rows", "scatter_rows", params).over_rows(n_rows, width)
+}
+
+/// `x = x * scale + shift` in the rows that are listed, each step rounded; `scale` and `shift` may
+/// be null.
+pub fn adjust_rows(
+    x: DevicePtr,
+    width: usize,
+    (rows, n_rows): (DevicePtr, usize),
+    scale: DevicePtr,
+    shift: DevicePtr,
+) -> Launch {
+    let params = Params::new()
+        .ptr(x)
+        .int(int(width))
+        .ptr(rows)
+        .ptr(scale)
+        .ptr(shift);
+    Launch::new("rows", "adjust_rows", params).over_rows(n_rows, width)
+}
+
 /// `out[rows[i]] += weights[i] * x[i]`; no row occurs twice.
 pub fn scatter_add_rows(
     x: DevicePtr,

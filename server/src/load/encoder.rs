@@ -4,6 +4,7 @@ use models::{Encoder, EncoderRunner};
 use scheduler::{Pooling, Scheduler, SchedulerConfig};
 
 use super::{Description, Loaded, Runner, StartError, fingerprint, names};
+use crate::device::DeviceChoice;
 use crate::embedder::EmbeddingModel;
 use crate::identity::unix_seconds;
 use crate::plan::MemoryPlan;
@@ -93,6 +94,10 @@ pub(super) fn load_as_model(
         ("--embedding-model", settings.embedding_model.is_some()),
         ("--quantize", settings.precision.quantizes()),
         ("--kv-type", settings.kv_type_asked),
+        (
+            "--device cuda",
+            matches!(settings.device, DeviceChoice::Cuda(_)),
+        ),
     ] {
         if is_given {
             return Err(StartError::EncoderFlag { flag });

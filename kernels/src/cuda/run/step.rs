@@ -1,0 +1,192 @@
+//! A step being put together. Ops only note what is to be started; everything is started when
+//! somebody wants a result, eagerly or, if the very same launches were seen before, as a graph.
+
+use std::sync::Arc;
+
+use cudarc::driver::{DriverError, result};
+
+use super::arena::Arena;
+use super::driver::{Driver, text};
+use super::functions::{Function, Functions, start};
+use super::graphs::Graphs;
+use super::scratch::Scratch;
+use crate::cuda::{DevicePtr, Launch};
+
+/// Bytes of the first arena; it grows to its largest step once.
+const ARENA_BYTES: usize = 1 << 20;
+
+/// Launches that are on their way and what they stand on.
+#[derive(Debug)]
+pub(crate) struct Step {
+    driver: Arc<Driver>,
+    functions: Arc<Functions>,
+    launches: Vec<Launch>,
+    handles: Vec<Function>,
+    arena: Option<Arena>,
+    graphs: Graphs,
+    pub(crate) scratch: Scratch,
+    /// Work was started that nobody has waited for.
+    is_busy: bool,
+    /// Why the step is of no use. Nothing is started any more until somebody has taken it.
+    fault: Option<String>,
+    /// Why the device is of no use.
+    lost: Option<String>,
+}
+
+impl Step {
+    pub(crate) fn new(driver: Arc<Driver>, functions: Arc<Functions>, graphs: bool) -> Self {
+        Self {
+            scratch: Scratch::new(driver.clone()),
+            driver,
+            functions,
+            launches: Vec::new(),
+            handles: Vec::new(),
+            arena: None,
+            graphs: Graphs::new(graphs),
+            is_busy: false,
+            fault: None,
+            lost: None,
+        }
+    }
+
+    /// The step has failed; the first reason is kept.
+    pub(crate) fn fail(&mut self, why: String) {
+        self.launches.clear();
+        self.handles.clear();
+        if self.fault.is_none() {
+            self.fault = Some(why);
+        }
+    }
+
+    /// Notes a launch.
+    pub(crate) fn push(&mut self, launch: Launch) {
+        if self.fault.is_some() || launch.is_empty() {
+            return;
+        }
+        match self.functions.of(&launch) {
+            Ok(function) => {
+                if !self.is_busy && self.launches.is_empty() {
+                    self.driver.begin_work();
+                }
+                self.launches.push(launch);
+                self.handles.push(function);
+            }
+            Err(why) => self.fail(why),
+        }
+    }
+
+    /// Brings bytes of the host to the device; no bytes are null.
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> DevicePtr {
+        if bytes.is_empty() || self.fault.is_some() {
+            return DevicePtr::NULL;
+        }
+        if let Some(at) = self.arena.as_mut().and_then(|arena| arena.put(bytes)) {
+            return at;
+        }
+        self.grow_arena(Arena::room(bytes.len()));
+        let at = self.arena.as_mut().and_then(|arena| arena.put(bytes));
+        at.unwrap_or(DevicePtr::NULL)
+    }
+
+    fn grow_arena(&mut self, room: usize) {
+        // What was put is read by what was noted.
+        self.wait();
+        let old = self
+            .arena
+            .take()
+            .map_or(ARENA_BYTES / 2, |arena| arena.n_bytes());
+        match Arena::new(&self.driver, (2 * old).max(2 * room)) {
+            Ok(arena) => self.arena = Some(arena),
+            Err(refused) => self.fail(refused.to_string()),
+        }
+    }
+
+    /// Starts what was noted.
+    pub(crate) fn submit(&mut self) {
+        if self.launches.is_empty() {
+            return;
+        }
+        self.is_busy = true;
+        if let Err(error) = self.start_all() {
+            self.fail(error);
+        }
+        self.launches.clear();
+        self.handles.clear();
+    }
+
+    fn start_all(&mut self) -> Result<(), String> {
+        let driver = &self.driver;
+        let failed = |doing: &str| {
+            let doing = doing.to_owned();
+            move |error: DriverError| format!("{doing}: {}", text(error))
+        };
+        driver.bind().map_err(failed("the device"))?;
+        if let Some(arena) = &mut self.arena {
+            arena
+                .send(driver)
+                .map_err(failed("copying a step's lists"))?;
+        }
+        if self.graphs.run(driver, &self.launches, &self.handles)? {
+            return Ok(());
+        }
+        for (launch, function) in self.launches.iter().zip(&self.handles) {
+            // SAFETY: ops made the launches from buffers that are as large as they say and that
+            // live until `wait` (the driver keeps what is dropped before); the stream keeps
+            // order.
+            unsafe { start(*function, launch, driver.steps()) }.map_err(failed(launch.kernel))?;
+        }
+        Ok(())
+    }
+
+    /// Starts what was noted and waits until all is done.
+    pub(crate) fn wait(&mut self) {
+        self.submit();
+        if self.is_busy
+            && let Err(error) = self.driver.wait(self.driver.steps())
+        {
+            let why = format!("a kernel failed: {}", text(error));
+            // An error that stays is the context's: everything in it is gone.
+            if self.driver.wait(self.driver.steps()).is_err() {
+                self.lost = Some(why.clone());
+            }
+            self.fail(why);
+        }
+        self.is_busy = false;
+        if let Some(arena) = &mut self.arena {
+            arena.reset();
+        }
+        self.driver.end_work();
+    }
+
+    /// Copies values of the device to `out` once all is done. Of a step that has failed nothing
+    /// is copied.
+    pub(crate) fn read(&mut self, from: DevicePtr, out: &mut [f32]) {
+        self.submit();
+        if self.fault.is_none() && !out.is_empty() {
+            let stream = self.driver.steps();
+            // SAFETY: the caller's buffer is as long, and `wait` ends the copy before `out` is
+            // used by anybody.
+            let copied = self
+                .driver
+                .bind()
+                .and_then(|()| unsafe { result::memcpy_dtoh_async(out, from.0, stream) });
+            self.is_busy = true;
+            if let Err(error) = copied {
+                self.fail(format!("copying a result: {}", text(error)));
+            }
+        }
+        self.wait();
+    }
+
+    /// Ends a step: its failure, if it has failed.
+    pub(crate) fn finish(&mut self) -> Result<(), String> {
+        self.wait();
+        match (&self.lost, self.fault.take()) {
+            (Some(lost), _) => Err(format!(
+                "the GPU does not answer any more since {lost}; the server must be started again"
+            )),
+            (None, Some(fault)) => Err(fault),
+            (None, None) => Ok(()),
+        }
+    }
+}
