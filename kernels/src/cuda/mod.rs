@@ -29,10 +29,10 @@ pub use rows::{
     Copied, NormRows, activate, add_gated_rows, add_scaled, adjust_rows, clamp, copy_blocks, embed,
     fill, gather_rows, norm_rows, scale_softcap, scatter_add_rows, scatter_rows, strided_copy,
 };
-pub use run::CudaError;
 pub(crate) use run::{
     AttentionAt, CudaKv, CudaLinear, CudaLowRank, Gpu, NormAt, OutAt, RopeAt, Values,
 };
+pub use run::{BareGpu, CudaError};
 pub use sample::{Penalty, apply_penalties, mask_logits, summarize_logits};
 
 /// How a cache stores keys and values on a device.

@@ -5,6 +5,7 @@ use std::ffi::{c_int, c_uint, c_ulonglong};
 use super::{Code, Handle, call, put, stream};
 use crate::capture::{Capture, Graph};
 use crate::error::Error;
+use crate::report::append;
 
 #[unsafe(no_mangle)]
 extern "C" fn cuStreamBeginCapture_v2(handle: Handle, _mode: c_int) -> Code {
@@ -113,6 +114,9 @@ extern "C" fn cuGraphLaunch(graph: Handle, handle: Handle) -> Code {
         let stream = stream(handle)?;
         let graph = driver.graphs.get(&graph).ok_or(Error::INVALID_HANDLE)?;
         let commands = graph.commands.clone();
+        if let Some(trace) = &driver.settings.trace {
+            append(trace, &format!("graph of {} commands", commands.len()));
+        }
         commands
             .into_iter()
             .try_for_each(|command| driver.enqueue(stream, command))

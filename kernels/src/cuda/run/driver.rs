@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 
 use crate::cuda::images_for;
-use crate::memory::{MemoryKind, OutOfMemory};
+use crate::memory::{MemoryKind, OutOfMemory, Plain};
 
 /// A GPU that cannot be used.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -230,29 +230,37 @@ impl Allocation {
         self.n_bytes
     }
 
-    /// Copies bytes to its beginning and waits for them to be there.
-    pub(crate) fn write(&self, bytes: &[u8]) -> Result<(), DriverError> {
-        assert!(bytes.len() <= self.n_bytes, "more than was allocated");
+    /// Copies bytes to it from `offset` on and waits for them to be there.
+    pub(crate) fn write_at(&self, offset: usize, bytes: &[u8]) -> Result<(), DriverError> {
+        assert!(offset + bytes.len() <= self.n_bytes, "more than there is");
         if bytes.is_empty() {
             return Ok(());
         }
-        let driver = &self.driver;
+        let (driver, to) = (&self.driver, self.at + offset as u64);
         driver.bind()?;
         // SAFETY: within the allocation, and the bytes are borrowed until the copy is done.
-        unsafe { result::memcpy_htod_async(self.at, bytes, driver.loading()) }?;
+        unsafe { result::memcpy_htod_async(to, bytes, driver.loading()) }?;
         driver.wait(driver.loading())
     }
 
-    /// Copies its beginning to the host; nothing is at work on it.
-    pub(crate) fn read(&self, out: &mut [f32]) -> Result<(), DriverError> {
-        assert!(4 * out.len() <= self.n_bytes, "more than was allocated");
+    /// Copies what is in it from `offset` on to the host; nothing is at work on it.
+    pub(crate) fn read_at<T: Plain>(
+        &self,
+        offset: usize,
+        out: &mut [T],
+    ) -> Result<(), DriverError> {
+        assert!(
+            offset + size_of_val(out) <= self.n_bytes,
+            "more than there is"
+        );
         if out.is_empty() {
             return Ok(());
         }
-        let driver = &self.driver;
+        let (driver, from) = (&self.driver, self.at + offset as u64);
         driver.bind()?;
-        // SAFETY: within the allocation, and `out` is borrowed until the copy is done.
-        unsafe { result::memcpy_dtoh_async(out, self.at, driver.loading()) }?;
+        // SAFETY: within the allocation, and `out`, of which any bytes are a value, is borrowed
+        // until the copy is done.
+        unsafe { result::memcpy_dtoh_async(out, from, driver.loading()) }?;
         driver.wait(driver.loading())
     }
 

@@ -78,7 +78,7 @@ impl Gpu {
     /// Memory that holds these bytes.
     pub(crate) fn upload(&self, bytes: &[u8]) -> Result<Allocation, OutOfMemory> {
         let memory = self.driver.alloc(bytes.len())?;
-        memory.write(bytes).map_err(|_| OutOfMemory {
+        memory.write_at(0, bytes).map_err(|_| OutOfMemory {
             bytes: bytes.len(),
             of: MemoryKind::Device,
         })?;

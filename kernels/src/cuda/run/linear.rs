@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::driver::Allocation;
+use super::driver::{Allocation, text};
 use super::gpu::{Gpu, bytes_of};
 use super::scratch::Kind;
 use super::step::Step;
@@ -110,7 +110,7 @@ impl CudaLinear {
         let at = DevicePtr(room.at());
         self.gpu
             .run_alone(&self.embed(DevicePtr(token.at()), 1, at))?;
-        room.read(out).map_err(|error| super::driver::text(error))
+        room.read_at(0, out).map_err(text)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod arena;
 mod attention;
+mod bare;
 mod driver;
 mod experts;
 mod functions;
@@ -16,6 +17,7 @@ mod step;
 mod values;
 
 pub(crate) use attention::{AttentionAt, RopeAt};
+pub use bare::BareGpu;
 pub use driver::CudaError;
 pub(crate) use gpu::Gpu;
 pub(crate) use kv::CudaKv;

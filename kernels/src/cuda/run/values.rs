@@ -21,7 +21,7 @@ impl Values {
 
     pub(crate) fn from_slice(gpu: &Arc<Gpu>, values: &[f32]) -> Self {
         Self::new(gpu, values.len(), |memory| {
-            memory.write(bytes_of(values)).is_ok()
+            memory.write_at(0, bytes_of(values)).is_ok()
         })
     }
 

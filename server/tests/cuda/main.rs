@@ -1,0 +1,14 @@
+//! The binary on a GPU that is simulated: a stand-in for `libcuda.so` runs the kernels that ship,
+//! with all checks of the simulator, through the real driver interface.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
+mod adapters;
+mod answers;
+mod faults;
+mod graphs;
+mod machine;
+mod parity;

@@ -1,0 +1,181 @@
+//! The same answers as on the CPU: families, adapters, quantized weights.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::adapters::attention_only;
+use crate::answers::{ask, compare, compare_exactly};
+use crate::machine::{Setup, fixtures, model};
+
+/// A model with adapters, on both back ends.
+struct Case<'a> {
+    model: &'a str,
+    adapters: &'a [&'a str],
+    args: &'a [&'a str],
+}
+
+impl Case<'_> {
+    fn check(&self, arch: &str) {
+        let dir = model(self.model);
+        let own = tempfile::tempdir().unwrap();
+        let mut args: Vec<String> = self.args.iter().map(|arg| (*arg).to_owned()).collect();
+        let mut models = vec!["base"];
+        for name in self.adapters {
+            let known = fixtures().join("adapters").join(name);
+            let path = if known.exists() {
+                known
+            } else {
+                attention_only("llama31-gqa-plain", own.path());
+                own.path().to_owned()
+            };
+            args.extend(["--adapter".to_owned(), format!("{name}={}", path.display())]);
+            models.push(name);
+        }
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        self.compare(dir.path(), &args, &models, arch);
+    }
+
+    fn compare(&self, dir: &Path, args: &[&str], models: &[&str], arch: &str) {
+        let cpu = Setup::without_gpu(dir, args).start();
+        assert!(cpu.banner.contains("runs on   CPU"), "{}", cpu.banner);
+        let gpu = Setup::with_gpu(dir, args).env("SIMCUDA_ARCH", arch).start();
+        assert!(gpu.banner.contains("runs on   CUDA"), "{}", gpu.banner);
+        let greedy = json!({"temperature": 0});
+        let drawn = json!({"temperature": 1.0, "top_p": 0.9, "seed": 11});
+        if args.contains(&"float32") {
+            for sampling in [greedy, drawn] {
+                compare_exactly(&ask(&cpu, models, &sampling), &ask(&gpu, models, &sampling));
+            }
+        } else {
+            // Activations are rounded to bf16 for the tensor cores.
+            compare(
+                &ask(&cpu, models, &greedy),
+                &ask(&gpu, models, &greedy),
+                0.15,
+            );
+        }
+        gpu.end_clean();
+    }
+}
+
+#[test]
+fn llama() {
+    let adapters = &["llama31-gqa-plain", "llama31-gqa-plain2"];
+    let args = &["--dtype", "bfloat16"];
+    Case {
+        model: "llama31-gqa",
+        adapters,
+        args,
+    }
+    .check("90");
+}
+
+#[test]
+fn llama_in_f32_with_adapters_of_all_kinds() {
+    let adapters = &[
+        "llama31-gqa-dora",
+        "llama31-gqa-lora-embed",
+        "llama31-gqa-save-embed",
+    ];
+    let args = &["--dtype", "float32"];
+    Case {
+        model: "llama31-gqa",
+        adapters,
+        args,
+    }
+    .check("80");
+}
+
+#[test]
+fn llama_quantized() {
+    let adapters = &["llama31-gqa-rslora"];
+    let args = &["--quantize", "q4_0"];
+    Case {
+        model: "llama31-gqa",
+        adapters,
+        args,
+    }
+    .check("89");
+}
+
+#[test]
+fn qwen2() {
+    let adapters = &["qwen2-plain", "qwen2-bias"];
+    Case {
+        model: "qwen2",
+        adapters,
+        args: &[],
+    }
+    .check("90");
+}
+
+#[test]
+fn qwen2_quantized_in_f32() {
+    let adapters = &["qwen2-save-norm", "qwen2-dora"];
+    let args = &["--dtype", "float32", "--quantize", "q8_0"];
+    Case {
+        model: "qwen2",
+        adapters,
+        args,
+    }
+    .check("90");
+}
+
+#[test]
+fn gemma3() {
+    let adapters = &["gemma3-rslora", "gemma3-dora"];
+    Case {
+        model: "gemma3",
+        adapters,
+        args: &[],
+    }
+    .check("90");
+}
+
+#[test]
+fn gemma3_quantized() {
+    let args = &["--quantize", "q5_1"];
+    let adapters = &["gemma3-plain"];
+    Case {
+        model: "gemma3",
+        adapters,
+        args,
+    }
+    .check("80");
+}
+
+#[test]
+fn mixtral() {
+    let adapters = &["attention"];
+    Case {
+        model: "mixtral",
+        adapters,
+        args: &[],
+    }
+    .check("90");
+}
+
+#[test]
+fn mixtral_in_f32() {
+    let args = &["--dtype", "float32"];
+    let adapters = &["attention"];
+    Case {
+        model: "mixtral",
+        adapters,
+        args,
+    }
+    .check("90");
+}
+
+#[test]
+fn mixtral_quantized() {
+    let args = &["--quantize", "q8_0"];
+    let adapters = &[];
+    Case {
+        model: "mixtral",
+        adapters,
+        args,
+    }
+    .check("90");
+}
