@@ -223,7 +223,7 @@ impl Case {
             "{self:?}: {}",
             counters.wavefront_ratio()
         );
-        assert!(counters.mma > 0);
+        assert!(counters.mma > 0 || !gpu.is_simulated());
         let combines = gpu.upload(&combines);
         gpu.run(&cuda::combine(&op, combines, plan.combines.len()));
     }

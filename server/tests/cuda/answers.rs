@@ -3,7 +3,8 @@
 //! The rule: as long as both have drawn the same tokens, the logarithms of probabilities differ
 //! by at most a bound, and where the tokens differ, the first back end was undecided between
 //! them, that is by less than twice the bound. What follows is not compared: it answers another
-//! text. With `--dtype float32` nobody is undecided in these tests: all tokens are the same,
+//! text. A mixture of experts may be beyond at a few tokens, where rounding turned the choice of an
+//! expert. With `--dtype float32` nobody is undecided in these tests: all tokens are the same,
 //! drawn ones as well.
 
 use serde_json::{Value, json};
@@ -76,27 +77,49 @@ fn drawn(answer: &Value) -> Vec<Drawn> {
     tokens.iter().enumerate().map(token).collect()
 }
 
+/// How far rounding may carry answers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bound {
+    /// Of a difference between logprobs.
+    pub(crate) logprob: f64,
+    /// Of their mean.
+    pub(crate) mean: f64,
+    /// Share of tokens that may be beyond.
+    pub(crate) beyond: f64,
+}
+
 /// Holds `found` against `expected`. Most tokens must have been comparable.
-pub(crate) fn compare(expected: &[Vec<Drawn>], found: &[Vec<Drawn>], bound: f64) {
+pub(crate) fn compare(expected: &[Vec<Drawn>], found: &[Vec<Drawn>], bound: Bound) {
     assert_eq!(expected.len(), found.len());
-    let (mut n_same, mut n_all, mut worst) = (0, 0, 0.0_f64);
+    let (mut n_same, mut n_beyond, mut differences) = (0, 0, Vec::new());
     for (expected, found) in expected.iter().zip(found) {
-        n_all += N_TOKENS;
-        for (i, (a, b)) in expected.iter().zip(found).enumerate() {
-            let Some((_, there)) = b.top.iter().find(|(token, _)| *token == a.token) else {
-                panic!("token {i}: {a:?} is not even likely in {b:?}");
-            };
-            worst = worst.max((a.logprob - there).abs());
-            if a.token != b.token {
-                let margin = a.top[0].1 - a.top[1].1;
-                assert!(margin < 2.0 * bound, "token {i}: {a:?}, {b:?}");
+        for (a, b) in expected.iter().zip(found) {
+            let there = b.top.iter().find(|(token, _)| *token == a.token);
+            // A token that is not even among the likely ones there.
+            let difference = there.map_or(9.0, |(_, there)| (a.logprob - there).abs());
+            let is_same = a.token == b.token;
+            let margin = a.top[0].1 - a.top[1].1;
+            let is_beyond =
+                difference > bound.logprob || (!is_same && margin > 2.0 * bound.logprob);
+            n_beyond += usize::from(is_beyond);
+            if !is_beyond {
+                differences.push(difference);
+            }
+            if !is_same {
                 break;
             }
             n_same += 1;
         }
     }
-    assert!(worst <= bound, "logprobs differ by {worst}, bound {bound}");
-    assert!(4 * n_same >= 3 * n_all, "{n_same} of {n_all} are the same");
+    let n_all = N_TOKENS * expected.len();
+    let mean = differences.iter().sum::<f64>() / differences.len() as f64;
+    let worst = differences.iter().copied().fold(0.0, f64::max);
+    let told = format!(
+        "{n_same} of {n_all} tokens are the same, {n_beyond} beyond; logprobs differ by {mean:.4} \
+         in the mean, {worst:.4} at worst; {bound:?}"
+    );
+    let is_right = n_beyond as f64 <= bound.beyond * n_all as f64 && mean <= bound.mean;
+    assert!(is_right && 2 * n_same >= n_all, "{told}");
 }
 
 /// All tokens are the same, and their logprobs nearly.

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::machine::{Server, Setup, model};
+use crate::machine::{Server, Setup, is_real, model};
 
 fn ask(server: &Server) -> (u16, Value) {
     let body = json!({"model": "base", "prompt": [5, 6, 7], "max_tokens": 6, "temperature": 0});
@@ -25,6 +25,9 @@ fn refused(setup: Setup, parts: &[&str]) {
 
 #[test]
 fn too_little_memory_is_told_at_the_start() {
+    if is_real() {
+        return;
+    }
     let dir = model("llama31-gqa");
     let gpu = || Setup::with_gpu(dir.path(), &["--device", "cuda"]);
     // While weights are loaded, and while the cache is made.
@@ -41,6 +44,9 @@ fn too_little_memory_is_told_at_the_start() {
 
 #[test]
 fn a_failed_launch_fails_its_step_only() {
+    if is_real() {
+        return;
+    }
     let dir = model("qwen2");
     let server = Setup::with_gpu(dir.path(), &["--device", "cuda"]).start();
     let (status, expected) = ask(&server);
@@ -64,6 +70,9 @@ fn a_failed_launch_fails_its_step_only() {
 
 #[test]
 fn a_lost_device_is_told_and_the_server_answers() {
+    if is_real() {
+        return;
+    }
     let dir = model("qwen2");
     let server = Setup::with_gpu(dir.path(), &[]).start();
     server.inject("fail_launch kernel=rope_write_kv_bf16 nth=2 error=719 late=1");
@@ -82,6 +91,9 @@ fn a_lost_device_is_told_and_the_server_answers() {
 
 #[test]
 fn without_a_driver_the_cpu_computes_and_says_so() {
+    if is_real() {
+        return;
+    }
     let dir = model("llama31-gqa");
     let server = Setup::without_gpu(dir.path(), &[]).start();
     for part in ["runs on   CPU", "no GPU", "driver"] {
@@ -95,6 +107,9 @@ fn without_a_driver_the_cpu_computes_and_says_so() {
 
 #[test]
 fn a_gpu_that_is_not_there_is_refused_by_its_number() {
+    if is_real() {
+        return;
+    }
     let dir = model("llama31-gqa");
     refused(
         Setup::without_gpu(dir.path(), &["--device", "cuda"]),

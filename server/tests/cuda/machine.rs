@@ -36,6 +36,11 @@ pub(crate) fn model(name: &str) -> TempDir {
     dir
 }
 
+/// Whether the GPU is a real one.
+pub(crate) fn is_real() -> bool {
+    std::env::var_os("UNDERSTUDY_TEST_GPU").is_some()
+}
+
 /// The folder that holds the stand-in under the driver's name.
 fn driver() -> &'static Path {
     static FOLDER: OnceLock<TempDir> = OnceLock::new();
@@ -60,7 +65,7 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// On a machine without a driver.
+    /// On a machine without a driver, if the GPU is a simulated one.
     pub(crate) fn without_gpu(model: &Path, args: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_understudy"));
         for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("SIMCUDA_")) {
@@ -84,7 +89,11 @@ impl Setup {
     pub(crate) fn with_gpu(model: &Path, args: &[&str]) -> Self {
         let mut setup = Self::without_gpu(model, args);
         setup.has_gpu = true;
+        if is_real() {
+            return setup;
+        }
         setup.command.env("LD_LIBRARY_PATH", driver());
+        setup.command.env("SIMCUDA_MEMORY_MIB", "4096");
         for name in ["CONTROL", "REPORT", "TRACE"] {
             let path = setup.file(name);
             setup.command.env(format!("SIMCUDA_{name}"), path);

@@ -1,5 +1,7 @@
 //! The binary on a GPU that is simulated: a stand-in for `libcuda.so` runs the kernels that ship,
-//! with all checks of the simulator, through the real driver interface.
+//! with all checks of the simulator, through the real driver interface. With `UNDERSTUDY_TEST_GPU`
+//! set, the real driver and its first GPU take their place (scripts/gpu-check), and what needs
+//! faults to be injected is left out.
 
 #![expect(
     clippy::unwrap_used,

@@ -4,6 +4,7 @@ use std::ffi::{c_int, c_uint, c_ulonglong};
 
 use super::{Code, Handle, call, put, stream};
 use crate::capture::{Capture, Graph};
+use crate::command::Command;
 use crate::error::Error;
 use crate::report::append;
 
@@ -116,6 +117,11 @@ extern "C" fn cuGraphLaunch(graph: Handle, handle: Handle) -> Code {
         let commands = graph.commands.clone();
         if let Some(trace) = &driver.settings.trace {
             append(trace, &format!("graph of {} commands", commands.len()));
+        }
+        for command in &commands {
+            if let Command::Launch { function, .. } = command {
+                driver.control.launch(&function.name, false)?;
+            }
         }
         commands
             .into_iter()
