@@ -103,7 +103,7 @@ fn report(
 }
 
 /// The times of a stream's events, until told to stop.
-fn follow(
+pub(crate) fn follow(
     client: Client,
     body: serde_json::Value,
     stop: Arc<AtomicBool>,
@@ -133,7 +133,7 @@ fn probe(client: Client, stop: Arc<AtomicBool>) -> JoinHandle<Result<Vec<Duratio
 }
 
 /// Times between events, for those that end within a window.
-fn gaps(times: &[Instant], from: Instant, to: Instant) -> Vec<Duration> {
+pub(crate) fn gaps(times: &[Instant], from: Instant, to: Instant) -> Vec<Duration> {
     let pairs = times
         .windows(2)
         .filter(|pair| pair[1] >= from && pair[1] < to);

@@ -3,6 +3,7 @@
 //! themselves.
 
 mod fairness;
+mod hostile;
 mod http;
 mod interference;
 mod invariance;
@@ -12,6 +13,7 @@ mod prefix;
 mod report;
 mod scheduler;
 mod server;
+mod structured;
 mod traffic;
 
 use std::path::{Path, PathBuf};
@@ -48,6 +50,10 @@ enum Benchmark {
     Overload(overload::Options),
     /// The same requests alone, together, cold, warm and preempted: the same bytes?
     Invariance(invariance::Options),
+    /// Schemas and grammars that nobody should send, while others stream.
+    Hostile(hostile::Options),
+    /// Answers that must match a schema, and answers that need not.
+    Structured(structured::Options),
     /// Steps with adapters and without.
     Lora(lora::Options),
     /// What a step's policy costs, without a model.
@@ -73,6 +79,8 @@ fn main() -> Result<ExitCode> {
         Benchmark::Prefix(options) => prefix::run(&product, options)?,
         Benchmark::Overload(options) => overload::run(&product, options)?,
         Benchmark::Invariance(options) => invariance::run(&product, options)?,
+        Benchmark::Hostile(options) => hostile::run(&product, options)?,
+        Benchmark::Structured(options) => structured::run(&product, options)?,
         Benchmark::Lora(_) | Benchmark::Scheduler(_) => {
             unreachable!("it needs no server and has run")
         }

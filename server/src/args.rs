@@ -239,8 +239,8 @@ pub struct ServeArgs {
     #[arg(long, value_name = "ORIGIN")]
     pub cors_origin: Vec<String>,
 
-    /// How the model writes tool calls: hermes, llama3, mistral, granite, deepseek or json.
-    /// Default: as its chat template tells.
+    /// How the model writes tool calls: hermes, llama3, mistral, granite, deepseek, qwen3-coder,
+    /// pythonic, tool-code, gemma, harmony or json. Default: as its chat template tells.
     #[arg(long, value_name = "FAMILY")]
     pub tool_call_parser: Option<crate::answer::ToolSyntax>,
 
@@ -250,6 +250,11 @@ pub struct ServeArgs {
     /// On a GPU, start every kernel by itself instead of whole steps as captured graphs.
     #[arg(long)]
     pub enforce_eager: bool,
+    /// How the model writes down its thoughts: none, think (<think>...</think>) or harmony
+    /// (channels). Default: as its chat template tells.
+    #[arg(long, value_name = "FORM")]
+    pub reasoning_parser: Option<crate::answer::ReasoningSyntax>,
+
     /// Threads that compute. Default: as many as this process may use.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,

@@ -1,6 +1,6 @@
 //! What a chat template tells about its model: how it calls tools, whether it thinks.
 
-use crate::answer::ToolSyntax;
+use crate::answer::{ReasoningSyntax, ToolSyntax};
 use crate::text::ChatTemplate;
 
 /// How the served model talks.
@@ -8,20 +8,24 @@ use crate::text::ChatTemplate;
 pub struct Dialect {
     syntax: ToolSyntax,
     must_be_taught: bool,
-    thinks: bool,
+    reasoning: ReasoningSyntax,
     takes_effort: bool,
 }
 
 impl Dialect {
-    /// Of a model by its template; `chosen` wins over what the template tells.
-    pub fn new(template: Option<&ChatTemplate>, chosen: Option<ToolSyntax>) -> Self {
+    /// Of a model by its template; what is chosen wins over what the template tells.
+    pub fn new(
+        template: Option<&ChatTemplate>,
+        syntax: Option<ToolSyntax>,
+        reasoning: Option<ReasoningSyntax>,
+    ) -> Self {
         let source = template.map(ChatTemplate::source).unwrap_or_default();
         let own = ToolSyntax::of_template(&source);
         let mentions = |words: &[&str]| words.iter().any(|word| source.contains(word));
         Self {
-            syntax: chosen.or(own).unwrap_or(ToolSyntax::Hermes),
+            syntax: syntax.or(own).unwrap_or(ToolSyntax::Hermes),
             must_be_taught: own.is_none(),
-            thinks: mentions(&["</think>"]),
+            reasoning: reasoning.unwrap_or_else(|| ReasoningSyntax::of_template(&source)),
             takes_effort: mentions(&[
                 "reasoning_effort",
                 "enable_thinking",
@@ -41,9 +45,14 @@ impl Dialect {
         self.must_be_taught
     }
 
-    /// Whether it may think before it answers.
+    /// Whether it may think between tags before it answers.
     pub fn thinks(self) -> bool {
-        self.thinks
+        self.reasoning == ReasoningSyntax::Think
+    }
+
+    /// Whether its answers are messages on channels.
+    pub fn has_channels(self) -> bool {
+        self.reasoning == ReasoningSyntax::Harmony
     }
 
     /// Whether it can be told how much to think.

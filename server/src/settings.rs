@@ -139,6 +139,7 @@ impl Settings {
                 max_choices: args.max_choices_per_request,
                 seed: args.seed,
                 tool_syntax: args.tool_call_parser,
+                reasoning: args.reasoning_parser,
                 request_timeout: seconds(args.request_timeout),
                 allow_priority: args.allow_priority,
                 unknown_params: args.unknown_params,

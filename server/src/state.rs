@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use crate::adapters::{Adapters, Choice, Lease, Names};
-use crate::answer::ToolSyntax;
+use crate::answer::{ReasoningSyntax, ToolSyntax};
 use crate::auth::ApiKeys;
 use crate::dialect::Dialect;
 use crate::embedder::Embedder;
@@ -59,6 +59,8 @@ pub struct AppOptions {
     pub seed: Option<u64>,
     /// How the model writes tool calls; `None`: as its chat template tells.
     pub tool_syntax: Option<ToolSyntax>,
+    /// How the model writes down its thoughts. `None`: as its chat template tells.
+    pub reasoning: Option<ReasoningSyntax>,
     /// Time for requests that bring none of their own; `None`: as long as it takes.
     pub request_timeout: Option<Duration>,
     /// Whether requests may ask to go before others.
@@ -79,6 +81,7 @@ impl Default for AppOptions {
             max_choices: 2048,
             seed: None,
             tool_syntax: None,
+            reasoning: None,
             request_timeout: None,
             allow_priority: false,
             cors_origins: Vec::new(),
@@ -138,7 +141,11 @@ impl AppState {
         Self {
             preparing: Arc::new(Semaphore::new(n_cores)),
             grammars: Arc::new(grammars),
-            dialect: Dialect::new(model.template.as_ref(), options.tool_syntax),
+            dialect: Dialect::new(
+                model.template.as_ref(),
+                options.tool_syntax,
+                options.reasoning,
+            ),
             model: Arc::new(model),
             adapters: Adapters::none(),
             aliases: Arc::from(options.aliases.as_slice()),

@@ -4,9 +4,11 @@
 pub mod drive;
 pub mod duel;
 pub mod fake;
+
 mod fake_model;
 mod fake_pooling;
 mod guests;
+pub mod hostile;
 pub mod oracle;
 mod promises;
 mod record;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{kernels, root, say};
+use crate::{clients, kernels, root, say};
 
 /// Where tools and data that tests need are installed: inside the clone, never beside it.
 const VENV: &str = "target/venv";
@@ -16,7 +16,7 @@ type Step = (&'static str, fn(&Path) -> Result<()>);
 /// Runs all checks in order and stops at the first that fails.
 pub(crate) fn run() -> Result<()> {
     let root = root();
-    let steps: [Step; 8] = [
+    let steps: [Step; 9] = [
         ("format", format),
         ("install tools", install_tools),
         ("dependencies", deny),
@@ -24,6 +24,7 @@ pub(crate) fn run() -> Result<()> {
         ("kernels", kernels::check),
         ("tests", tests),
         ("sdk tests", sdk_tests),
+        ("third-party clients", clients::run),
         ("deployment", deployment),
     ];
     let started = Instant::now();
@@ -145,7 +146,7 @@ fn cargo(root: &Path, args: &[&str]) -> Result<()> {
     )
 }
 
-fn sh(dir: &Path, program: impl AsRef<std::ffi::OsStr>, args: &[&str]) -> Result<()> {
+pub(crate) fn sh(dir: &Path, program: impl AsRef<std::ffi::OsStr>, args: &[&str]) -> Result<()> {
     let program = program.as_ref();
     let status = Command::new(program)
         .args(args)

@@ -1,6 +1,7 @@
 //! One door for chores: `cargo xtask <chore>`.
 
 mod ci;
+mod clients;
 mod kernels;
 mod simulate;
 
@@ -15,6 +16,8 @@ use clap::Parser;
 enum Chore {
     /// Everything that must hold, from a fresh clone
     Ci,
+    /// Run the clients of others against the release binary: LangChain, LiteLLM and more
+    Clients,
     /// Compile the CUDA kernels to PTX, or check what is committed
     Kernels(kernels::Args),
     /// Simulate the scheduler: one seed step by step, or many
@@ -24,6 +27,7 @@ enum Chore {
 fn main() -> Result<()> {
     match Chore::parse() {
         Chore::Ci => ci::run(),
+        Chore::Clients => clients::run(&root()),
         Chore::Kernels(args) => kernels::run(&root(), &args),
         Chore::Simulate(args) => simulate::run(&args),
     }

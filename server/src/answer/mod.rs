@@ -4,18 +4,31 @@
 //! its stream. What comes out does not depend on how the text was cut.
 
 mod call;
-mod forced;
+mod demand;
+mod gemma;
+mod harmony;
+mod literal;
 mod marker;
+mod marks;
+mod named;
+mod notation;
+mod python;
 mod reasoning;
+mod scanner;
 mod splitter;
 mod syntax;
 mod taught;
+mod xml;
 
-pub use forced::{after_thoughts, forced_calls};
-pub use reasoning::{THINKING_MARKS, Thinking};
+pub use demand::{Demand, Needed};
+pub use harmony::HARMONY_MARKS;
+pub use reasoning::{ReasoningSyntax, THINKING_MARKS, Thinking};
 pub use syntax::ToolSyntax;
 pub use taught::{has_calls, taught};
 
+use serde_json::Value;
+
+use harmony::HarmonyParser;
 use reasoning::ReasoningSplitter;
 use splitter::ToolSplitter;
 
@@ -43,23 +56,42 @@ pub struct AnswerRules {
     pub thinking: Option<Thinking>,
     /// `None`: no tools, so that all is content.
     pub calls: Option<CallRules>,
+    /// The answer is messages on channels, thoughts and calls among them.
+    pub harmony: bool,
 }
 
 /// How tool calls are read.
 #[derive(Clone, Debug)]
 pub struct CallRules {
     pub syntax: ToolSyntax,
-    /// Names of the tools there are.
-    pub names: Vec<String>,
+    /// The tools there are: names, and schemas of their arguments.
+    pub tools: Vec<(String, Value)>,
     /// Calls after the first are left out.
     pub parallel: bool,
 }
 
+impl CallRules {
+    fn knows(&self, name: &str) -> bool {
+        self.tools.iter().any(|(known, _)| known == name)
+    }
+}
+
+impl AnswerRules {
+    /// Whether all text is content as it is.
+    pub fn is_plain(&self) -> bool {
+        self.thinking.is_none() && self.calls.is_none() && !self.harmony
+    }
+}
+
 /// Reads one choice.
 #[derive(Debug)]
-pub struct AnswerParser {
-    reasoning: ReasoningSplitter,
-    calls: Option<ToolSplitter>,
+pub struct AnswerParser(Parser);
+
+#[derive(Debug)]
+enum Parser {
+    /// Thoughts, then content with calls in it.
+    Plain(ReasoningSplitter, Option<Box<ToolSplitter>>),
+    Harmony(Box<HarmonyParser>),
 }
 
 /// Deltas of one push, neighbours of a kind joined.
@@ -101,48 +133,70 @@ impl Deltas {
 
 impl AnswerParser {
     pub fn new(rules: &AnswerRules) -> Self {
-        Self {
-            reasoning: ReasoningSplitter::new(rules.thinking),
-            calls: rules.calls.as_ref().map(ToolSplitter::new),
+        if rules.harmony {
+            return Self(Parser::Harmony(Box::new(HarmonyParser::new(
+                rules.calls.as_ref(),
+            ))));
         }
+        let calls = rules.calls.as_ref().map(ToolSplitter::new);
+        let reasoning = ReasoningSplitter::new(rules.thinking);
+        Self(Parser::Plain(reasoning, calls.map(Box::new)))
     }
 
     /// Takes the next piece of text.
     pub fn push(&mut self, text: &str) -> Vec<Delta> {
         let mut deltas = Deltas::default();
-        let content = self.reasoning.push(text, &mut deltas);
-        self.content(&content, &mut deltas);
+        match &mut self.0 {
+            Parser::Harmony(parser) => parser.push(text, &mut deltas),
+            Parser::Plain(reasoning, calls) => {
+                let text = reasoning.push(text, &mut deltas);
+                content(calls.as_deref_mut(), &text, &mut deltas);
+            }
+        }
         deltas.0
     }
 
     /// What was held back, at the end of the answer.
     pub fn finish(&mut self) -> Vec<Delta> {
         let mut deltas = Deltas::default();
-        let content = self.reasoning.finish(&mut deltas);
-        self.content(&content, &mut deltas);
-        if let Some(calls) = &mut self.calls {
-            calls.finish(&mut deltas);
+        match &mut self.0 {
+            Parser::Harmony(parser) => parser.finish(&mut deltas),
+            Parser::Plain(reasoning, calls) => {
+                let text = reasoning.finish(&mut deltas);
+                content(calls.as_deref_mut(), &text, &mut deltas);
+                if let Some(calls) = calls {
+                    calls.finish(&mut deltas);
+                }
+            }
         }
         deltas.0
     }
 
     /// Whether all of the answer so far was thoughts.
     pub fn is_thinking(&self) -> bool {
-        self.reasoning.is_thinking()
+        match &self.0 {
+            Parser::Harmony(parser) => parser.is_thinking(),
+            Parser::Plain(reasoning, _) => reasoning.is_thinking(),
+        }
     }
 
     /// Whether the answer has called a tool so far.
     pub fn has_calls(&self) -> bool {
-        self.calls.as_ref().is_some_and(|calls| calls.n_calls() > 0)
-    }
-
-    fn content(&mut self, text: &str, deltas: &mut Deltas) {
-        match &mut self.calls {
-            None => deltas.content(text),
-            Some(calls) => calls.push(text, deltas),
+        match &self.0 {
+            Parser::Harmony(parser) => parser.n_calls() > 0,
+            Parser::Plain(_, calls) => calls.as_ref().is_some_and(|calls| calls.n_calls() > 0),
         }
     }
 }
 
+fn content(calls: Option<&mut ToolSplitter>, text: &str, deltas: &mut Deltas) {
+    match calls {
+        None => deltas.content(text),
+        Some(calls) => calls.push(text, deltas),
+    }
+}
+
+#[cfg(test)]
+mod demand_tests;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,46 @@
 //! The thoughts of models that think before they answer: `<think>...</think>`.
 
+use std::str::FromStr;
+
 use super::Deltas;
 use super::marker::{Found, find};
+
+/// How a model writes down what it thinks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReasoningSyntax {
+    /// It does not: all is content.
+    None,
+    /// `<think>...</think>` before the answer.
+    Think,
+    /// On the channel `analysis`: gpt-oss.
+    Harmony,
+}
+
+impl ReasoningSyntax {
+    /// What a chat template tells.
+    pub fn of_template(template: &str) -> Self {
+        if template.contains("<|channel|>") {
+            Self::Harmony
+        } else if template.contains(CLOSE) {
+            Self::Think
+        } else {
+            Self::None
+        }
+    }
+}
+
+impl FromStr for ReasoningSyntax {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "none" => Ok(Self::None),
+            "think" => Ok(Self::Think),
+            "harmony" => Ok(Self::Harmony),
+            _ => Err("expected one of none, think, harmony".to_owned()),
+        }
+    }
+}
 
 /// Where an answer begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

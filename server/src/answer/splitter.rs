@@ -2,7 +2,9 @@
 
 use super::call::{CallScanner, Progress};
 use super::marker::{Found, find};
+use super::scanner::{Beginning, Scanner};
 use super::syntax::{DEEPSEEK_CALL, DEEPSEEK_SEPARATOR};
+use super::xml::XML_CALL;
 use super::{CallRules, Deltas, ToolSyntax};
 
 /// Longest text between a mark and the arguments that is still taken for a name.
@@ -15,7 +17,7 @@ enum State {
     Between,
     /// A name before an object of arguments.
     Header,
-    Call(Box<CallScanner>),
+    Call(Box<Scanner>),
 }
 
 /// Reads content and calls of one choice.
@@ -82,13 +84,13 @@ impl ToolSplitter {
     }
 
     fn read_text(&mut self, deltas: &mut Deltas) -> bool {
-        if !self.is_past_start && self.rules.syntax.is_bare() {
+        if !self.is_past_start && !self.rules.syntax.bare().is_empty() {
             let begun = self.pending.trim_start();
             let Some(first) = begun.chars().next() else {
                 return false;
             };
             self.is_past_start = true;
-            if first == '{' || first == '[' && self.rules.syntax == ToolSyntax::Json {
+            if self.rules.syntax.bare().contains(&first) {
                 self.state = State::Between;
                 return true;
             }
@@ -99,8 +101,8 @@ impl ToolSplitter {
                 self.text(&before, deltas);
                 self.is_past_start = true;
                 self.state = State::Between;
-                // DeepSeek's mark of a single call is read again, as that.
-                if !self.pending.starts_with(DEEPSEEK_CALL) {
+                // Marks that are part of a call are read again, as that.
+                if !self.pending.starts_with(DEEPSEEK_CALL) && !self.pending.starts_with(XML_CALL) {
                     self.consume(end - start);
                 }
                 true
@@ -120,10 +122,14 @@ impl ToolSplitter {
             return false;
         };
         let syntax = self.rules.syntax;
-        if first == '{' && syntax != ToolSyntax::DeepSeek {
-            self.is_announced = false;
-            self.state = State::Call(Box::new(CallScanner::new()));
-            return true;
+        match Scanner::of_beginning(&self.rules, &self.pending) {
+            Beginning::Call(scanner) => {
+                self.is_announced = false;
+                self.state = State::Call(scanner);
+                return true;
+            }
+            Beginning::Unclear => return false,
+            Beginning::NoCall => {}
         }
         if syntax == ToolSyntax::DeepSeek && self.pending.starts_with(DEEPSEEK_CALL) {
             self.is_announced = false;
@@ -186,7 +192,8 @@ impl ToolSplitter {
         }
         self.consume(n_header);
         self.announce(name, deltas);
-        self.state = State::Call(Box::new(CallScanner::of_arguments()));
+        let scanner = Scanner::Json(CallScanner::of_arguments());
+        self.state = State::Call(Box::new(scanner));
         true
     }
 
@@ -214,7 +221,7 @@ impl ToolSplitter {
         let has_arguments = scanner.has_arguments();
         self.consume(n_read);
         if let Some(name) = name.filter(|_| !self.is_announced) {
-            if self.must_be_known() && !self.rules.names.contains(&name) {
+            if self.rules.syntax.must_be_known() && !self.rules.knows(&name) {
                 self.give_up(deltas);
                 return true;
             }
@@ -233,11 +240,6 @@ impl ToolSplitter {
             Progress::Bad => self.give_up(deltas),
         }
         true
-    }
-
-    /// Without a mark, an object is a call only if it names a tool.
-    fn must_be_known(&self) -> bool {
-        self.rules.syntax.is_bare()
     }
 
     /// This is no call, or has stopped being one.

@@ -2,6 +2,9 @@
 
 use std::str::FromStr;
 
+use super::harmony::HARMONY_MARKS;
+use super::xml::XML_CALL;
+
 /// One way of writing calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ToolSyntax {
@@ -15,16 +18,34 @@ pub enum ToolSyntax {
     Granite,
     /// `<｜tool▁call▁begin｜>name<｜tool▁sep｜>{...}<｜tool▁call▁end｜>`: DeepSeek.
     DeepSeek,
+    /// `<tool_call><function=name><parameter=key>value</parameter></function></tool_call>`:
+    /// Qwen3-Coder and later Qwen models, Nemotron 3.
+    QwenXml,
+    /// `[name(key=value), ...]` as the whole answer: Llama 3.2 and 4.
+    Pythonic,
+    /// Calls as Python in a fence of `tool_code`: Gemma 2 and 3.
+    ToolCode,
+    /// `<start_function_call>call:name{key:value}<end_function_call>`: FunctionGemma; Gemma 4 with
+    /// its own marks.
+    Gemma,
+    /// Messages to `functions.name` on the channel `commentary`: gpt-oss.
+    Harmony,
     /// `{"name", "arguments"}`, bare or fenced as a block of JSON: whatever else there is.
     Json,
 }
 
-const NAMES: [(&str, ToolSyntax); 6] = [
+/// By the names that `--tool-call-parser` takes.
+pub(super) const NAMES: [(&str, ToolSyntax); 11] = [
     ("hermes", ToolSyntax::Hermes),
     ("llama3", ToolSyntax::Llama3),
     ("mistral", ToolSyntax::Mistral),
     ("granite", ToolSyntax::Granite),
     ("deepseek", ToolSyntax::DeepSeek),
+    ("qwen3-coder", ToolSyntax::QwenXml),
+    ("pythonic", ToolSyntax::Pythonic),
+    ("tool-code", ToolSyntax::ToolCode),
+    ("gemma", ToolSyntax::Gemma),
+    ("harmony", ToolSyntax::Harmony),
     ("json", ToolSyntax::Json),
 ];
 
@@ -34,11 +55,17 @@ pub(super) const DEEPSEEK_SEPARATOR: &str = "<｜tool▁sep｜>";
 impl ToolSyntax {
     /// The syntax that a chat template teaches its model. `None`: the template knows no tools.
     pub fn of_template(template: &str) -> Option<Self> {
-        const TELLS: [(&str, ToolSyntax); 5] = [
+        const TELLS: [(&str, ToolSyntax); 11] = [
+            ("<|channel|>", ToolSyntax::Harmony),
+            ("<start_function_call>", ToolSyntax::Gemma),
+            ("<|tool_call>call:", ToolSyntax::Gemma),
+            ("tool_code", ToolSyntax::ToolCode),
             ("tool▁call▁begin", ToolSyntax::DeepSeek),
             ("[TOOL_CALLS]", ToolSyntax::Mistral),
             ("<|tool_call|>", ToolSyntax::Granite),
+            ("<function=", ToolSyntax::QwenXml),
             ("<tool_call>", ToolSyntax::Hermes),
+            ("<|python_start|>", ToolSyntax::Pythonic),
             ("<|python_tag|>", ToolSyntax::Llama3),
         ];
         if !template.contains("tools") {
@@ -61,6 +88,12 @@ impl ToolSyntax {
             Self::Mistral => &["[TOOL_CALLS]"],
             Self::Granite => &["<|tool_call|>", "<tool_call>"],
             Self::DeepSeek => &["<｜tool▁calls▁begin｜>", DEEPSEEK_CALL],
+            Self::QwenXml => &["<tool_call>", XML_CALL],
+            Self::Pythonic => &["<|python_start|>", "<|python_tag|>"],
+            Self::ToolCode => &["```tool_code"],
+            Self::Gemma => &["<start_function_call>", "<|tool_call>"],
+            // It has a parser of its own.
+            Self::Harmony => &[],
             Self::Json => &["```json"],
         }
     }
@@ -68,7 +101,7 @@ impl ToolSyntax {
     /// What may stand between calls, and whether text goes on after it.
     pub(super) fn between(self) -> &'static [(&'static str, bool)] {
         match self {
-            Self::Hermes => &[("</tool_call>", true)],
+            Self::Hermes | Self::QwenXml => &[("</tool_call>", true)],
             Self::Llama3 => &[(";", false), (",", false)],
             Self::Mistral => &[
                 ("[TOOL_CALLS]", false),
@@ -83,19 +116,44 @@ impl ToolSyntax {
                 ("```", false),
                 ("<｜tool▁calls▁end｜>", true),
             ],
+            Self::Pythonic => &[
+                ("[", false),
+                (",", false),
+                ("]", false),
+                ("<|python_end|>", true),
+            ],
+            Self::ToolCode => &[
+                ("[", false),
+                (",", false),
+                ("]", false),
+                (";", false),
+                ("```", true),
+            ],
+            Self::Gemma => &[("<end_function_call>", true), ("<tool_call|>", true)],
+            Self::Harmony => &[],
             Self::Json => &[("[", false), (",", false), ("]", false), ("```", true)],
         }
     }
 
-    /// Whether an answer may begin with a call without any mark. Such a call must name a tool.
-    pub(super) fn is_bare(self) -> bool {
-        matches!(self, Self::Llama3 | Self::Json)
+    /// What an answer may begin with that is a call without any mark.
+    pub(super) fn bare(self) -> &'static [char] {
+        match self {
+            Self::Llama3 => &['{'],
+            Self::Json => &['{', '['],
+            Self::Pythonic => &['['],
+            _ => &[],
+        }
+    }
+
+    /// Whether what looks like a call is one only if it names a tool.
+    pub(super) fn must_be_known(self) -> bool {
+        !self.bare().is_empty() || self == Self::ToolCode
     }
 
     /// Marks that a tokenizer may have as control tokens, which text would leave out.
     pub fn marks(self) -> &'static [&'static str] {
         match self {
-            Self::Hermes => &["<tool_call>", "</tool_call>"],
+            Self::Hermes | Self::QwenXml => &["<tool_call>", "</tool_call>"],
             Self::Llama3 => &["<|python_tag|>"],
             Self::Mistral => &["[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"],
             Self::Granite => &["<|tool_call|>", "<tool_call>"],
@@ -106,7 +164,17 @@ impl ToolSyntax {
                 "<｜tool▁call▁end｜>",
                 "<｜tool▁calls▁end｜>",
             ],
-            Self::Json => &[],
+            Self::Pythonic => &["<|python_start|>", "<|python_end|>", "<|python_tag|>"],
+            Self::Gemma => &[
+                "<start_function_call>",
+                "<end_function_call>",
+                "<escape>",
+                "<|tool_call>",
+                "<tool_call|>",
+                "<|\"|>",
+            ],
+            Self::Harmony => &HARMONY_MARKS,
+            Self::ToolCode | Self::Json => &[],
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The law: the fold of a stream is the message, at every cut of the bytes.
 
+use serde_json::json;
+
 use super::*;
 
 /// Draws without a dependency (Steele, Lea and Flood 2014).
@@ -19,21 +21,33 @@ impl Draws {
     }
 }
 
-const SYNTAXES: [ToolSyntax; 6] = [
+pub(super) const SYNTAXES: [ToolSyntax; 11] = [
     ToolSyntax::Hermes,
     ToolSyntax::Llama3,
     ToolSyntax::Mistral,
     ToolSyntax::Granite,
     ToolSyntax::DeepSeek,
+    ToolSyntax::QwenXml,
+    ToolSyntax::Pythonic,
+    ToolSyntax::ToolCode,
+    ToolSyntax::Gemma,
+    ToolSyntax::Harmony,
     ToolSyntax::Json,
 ];
 
-fn rules(syntax: ToolSyntax, thinking: Option<Thinking>) -> AnswerRules {
+pub(super) fn rules(syntax: ToolSyntax, thinking: Option<Thinking>) -> AnswerRules {
     AnswerRules {
         thinking,
+        harmony: syntax == ToolSyntax::Harmony,
         calls: Some(CallRules {
             syntax,
-            names: vec!["f".to_owned(), "get_weather".to_owned()],
+            tools: vec![
+                (
+                    "f".to_owned(),
+                    json!({"properties": {"a": {"type": "string"}}}),
+                ),
+                ("get_weather".to_owned(), json!({})),
+            ],
             parallel: true,
         }),
     }
@@ -41,10 +55,10 @@ fn rules(syntax: ToolSyntax, thinking: Option<Thinking>) -> AnswerRules {
 
 /// A message, folded.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Message {
-    reasoning: String,
-    content: String,
-    calls: Vec<(String, String)>,
+pub(super) struct Message {
+    pub(super) reasoning: String,
+    pub(super) content: String,
+    pub(super) calls: Vec<(String, String)>,
 }
 
 fn fold(message: &mut Message, deltas: Vec<Delta>) {
@@ -65,7 +79,7 @@ fn fold(message: &mut Message, deltas: Vec<Delta>) {
     }
 }
 
-fn read(rules: &AnswerRules, pieces: &[&str]) -> Message {
+pub(super) fn read(rules: &AnswerRules, pieces: &[&str]) -> Message {
     let mut parser = AnswerParser::new(rules);
     let mut message = Message::default();
     for piece in pieces {
@@ -103,6 +117,30 @@ fn each_family_is_read() {
     let granite = format!(
         "Let me see.<|tool_call|>[{{\"name\": \"f\", \"arguments\": {args}}},\n{{\"name\": \"g\"}}]"
     );
+    let xml = "Let me see.\n<tool_call>\n<function=f>\n<parameter=a>\nP\"aris\n\n</parameter>\n\
+               <parameter=n>\n[1, {\"a\": null}]\n</parameter>\n</function>\n</tool_call>\n\
+               <tool_call>\n<function=g>\n</function>\n</tool_call>";
+    let gemma = "Let me see.<start_function_call>call:f{a:<escape>P\"aris\n<escape>,\
+                 n:[1,{a:null}]}<end_function_call><start_function_call>call:g{}<end_function_call>";
+    let python = "Let me see.\n```tool_code\nf(a='P\"aris\\n', n=[1, {'a': None}])\n```";
+    let harmony = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary\
+                   <|message|>Let me see.<|end|><|start|>assistant<|channel|>commentary \
+                   to=functions.f <|constrain|>json<|message|>{\"a\": \"P\\\"aris\\n\", \
+                   \"n\": [1, {\"a\": null}]}<|call|><|start|>assistant to=functions.g\
+                   <|channel|>commentary json<|message|><|call|>";
+    let args_of_names = r#"{"a": "P\"aris\n", "n": [1, {"a": null}]}"#;
+    for (syntax, text, n) in [
+        (ToolSyntax::QwenXml, xml, 2),
+        (ToolSyntax::Gemma, gemma, 2),
+        (ToolSyntax::ToolCode, python, 1),
+        (ToolSyntax::Harmony, harmony, 2),
+    ] {
+        let message = read(&rules(syntax, None), &[text]);
+        assert_eq!(message.content, "Let me see.", "{syntax:?}");
+        let expected = [("f", args_of_names), ("g", "{}")];
+        assert_eq!(calls(&message), expected[..n], "{syntax:?}");
+        assert_eq!(message.reasoning.is_empty(), syntax != ToolSyntax::Harmony);
+    }
     for (syntax, text) in [
         (ToolSyntax::Hermes, hermes),
         (ToolSyntax::DeepSeek, deepseek),
@@ -216,7 +254,32 @@ fn thoughts_are_apart() {
 
 /// Text out of fragments that are likely to confuse: marks, halves of marks, JSON, blanks.
 fn generated(draws: &mut Draws) -> String {
-    const FRAGMENTS: [&str; 44] = [
+    const FRAGMENTS: [&str; 69] = [
+        "<tool_call>\n<function=f>\n<parameter=a>\nx < \"y\"\n</parameter>\n</function>\n</tool_call>",
+        "<function=g><parameter=n>\n[1, {}]\n</parameter><parameter=b>é</parameter></function>",
+        "<function=f>\n",
+        "<parameter=a>\n",
+        "\n</parameter>",
+        "</function>",
+        "[f(a='x', b=[1, {'c': None}]), get_weather()]",
+        "[f(a=\"\\\"\", b=True)]",
+        "f(a=1)",
+        "f(1)",
+        "```tool_code\nget_weather(a='Oslo')\n```",
+        "<start_function_call>call:f{a:<escape>x<y<escape>,b:[1,true]}<end_function_call>",
+        "<|tool_call>call:get_weather{a:<|\"|>é<|\"|>}<tool_call|>",
+        "call:f{",
+        "<escape>",
+        "<|channel|>analysis<|message|>Hm.<|end|>",
+        "<|start|>assistant<|channel|>final<|message|>Yes.",
+        "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"a\": 1}<|call|>",
+        "<|start|>assistant to=functions.g<|channel|>commentary json<|message|>",
+        "<|start|>assistant<|channel|>commentary<|message|>I look.",
+        "<|end|>",
+        "<|message|>",
+        "<|channel|>",
+        "to=",
+        "'",
         "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"<b>\"}}\n</tool_call>",
         "<tool_call>{\"name\": \"g\", \"arguments\": {}}</tool_call>",
         "[TOOL_CALLS][{\"name\": \"f\", \"arguments\": {\"a\": [1]}}, {\"name\": \"g\"}]",
@@ -293,5 +356,5 @@ fn the_fold_of_every_cut_is_the_message() {
             "{syntax:?} {thinking:?} {text:?}"
         );
     }
-    assert!(n_calls > 1_500, "{n_calls}");
+    assert!(n_calls > 1_000, "{n_calls}");
 }

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{InferenceCapabilities, TokEnv};
@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 
 use super::constraint::first_line;
 use super::environment::Environment;
-use super::{Constraint, Grammar, limits};
+use super::pool::{Pool, Undone};
+use super::{Constraint, Grammar, closing, limits};
 use crate::text::Tokenizer;
 
 /// Compiled grammars that are kept: most programs send the same few again and again.
@@ -21,6 +22,13 @@ const N_KEPT: usize = 32;
 /// Steps that a lexer may take to be built, and to compute one set of tokens (some 15 ms).
 const INITIAL_FUEL: u64 = 1_000_000;
 const STEP_FUEL: u64 = 200_000;
+
+/// Longest a grammar may take. Those that are not hostile take milliseconds.
+const TIME_LIMIT: Duration = Duration::from_secs(1);
+/// Longest the tables of a tokenizer may take, once.
+const TABLES_LIMIT: Duration = Duration::from_secs(60);
+/// States that a lexer may have, of one to two kilobytes each.
+const MAX_LEXER_STATES: usize = 50_000;
 
 /// A grammar that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,17 +39,24 @@ pub enum GrammarError {
     /// The model has no end token, so that no answer could end where its grammar does.
     #[error("this model has no end token, which structured output needs")]
     NoEndToken,
+    /// Too many grammars are being compiled. Another time it may be possible.
+    #[error("too many grammars are being compiled")]
+    Busy,
 }
 
 /// Compiles grammars for one tokenizer.
 pub struct GrammarCompiler {
+    source: Arc<Source>,
+    kept: Mutex<VecDeque<(String, Constraint)>>,
+    pool: Pool,
+}
+
+/// What all grammars are compiled with.
+struct Source {
     tokenizer: Tokenizer,
     eos_tokens: Arc<[TokenId]>,
     /// Built when the first grammar comes.
     factory: OnceLock<Option<ParserFactory>>,
-    kept: Mutex<VecDeque<(String, Constraint)>>,
-    /// One at a time: whoever sends costly grammars takes one core at most from the engine.
-    compiling: Mutex<()>,
 }
 
 impl fmt::Debug for GrammarCompiler {
@@ -52,40 +67,48 @@ impl fmt::Debug for GrammarCompiler {
 
 impl GrammarCompiler {
     pub fn new(tokenizer: Tokenizer, eos_tokens: Arc<[TokenId]>) -> Self {
-        Self {
+        let source = Source {
             tokenizer,
             eos_tokens,
             factory: OnceLock::new(),
+        };
+        Self {
+            source: Arc::new(source),
             kept: Mutex::default(),
-            compiling: Mutex::default(),
+            pool: Pool::new(),
         }
     }
 
-    /// Compiles a grammar. Takes milliseconds as a rule and a second at worst: not for an async
-    /// thread.
+    /// Compiles a grammar. Takes milliseconds as a rule and a second at worst, after those that
+    /// came before: not for an async thread.
     pub fn compile(&self, grammar: &Grammar) -> Result<Constraint, GrammarError> {
         limits::check(grammar).map_err(GrammarError::Invalid)?;
         let key = format!("{grammar:?}");
         if let Some(kept) = self.kept(&key) {
             return Ok(kept);
         }
-        let _turn = self
-            .compiling
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        // Somebody may have sent the same in the meantime.
-        if let Some(kept) = self.kept(&key) {
-            return Ok(kept);
-        }
-        let factory = self.factory.get_or_init(|| self.factory());
-        let factory = factory.as_ref().ok_or(GrammarError::NoEndToken)?;
-        // A panic of the library is an error of this grammar, like any other.
-        let built = catch_unwind(AssertUnwindSafe(|| build(factory, grammar)));
-        let constraint = built
-            .unwrap_or_else(|_| Err("it cannot be compiled".to_owned()))
-            .map_err(GrammarError::Invalid)?;
+        self.prepare()?;
+        let source = Arc::clone(&self.source);
+        let grammar = grammar.clone();
+        let built = self.pool.run(TIME_LIMIT, move || {
+            let factory = source.factory().ok_or(GrammarError::NoEndToken)?;
+            build(factory, &grammar).map_err(GrammarError::Invalid)
+        });
+        let constraint = built.map_err(undone)??;
         self.keep(key, constraint.clone());
         Ok(constraint)
+    }
+
+    /// The tables of the tokenizer, which no grammar is charged for.
+    fn prepare(&self) -> Result<(), GrammarError> {
+        if self.source.factory.get().is_some() {
+            return Ok(());
+        }
+        let source = Arc::clone(&self.source);
+        let built = self.pool.run(TABLES_LIMIT, move || {
+            source.factory();
+        });
+        built.map_err(undone)
     }
 
     /// Whether a grammar is within the limits, before it becomes part of another.
@@ -93,7 +116,34 @@ impl GrammarCompiler {
         limits::check(grammar).map_err(GrammarError::Invalid)
     }
 
-    fn factory(&self) -> Option<ParserFactory> {
+    fn kept(&self, key: &str) -> Option<Constraint> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = kept.iter().find(|(one, _)| one == key);
+        found.map(|(_, constraint)| constraint.clone())
+    }
+
+    fn keep(&self, key: String, constraint: Constraint) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push_front((key, constraint));
+        kept.truncate(N_KEPT);
+    }
+}
+
+fn undone(why: Undone) -> GrammarError {
+    match why {
+        Undone::Busy => GrammarError::Busy,
+        Undone::TooSlow => GrammarError::Invalid("it takes too long to compile".to_owned()),
+        // A panic of the library is an error of this grammar, like any other.
+        Undone::Failed => GrammarError::Invalid("it cannot be compiled".to_owned()),
+    }
+}
+
+impl Source {
+    fn factory(&self) -> Option<&ParserFactory> {
+        self.factory.get_or_init(|| self.build_factory()).as_ref()
+    }
+
+    fn build_factory(&self) -> Option<ParserFactory> {
         let environment = Environment::new(&self.tokenizer, &self.eos_tokens)?;
         let environment: TokEnv = Arc::new(environment);
         let slices = llguidance::earley::SlicedBiasComputer::general_slices();
@@ -109,20 +159,11 @@ impl GrammarCompiler {
         let limits = factory.limits_mut();
         limits.initial_lexer_fuel = INITIAL_FUEL;
         limits.step_lexer_fuel = STEP_FUEL;
+        limits.max_lexer_states = MAX_LEXER_STATES;
+        // It takes as long as a large pattern wants it to.
+        limits.precompute_large_lexemes = false;
         limits.verbose_errors = false;
         Some(factory)
-    }
-
-    fn kept(&self, key: &str) -> Option<Constraint> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = kept.iter().find(|(one, _)| one == key);
-        found.map(|(_, constraint)| constraint.clone())
-    }
-
-    fn keep(&self, key: String, constraint: Constraint) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.push_front((key, constraint));
-        kept.truncate(N_KEPT);
     }
 }
 
@@ -142,13 +183,14 @@ fn build(factory: &ParserFactory, grammar: &Grammar) -> Result<Constraint, Strin
 }
 
 /// A schema with our way of writing JSON: no white space but single blanks and indented lines,
-/// so that no model can go on writing blanks for ever.
+/// so that no model can go on writing blanks for ever, and no properties that nobody spoke of.
 fn prepared(schema: &Value) -> Result<Value, String> {
     let mut schema = match schema {
         Value::Object(_) => schema.clone(),
         Value::Bool(true) => json!({}),
         _ => return Err("a schema must be an object".to_owned()),
     };
+    closing::close(&mut schema);
     schema["x-guidance"] = json!({"whitespace_pattern": r"( |\n {0,40})?"});
     Ok(schema)
 }

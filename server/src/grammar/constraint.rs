@@ -71,7 +71,20 @@ impl Constraint {
     }
 }
 
-/// Errors of the library go on with a dump of its state.
+/// Errors of the library go on with a dump of its state, or with a picture of what is wrong and
+/// the reason below it.
 pub(super) fn first_line(message: &str) -> String {
-    message.lines().next().unwrap_or_default().to_owned()
+    let mut lines = message
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    if first.contains("NoExtensionBias") {
+        return "nothing can match it".to_owned();
+    }
+    let reason = lines.find_map(|line| line.strip_prefix("error: "));
+    match reason.filter(|_| first.ends_with(':')) {
+        Some(reason) => format!("{first} {reason}"),
+        None => first.to_owned(),
+    }
 }

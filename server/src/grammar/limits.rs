@@ -1,5 +1,7 @@
 //! What a grammar may cost before anybody looks at it closely.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::Value;
 
 use super::Grammar;
@@ -8,11 +10,16 @@ use super::Grammar;
 const MAX_SCHEMA_BYTES: usize = 256 << 10;
 /// Levels of arrays and objects in a JSON schema.
 const MAX_SCHEMA_DEPTH: usize = 64;
+/// Definitions that a schema refers to: they are followed one into another.
+const MAX_SCHEMA_REFS: usize = 1_000;
 /// Bytes of a regular expression.
-const MAX_REGEX_BYTES: usize = 32 << 10;
+const MAX_REGEX_BYTES: usize = 8 << 10;
 /// Bytes of a grammar.
-const MAX_GRAMMAR_BYTES: usize = 512 << 10;
-/// Bytes of all choices together.
+const MAX_GRAMMAR_BYTES: usize = 64 << 10;
+/// Parts of a terminal of a grammar, once every name in it is replaced by what it stands for.
+const MAX_TERMINAL_PARTS: u64 = 10_000;
+/// Choices, and bytes of all together.
+const MAX_CHOICES: usize = 2_000;
 const MAX_CHOICE_BYTES: usize = 64 << 10;
 
 /// The reason why a grammar is too large, if it is.
@@ -20,11 +27,18 @@ pub(super) fn check(grammar: &Grammar) -> Result<(), String> {
     match grammar {
         Grammar::JsonSchema(schema) => check_schema(schema),
         Grammar::Regex(regex) => check_size("the regular expression", regex.len(), MAX_REGEX_BYTES),
+        Grammar::Choice(choices) if choices.len() > MAX_CHOICES => Err(format!(
+            "there are {} choices, and at most {MAX_CHOICES} are allowed",
+            choices.len()
+        )),
         Grammar::Choice(choices) => {
             let n_bytes = choices.iter().map(String::len).sum();
             check_size("the choices together", n_bytes, MAX_CHOICE_BYTES)
         }
-        Grammar::Lark(text) => check_size("the grammar", text.len(), MAX_GRAMMAR_BYTES),
+        Grammar::Lark(text) => {
+            check_size("the grammar", text.len(), MAX_GRAMMAR_BYTES)?;
+            check_terminals(text)
+        }
     }
 }
 
@@ -34,6 +48,14 @@ fn check_schema(schema: &Value) -> Result<(), String> {
         return Err(format!(
             "the schema is nested {n_levels} levels deep, and at most {MAX_SCHEMA_DEPTH} are \
              allowed"
+        ));
+    }
+    let mut refs = BTreeSet::new();
+    collect_refs(schema, &mut refs);
+    if refs.len() > MAX_SCHEMA_REFS {
+        return Err(format!(
+            "the schema refers to {} definitions, and at most {MAX_SCHEMA_REFS} are allowed",
+            refs.len()
         ));
     }
     check_size("the schema", schema.to_string().len(), MAX_SCHEMA_BYTES)
@@ -46,6 +68,67 @@ fn check_size(what: &str, n_bytes: usize, max: usize) -> Result<(), String> {
     Err(format!(
         "{what} has {n_bytes} bytes, and at most {max} are allowed"
     ))
+}
+
+/// A terminal becomes one regular expression, and names in it may double it line by line.
+fn check_terminals(text: &str) -> Result<(), String> {
+    let terminals: BTreeMap<&str, &str> = text
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, rest)| (name.trim(), rest))
+        .filter(|(name, _)| is_terminal(name))
+        .collect();
+    let mut parts = BTreeMap::new();
+    for name in terminals.keys() {
+        if n_parts(name, &terminals, &mut parts, 0) > MAX_TERMINAL_PARTS {
+            return Err(format!(
+                "the terminal {name} has more than {MAX_TERMINAL_PARTS} parts"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn is_terminal(word: &str) -> bool {
+    word.starts_with(|c: char| c.is_ascii_uppercase())
+        && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+fn n_parts<'a>(
+    name: &'a str,
+    terminals: &BTreeMap<&'a str, &'a str>,
+    known: &mut BTreeMap<&'a str, u64>,
+    depth: u64,
+) -> u64 {
+    if let Some(parts) = known.get(name) {
+        return *parts;
+    }
+    let Some(rest) = terminals.get(name) else {
+        return 1;
+    };
+    // Too many names in names are too many parts as well; loops are found by the compiler.
+    if depth > MAX_SCHEMA_REFS as u64 {
+        return MAX_TERMINAL_PARTS + 1;
+    }
+    known.insert(name, 1);
+    let words = rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let parts = words
+        .filter(|word| is_terminal(word))
+        .map(|word| n_parts(word, terminals, known, depth + 1))
+        .fold(1_u64, u64::saturating_add);
+    known.insert(name, parts);
+    parts
+}
+
+fn collect_refs<'a>(value: &'a Value, refs: &mut BTreeSet<&'a str>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| collect_refs(item, refs)),
+        Value::Object(map) => {
+            refs.extend(map.get("$ref").and_then(Value::as_str));
+            map.values().for_each(|value| collect_refs(value, refs));
+        }
+        _ => {}
+    }
 }
 
 /// Levels of containers. The reader of JSON has bounded them already, so recursion is safe.

@@ -5,10 +5,12 @@
 //! [`Constraint`]: the engine asks it before each draw which tokens are allowed and tells it what
 //! was drawn. It never fails open: without an allowed token the sequence fails.
 
+mod closing;
 mod compiler;
 mod constraint;
 mod environment;
 mod limits;
+mod pool;
 
 pub use compiler::{GrammarCompiler, GrammarError};
 pub(crate) use compiler::{lark_string, schema_in_lark};
@@ -38,3 +40,5 @@ impl Grammar {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod walk;

@@ -1,45 +1,11 @@
 //! Whatever a constraint lets through matches its grammar, and bad grammars are refused in time.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::walk::{compiler, walk};
 use super::*;
-use crate::text::Tokenizer;
-
-/// `<|im_end|>` of the tokenizer used here.
-const EOS: u32 = 2;
-
-fn compiler() -> (GrammarCompiler, Tokenizer) {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tokenizers/gpt2");
-    let tokenizer = Tokenizer::from_dir(&dir).unwrap();
-    let compiler = GrammarCompiler::new(tokenizer.clone(), [EOS].into());
-    (compiler, tokenizer)
-}
-
-/// A walk through the grammar that ends when it may and draws evenly until then. `None`: it did
-/// not end within its length.
-fn walk(constraint: &Constraint, tokenizer: &Tokenizer, seed: u64) -> Option<String> {
-    let mut constraint = constraint.clone();
-    let mut state = seed;
-    let mut tokens = Vec::new();
-    for _ in 0..400 {
-        let allowed = constraint.allowed().unwrap();
-        let is_allowed = |id: &u32| allowed[(*id / 32) as usize] >> (*id % 32) & 1 == 1;
-        let ids: Vec<u32> = (0..512).filter(is_allowed).collect();
-        if ids.contains(&EOS) {
-            return Some(tokenizer.decode(&tokens));
-        }
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695);
-        let token = ids[usize::try_from(state >> 33).unwrap() % ids.len()];
-        constraint.accept(token).unwrap();
-        tokens.push(token);
-    }
-    None
-}
 
 /// A schema and what must hold of whatever it admits.
 type Case = (Value, fn(&Value) -> bool);
@@ -180,6 +146,15 @@ fn hostile_grammars_are_refused_in_time() {
         );
         assert!(took < Duration::from_secs(2), "{shown}: {took:?}");
     }
+    let reason = |grammar| compiler.compile(&grammar).unwrap_err().to_string();
+    let ahead = reason(Grammar::JsonSchema(
+        json!({"type": "string", "pattern": "(?=a)b"}),
+    ));
+    assert!(ahead.contains("look-around"), "{ahead}");
+    assert_eq!(
+        reason(Grammar::Lark("start: start".to_owned())),
+        "nothing can match it"
+    );
     // What can be matched at a bounded cost need not be refused.
     for regex in [
         "((((a{1,100}){1,100}){1,100}){1,100}){1,100}".to_owned(),

@@ -4,16 +4,15 @@ use scheduler::TokenId;
 use serde_json::{Map, Value};
 
 use super::continuation::Continuation;
+use super::demands;
 use super::flow::Job;
 use super::message::MessageRules;
 use super::prepare::{self, Input, Lengths, Plan};
 use crate::answer::{
-    AnswerRules, CallRules, THINKING_MARKS, Thinking, ToolSyntax, after_thoughts, forced_calls,
-    has_calls, taught,
+    AnswerRules, CallRules, HARMONY_MARKS, THINKING_MARKS, Thinking, has_calls, taught,
 };
 use crate::generation::TextRules;
-use crate::grammar::{Constraint, Grammar, GrammarError};
-use crate::openai::{ApiError, ChatRequest, Tool, ToolChoice};
+use crate::openai::{ApiError, ChatRequest, ToolChoice};
 use crate::state::AppState;
 use crate::text::{ChatTemplate, StopSet, TemplateError};
 use crate::token_text::TokenText;
@@ -123,7 +122,7 @@ pub(super) fn prepare(
     Ok(Conversation {
         job: Job {
             request,
-            constraint: constraint(state, chat, prompted.thinking)?,
+            constraint: demands::constraint(state, chat, prompted.thinking)?,
             n_to_score: 0,
         },
         rules,
@@ -139,13 +138,22 @@ pub(super) fn prepare(
 }
 
 fn answer_rules(state: &AppState, chat: &ChatRequest, thinking: Option<Thinking>) -> AnswerRules {
-    let names = || chat.tools.tools.iter().map(|tool| tool.name.clone());
+    let tools = || {
+        chat.tools
+            .tools
+            .iter()
+            .map(|tool| (tool.name.clone(), tool.schema()))
+    };
     let calls = chat.tools.may_call().then(|| CallRules {
         syntax: state.dialect.syntax(),
-        names: names().collect(),
+        tools: tools().collect(),
         parallel: chat.tools.parallel && chat.tools.choice != ToolChoice::Named,
     });
-    AnswerRules { thinking, calls }
+    AnswerRules {
+        thinking,
+        calls,
+        harmony: state.dialect.has_channels(),
+    }
 }
 
 /// Control tokens that the parser of the answer has to see.
@@ -156,7 +164,12 @@ fn spelled(state: &AppState, answer: &AnswerRules) -> Vec<TokenId> {
         Some(_) => &THINKING_MARKS,
         None => &[],
     };
-    let marks = calls.unwrap_or_default().iter().chain(thoughts);
+    let channels: &[&str] = match answer.harmony {
+        true => &HARMONY_MARKS,
+        false => &[],
+    };
+    let marks = calls.unwrap_or_default().iter();
+    let marks = marks.chain(thoughts).chain(channels);
     let ids = marks.filter_map(|mark| tokenizer.token_id(mark));
     ids.filter(|id| tokenizer.is_special(*id)).collect()
 }
@@ -233,71 +246,4 @@ fn check_effort(state: &AppState, chat: &ChatRequest, input: Input) -> Result<()
             Input::Messages | Input::Prompt => "reasoning_effort",
         })),
     }
-}
-
-/// What the answer must match: calls that are required, or a format.
-fn constraint(
-    state: &AppState,
-    chat: &ChatRequest,
-    thinking: Option<Thinking>,
-) -> Result<Option<Constraint>, ApiError> {
-    let is_forced = matches!(chat.tools.choice, ToolChoice::Required | ToolChoice::Named);
-    let tools = tool_schemas(state, &chat.tools.tools, is_forced)?;
-    if is_forced {
-        let parallel = chat.tools.parallel && chat.tools.choice == ToolChoice::Required;
-        let syntax: ToolSyntax = state.dialect.syntax();
-        let tokenizer = &state.model.tokenizer;
-        let grammar = forced_calls(syntax, &tools, parallel, thinking, tokenizer)
-            .map_err(|reason| tool_error(&reason))?;
-        let compiled = state.grammars.compile(&grammar);
-        return compiled
-            .map(Some)
-            .map_err(|error| tool_error(&error.to_string()));
-    }
-    let Some(format) = &chat.format else {
-        return Ok(None);
-    };
-    let tokenizer = &state.model.tokenizer;
-    let compiled = state.grammars.check(&format.grammar).and_then(|()| {
-        let grammar = after_thoughts(format.grammar.clone(), thinking, tokenizer);
-        state
-            .grammars
-            .compile(&grammar.map_err(GrammarError::Invalid)?)
-    });
-    compiled
-        .map(Some)
-        .map_err(|error| format.error(&error.to_string()))
-}
-
-fn tool_error(reason: &str) -> ApiError {
-    let message = format!("Invalid 'tools': {reason}.");
-    ApiError::invalid("tools", "invalid_function_parameters", message)
-}
-
-/// Names and schemas of functions that are strict or forced. A strict schema must be one that can
-/// be enforced; of another that cannot, only the form of an object is.
-fn tool_schemas(
-    state: &AppState,
-    tools: &[Tool],
-    is_forced: bool,
-) -> Result<Vec<(String, Value)>, ApiError> {
-    let mut schemas = Vec::with_capacity(tools.len());
-    for tool in tools {
-        if !is_forced && !tool.strict {
-            continue;
-        }
-        let schema = tool.schema();
-        let grammar = Grammar::JsonSchema(schema.clone());
-        let schema = match state.grammars.compile(&grammar) {
-            Ok(_) => schema,
-            Err(error) if tool.strict => {
-                let message = format!("Invalid schema for function '{}': {error}.", tool.name);
-                let code = "invalid_function_parameters";
-                return Err(ApiError::invalid(&tool.param, code, message));
-            }
-            Err(_) => serde_json::json!({"type": "object"}),
-        };
-        schemas.push((tool.name.clone(), schema));
-    }
-    Ok(schemas)
 }

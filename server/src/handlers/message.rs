@@ -103,7 +103,7 @@ impl MessageReader {
 
     /// Whether all text is content.
     fn is_plain(&self) -> bool {
-        self.rules.answer.calls.is_none() && self.rules.answer.thinking.is_none()
+        self.rules.answer.is_plain()
     }
 
     fn part(&self, delta: Delta) -> ChunkPart {

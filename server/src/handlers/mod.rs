@@ -13,6 +13,7 @@ mod conversation;
 pub(crate) mod conversations;
 mod decision_labels;
 pub(crate) mod decisions;
+mod demands;
 pub(crate) mod elsewhere;
 pub(crate) mod embeddings;
 mod flow;

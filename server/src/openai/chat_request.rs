@@ -97,12 +97,12 @@ impl ChatRequest {
         }
     }
 
-    /// A grammar needs the whole answer for itself.
+    /// A grammar needs the whole answer for itself. Where calls are required, no text is left for
+    /// a format to apply to, which clients that send both count on.
     pub(super) fn check_form(&self) -> Result<(), ApiError> {
         let is_forced = matches!(self.tools.choice, ToolChoice::Required | ToolChoice::Named);
         let (param, with) = match &self.format {
             Some(format) if self.sampling.ignore_eos => (format.param.as_str(), "ignore_eos"),
-            Some(format) if is_forced => (format.param.as_str(), "tool_choice"),
             None if is_forced && self.sampling.ignore_eos => ("tool_choice", "ignore_eos"),
             _ => return Ok(()),
         };

@@ -9,6 +9,7 @@ mod conversations;
 mod decisions;
 mod engine;
 mod errors;
+mod hostile;
 mod idempotency;
 mod model;
 mod response_parameters;

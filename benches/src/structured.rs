@@ -1,0 +1,120 @@
+//! What structured output costs: the same requests with a schema and without, in turn.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use serde_json::{Value, json};
+
+use crate::http::Client;
+use crate::report::Report;
+use crate::server::Product;
+use crate::traffic::model_name;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Requests at once.
+    #[arg(long, default_value_t = 8)]
+    concurrency: usize,
+    /// Tokens of each answer.
+    #[arg(long, default_value_t = 128)]
+    tokens: usize,
+    /// Times that each kind is measured.
+    #[arg(long, default_value_t = 4)]
+    rounds: usize,
+}
+
+/// Kinds of requests. None can end before its length.
+fn kinds() -> Vec<(&'static str, Value)> {
+    let person = json!({"type": "object", "additionalProperties": false,
+        "required": ["name", "age", "tags", "kind"], "properties": {
+            "name": {"type": "string"}, "age": {"type": "integer"},
+            "tags": {"type": "array", "items": {"type": "string"}},
+            "kind": {"enum": ["customer", "supplier", "both"]}}});
+    let people = json!({"type": "array", "items": person, "minItems": 500});
+    let format =
+        json!({"type": "json_schema", "json_schema": {"name": "people", "schema": people}});
+    vec![
+        ("without", json!({"ignore_eos": true})),
+        ("schema", json!({"response_format": format})),
+        ("regex", json!({"regex": "([a-z]+ ){500}"})),
+    ]
+}
+
+pub(crate) fn run(product: &Product, options: &Options) -> Result<Report> {
+    let server = product.start(&[])?;
+    let client = server.client();
+    let model = model_name(&client)?;
+    let kinds = kinds();
+    let mut rates: Vec<Vec<f64>> = vec![Vec::new(); kinds.len()];
+    // The first round builds what is built once.
+    for round in 0..=options.rounds {
+        for ((_, more), rates) in kinds.iter().zip(&mut rates) {
+            let rate = measure(&client, &model, more, options, round)?;
+            if round > 0 {
+                rates.push(rate);
+            }
+        }
+    }
+    let mut report = Report::new("structured");
+    #[expect(clippy::cast_precision_loss, reason = "small counts")]
+    report.note("requests at once", options.concurrency as f64, "");
+    let plain = median(&mut rates[0]);
+    report.note("without", plain, "tokens/s");
+    for ((name, _), rates) in kinds.iter().zip(&mut rates).skip(1) {
+        let rate = median(rates);
+        report.note(format!("with a {name}"), rate, "tokens/s");
+        report.at_least(&format!("{name} / without"), rate / plain, 0.9, "x");
+    }
+    Ok(report)
+}
+
+/// Tokens a second of one round.
+fn measure(
+    client: &Client,
+    model: &str,
+    more: &Value,
+    options: &Options,
+    round: usize,
+) -> Result<f64> {
+    let started = Instant::now();
+    let clients: Vec<_> = (0..options.concurrency)
+        .map(|i| {
+            let mut body = json!({"model": model, "max_tokens": options.tokens, "temperature": 0.8,
+                "seed": round * options.concurrency + i,
+                "messages": [{"role": "user", "content": format!("Describe group {i} of people.")}]});
+            for (name, value) in more.as_object().into_iter().flatten() {
+                body[name] = value.clone();
+            }
+            let client = client.clone();
+            std::thread::spawn(move || tokens(&client, &body))
+        })
+        .collect();
+    let mut n_tokens = 0;
+    for client in clients {
+        n_tokens += client.join().map_err(|_| anyhow!("a client panicked"))??;
+    }
+    let took: Duration = started.elapsed();
+    ensure!(
+        n_tokens == (options.concurrency * options.tokens) as u64,
+        "{n_tokens} tokens came"
+    );
+    #[expect(clippy::cast_precision_loss, reason = "small counts")]
+    Ok(n_tokens as f64 / took.as_secs_f64())
+}
+
+fn tokens(client: &Client, body: &Value) -> Result<u64> {
+    let answer = client.post("/v1/chat/completions", body)?;
+    ensure!(
+        answer.status == 200,
+        "status {}: {}",
+        answer.status,
+        answer.body
+    );
+    let usage = &answer.json()?["usage"]["completion_tokens"];
+    usage.as_u64().context("no usage")
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
