@@ -7,11 +7,12 @@ mod norm;
 mod rows;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::cpu::Cpu;
+use crate::cpu::{self, Cpu};
 use crate::cuda::{CudaError, DevicePtr, Gpu};
 use crate::memory::OutOfMemory;
-use crate::{Buffer, Isa, Numerics};
+use crate::{Buffer, Isa, Numerics, Peak};
 
 /// How to set up the CPU back end.
 #[derive(Clone, Copy, Debug, Default)]
@@ -104,6 +105,18 @@ impl Device {
     pub fn check_memory(&self) -> Result<(), OutOfMemory> {
         let missing = self.as_cuda().and_then(|gpu| gpu.driver.take_missing());
         missing.map_or(Ok(()), Err)
+    }
+
+    /// Measures for about three times `time` what this device can do at best; for benchmarks.
+    /// `None` for a device without such a measurement: a GPU.
+    ///
+    /// # Errors
+    /// When there is no memory to stream.
+    pub fn peak(&self, time: Duration) -> Result<Option<Peak>, OutOfMemory> {
+        match &*self.backend {
+            Backend::Cpu(cpu) => cpu::peak::measure(cpu, time).map(Some),
+            Backend::Cuda(_) => Ok(None),
+        }
     }
 
     pub(crate) fn as_cpu(&self) -> &Cpu {

@@ -30,6 +30,7 @@ mod ops;
 mod weight;
 
 pub use buffer::Buffer;
+pub use cpu::peak::Peak;
 pub use cuda::CudaError;
 pub use device::{CpuOptions, CudaOptions, Device, DeviceFailed};
 pub use file::MappedFile;
