@@ -2,6 +2,7 @@
 //! all, whose it is, and when it ends at the latest.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -12,7 +13,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 
+use crate::auth::Moment;
 use crate::engine::EngineHandle;
+use crate::metrics::Rejection;
 use crate::openai::ApiError;
 use crate::state::AppState;
 use crate::tenant::Tenant;
@@ -38,11 +41,10 @@ impl FromRequestParts<AppState> for Call {
         if let Some(engine) = parts.extensions.remove::<EngineHandle>() {
             state.engine = engine;
         }
-        state.owner = parts
-            .extensions
-            .get::<Tenant>()
-            .map(Tenant::owner)
-            .unwrap_or_default();
+        if let Some(tenant) = parts.extensions.get::<Tenant>() {
+            state.owner = tenant.owner();
+            state.grant = Arc::clone(tenant.grant());
+        }
         Ok(Self(state))
     }
 }
@@ -71,6 +73,13 @@ fn engine_for(state: &AppState, request: &Request) -> Result<EngineHandle, ApiEr
     let tenant = request.extensions().get::<Tenant>().cloned();
     let timeout = timeout(request.headers())?.or(state.request_timeout);
     let n_tokens = content_length(request.headers()) / BYTES_PER_TOKEN;
+    if let Some(meter) = tenant.as_ref().and_then(Tenant::meter) {
+        meter
+            .enter(n_tokens as u64, Moment::now())
+            .inspect_err(|exceeded| {
+                state.metrics.count_rejected(Rejection::of(exceeded.kind));
+            })?;
+    }
     let engine = state
         .engine
         .for_call(tenant.unwrap_or_default(), timeout, n_tokens)?;

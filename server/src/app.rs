@@ -1,5 +1,7 @@
 //! The routes, and what happens around them.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
@@ -9,10 +11,11 @@ use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::admission::admit;
-use crate::auth::{ApiKeys, require_key};
+use crate::auth::{AccessTable, ApiKeys, Guard, Routes, Scope, require_key};
 use crate::cross_origin::cross_origin;
 use crate::handlers;
 use crate::idempotency::answer_once;
+use crate::metrics::Metrics;
 use crate::observe::observe;
 use crate::openai::ApiError;
 use crate::state::AppState;
@@ -20,33 +23,65 @@ use crate::state::AppState;
 /// All routes, with everything that happens around them.
 pub fn router(state: AppState, keys: ApiKeys) -> Router {
     let max_body_bytes = state.max_body_bytes;
-    Router::new()
-        .merge(generating(&state))
-        .merge(embedding(&state))
-        .merge(stored())
-        .route("/v1/models", get(handlers::models::list))
-        .route("/v1/models/{*id}", get(handlers::models::retrieve))
-        .route("/v1/load_lora_adapter", post(handlers::adapters::load))
-        .route("/v1/unload_lora_adapter", post(handlers::adapters::unload))
-        .merge(reading())
-        .route("/health", get(handlers::health::ready))
-        .route("/health/ready", get(handlers::health::ready))
-        .route("/health/live", get(handlers::health::live))
-        .route("/health/startup", get(handlers::health::started))
-        .route("/metrics", get(handlers::health::metrics))
+    let metrics = Arc::clone(&state.metrics);
+    let (routes, table) = routes(&state).into_parts();
+    let guard = Guard::new(keys, table);
+    routes
         .fallback(handlers::elsewhere::unknown_url)
         .method_not_allowed_fallback(handlers::elsewhere::method_not_allowed)
         .layer(DefaultBodyLimit::max(max_body_bytes))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(keys, require_key))
+        .layer(CatchPanicLayer::custom(move |panic| {
+            panicked(&metrics, panic)
+        }))
+        .layer(from_fn_with_state(guard, require_key))
         .layer(option_layer(cross_origin(&state.cors_origins)))
         .layer(from_fn_with_state(state.clone(), observe))
         .with_state(state)
 }
 
+/// The patterns of all routes, and what opens each.
+pub fn access(state: &AppState) -> AccessTable {
+    routes(state).into_parts().1
+}
+
+/// All routes, each with the scope that a key needs for it.
+fn routes(state: &AppState) -> Routes {
+    generating(state)
+        .merge(embedding(state))
+        .merge(stored())
+        .merge(reading())
+        .merge(about_models())
+        .merge(administering())
+        .merge(probes())
+        .merge(Routes::of(Scope::Metrics).route("/metrics", get(handlers::health::metrics)))
+}
+
+/// What is served.
+fn about_models() -> Routes {
+    Routes::of(Scope::Inference)
+        .route("/v1/models", get(handlers::models::list))
+        .route("/v1/models/{*id}", get(handlers::models::retrieve))
+}
+
+/// What changes or shows the server itself.
+fn administering() -> Routes {
+    Routes::of(Scope::Admin)
+        .route("/v1/load_lora_adapter", post(handlers::adapters::load))
+        .route("/v1/unload_lora_adapter", post(handlers::adapters::unload))
+}
+
+/// How the server is.
+fn probes() -> Routes {
+    Routes::open()
+        .route("/health", get(handlers::health::ready))
+        .route("/health/ready", get(handlers::health::ready))
+        .route("/health/live", get(handlers::health::live))
+        .route("/health/startup", get(handlers::health::started))
+}
+
 /// What needs a place in the queue.
-fn generating(state: &AppState) -> Router<AppState> {
-    Router::new()
+fn generating(state: &AppState) -> Routes {
+    let routes = Routes::of(Scope::Inference)
         .route("/v1/chat/completions", post(handlers::chat::create))
         .route("/v1/completions", post(handlers::completions::create))
         .route("/v1/responses", post(handlers::responses::create))
@@ -54,25 +89,30 @@ fn generating(state: &AppState) -> Router<AppState> {
         .route(
             "/v1/responses/input_tokens",
             post(handlers::responses::count_tokens),
-        )
-        // Layers see a request from the last to the first: it is admitted before its body is read.
-        .layer(from_fn_with_state(state.clone(), answer_once))
-        .layer(from_fn_with_state(state.clone(), admit))
+        );
+    admitted(routes, state)
 }
 
 /// Vectors, whose engine may be one of its own, with a queue of its own.
-fn embedding(state: &AppState) -> Router<AppState> {
-    let state = state.for_embeddings();
-    Router::new()
-        .route("/v1/embeddings", post(handlers::embeddings::create))
-        .layer(from_fn_with_state(state.clone(), answer_once))
-        .layer(from_fn_with_state(state, admit))
+fn embedding(state: &AppState) -> Routes {
+    let routes = Routes::of(Scope::Inference);
+    let routes = routes.route("/v1/embeddings", post(handlers::embeddings::create));
+    admitted(routes, &state.for_embeddings())
+}
+
+/// Layers see a request from the last to the first: it is admitted before its body is read.
+fn admitted(routes: Routes, state: &AppState) -> Routes {
+    routes.map(|router| {
+        router
+            .layer(from_fn_with_state(state.clone(), answer_once))
+            .layer(from_fn_with_state(state.clone(), admit))
+    })
 }
 
 /// What models read, without running them.
-fn reading() -> Router<AppState> {
+fn reading() -> Routes {
     use handlers::tokens::{apply_template, detokenize, tokenize};
-    Router::new()
+    Routes::of(Scope::Inference)
         .route("/tokenize", post(tokenize))
         .route("/v1/tokenize", post(tokenize))
         .route("/detokenize", post(detokenize))
@@ -82,9 +122,9 @@ fn reading() -> Router<AppState> {
 }
 
 /// What has been stored.
-fn stored() -> Router<AppState> {
+fn stored() -> Routes {
     use handlers::{conversations, stored_chats, stored_responses};
-    Router::new()
+    Routes::of(Scope::Inference)
         .route("/v1/chat/completions", get(stored_chats::list_all))
         .route(
             "/v1/chat/completions/{id}",
@@ -123,7 +163,9 @@ fn stored() -> Router<AppState> {
         )
 }
 
-fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
+#[expect(clippy::needless_pass_by_value, reason = "the layer gives it away")]
+fn panicked(metrics: &Metrics, panic: Box<dyn std::any::Any + Send>) -> Response {
+    metrics.count_panic("handler");
     let text = panic
         .downcast_ref::<&str>()
         .copied()

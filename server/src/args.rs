@@ -1,5 +1,8 @@
 //! The command line, as it was typed. Names are vLLM's where it has the flag.
 
+mod explain;
+mod layers;
+
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
@@ -7,7 +10,9 @@ use kernels::WeightType;
 
 use crate::commands::{ConvertArgs, EvalQuantArgs, MergeArgs, QuantizeArgs, parse_weight_type};
 
-use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+pub use layers::{Origin, Told};
 
 /// Serves fine-tuned open models behind the OpenAI API.
 #[derive(Clone, Debug, Parser)]
@@ -38,9 +43,17 @@ impl Args {
         if !is_command {
             words.insert(0, "serve".into());
         }
-        let parsed = Self::try_parse_from([program].into_iter().chain(words));
+        words.insert(0, program);
+        let known = layers::with_variables(Self::command());
+        let parsed = layers::read(&known, &words).and_then(|layered| {
+            let args = Self::from_arg_matches(&layered.matches)?;
+            Ok((args.command, layered.told))
+        });
         match parsed {
-            Ok(args) => Ok(args.command),
+            Ok((Command::Config(args), told)) => {
+                Ok(Command::Config(Box::new(ConfigArgs { told, ..*args })))
+            }
+            Ok((command, _)) => Ok(command),
             Err(error) if error.kind() == ErrorKind::InvalidSubcommand => {
                 let word = first.unwrap_or_default();
                 let message = format!(
@@ -58,6 +71,11 @@ impl Args {
 pub enum Command {
     /// Serve a model (the default command).
     Serve(Box<ServeArgs>),
+    /// Print the settings of a server, as a file for --config or with their origins; takes what
+    /// `serve` takes.
+    Config(Box<ConfigArgs>),
+    /// Look whether a server can run here, and say what to change; takes what `serve` takes.
+    Doctor(Box<ServeArgs>),
     /// Download a model and print where it is.
     Fetch(FetchArgs),
     /// Ask a running server how it is; the exit code is 0 if it is well.
@@ -80,6 +98,9 @@ pub struct HealthcheckArgs {
     /// (is the model loaded).
     #[arg(long, value_enum, default_value_t = Probe::Ready)]
     pub probe: Probe,
+    /// The server speaks TLS. Its certificate is not verified.
+    #[arg(long)]
+    pub tls: bool,
     /// Seconds to wait for the answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 3)]
     pub timeout: u64,
@@ -100,10 +121,38 @@ pub struct FetchArgs {
 }
 
 #[derive(Clone, Debug, ClapArgs)]
+pub struct ConfigArgs {
+    /// Show each setting with its value and where that comes from.
+    #[arg(long)]
+    pub explain: bool,
+    #[command(flatten)]
+    pub serve: ServeArgs,
+    /// The settings with their origins.
+    #[arg(skip)]
+    pub told: Vec<Told>,
+}
+
+impl ConfigArgs {
+    /// What the command prints.
+    pub fn text(&self) -> String {
+        if self.explain {
+            explain::table(&self.told)
+        } else {
+            explain::file(&self.told)
+        }
+    }
+}
+
+#[derive(Clone, Debug, ClapArgs)]
 pub struct ServeArgs {
     /// A directory in Hugging Face layout, a .gguf file, or hf:org/name[@revision][:file].
     /// Without it, the demo model.
     pub model: Option<String>,
+
+    /// A file of settings (TOML): `port = 8080` is --port 8080. Flags go before variables of the
+    /// environment (UNDERSTUDY_ and the flag's name; docs/operations.md), those before the file.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<std::path::PathBuf>,
 
     /// Answer /v1/embeddings by the model's own states: that of the last token, or the mean of
     /// all. What the model was trained with, its card tells.
@@ -146,6 +195,11 @@ pub struct ServeArgs {
         hide_env_values = true
     )]
     pub admin_key: Vec<String>,
+
+    /// A file of keys, with names, scopes, lists of models and adapters, and limits for each
+    /// (TOML; docs/operations.md). It is read anew when it changes, and on SIGHUP.
+    #[arg(long, value_name = "FILE")]
+    pub api_keys: Option<std::path::PathBuf>,
 
     /// A LoRA adapter in PEFT layout (a directory) or GGUF, loaded at the start; may be repeated.
     #[arg(long, value_name = "NAME=PATH")]
@@ -219,6 +273,16 @@ pub struct ServeArgs {
     /// Most answers of one request: its prompts times `n` (or `best_of`).
     #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_choices_per_request: u32,
+    /// Serve HTTPS with this chain of certificates (PEM). It is read anew when it changes, and on
+    /// SIGHUP.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<std::path::PathBuf>,
+    /// The key of the first certificate (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<std::path::PathBuf>,
+    /// Most connections at a time; beyond, those that have been idle for longest are closed.
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    pub max_connections: usize,
     /// Largest request body, such as 32MiB.
     #[arg(long, value_name = "BYTES", default_value = "32MiB", value_parser = crate::settings::parse_bytes)]
     pub max_body_size: u64,
@@ -337,6 +401,102 @@ mod tests {
         let version = parse(&["--version"]).unwrap_err();
         assert_eq!(version.kind(), ErrorKind::DisplayVersion);
         assert_eq!(parse(&["-h"]).unwrap_err().kind(), ErrorKind::DisplayHelp);
+    }
+
+    #[test]
+    fn flags_go_before_the_file_and_the_file_before_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("understudy.toml");
+        let text = "model = 'm.gguf'\nport = 9000\nmax-num-seqs = 7\nno-fairness = true\n\
+                    served-model-name = ['a', 'b']\ncors-origin = 'https://a.example'\n\
+                    [adapter]\none = 'dir/one'\n";
+        std::fs::write(&path, text).unwrap();
+        let file = path.to_str().unwrap();
+        let words = ["serve", "--config", file, "--port", "9001"];
+        let Ok(Command::Serve(args)) = parse(&words) else {
+            panic!("{:?}", parse(&words));
+        };
+        assert_eq!(
+            (args.port, args.max_num_seqs, args.max_num_batched_tokens),
+            (9001, 7, 512)
+        );
+        assert_eq!(args.model.as_deref(), Some("m.gguf"));
+        assert!(args.no_fairness);
+        assert_eq!(args.served_model_name, ["a", "b"]);
+        assert_eq!(args.adapter, ["one=dir/one"]);
+        let words = [
+            "config",
+            "--explain",
+            "--config",
+            file,
+            "--api-key",
+            "s3cret",
+        ];
+        let Ok(Command::Config(args)) = parse(&words) else {
+            panic!("{:?}", parse(&words));
+        };
+        let origin = |name: &str| {
+            let told = args.told.iter().find(|told| told.name == name).unwrap();
+            told.origin.clone()
+        };
+        assert_eq!(origin("port"), Origin::File(path.clone()));
+        assert_eq!(origin("model"), Origin::File(path.clone()));
+        assert_eq!(origin("block-size"), Origin::Default);
+        assert_eq!(origin("api-key"), Origin::Flag);
+        let (table, written) = (explain::table(&args.told), explain::file(&args.told));
+        assert!(
+            !table.contains("s3cret") && !written.contains("s3cret"),
+            "{table}{written}"
+        );
+        // What is printed is a file that says the same.
+        std::fs::write(&path, &written).unwrap();
+        let Ok(Command::Serve(again)) = parse(&["serve", "--config", file]) else {
+            panic!("{written}");
+        };
+        assert_eq!(again.port, 9000);
+        assert_eq!(again.adapter, ["one=dir/one"]);
+        assert_eq!(again.served_model_name, ["a", "b"]);
+    }
+
+    #[test]
+    fn what_a_file_cannot_say_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("understudy.toml");
+        let file = path.to_str().unwrap();
+        for (text, word) in [
+            ("prot = 1", "no setting `prot`"),
+            ("config = 'x'", "no setting `config`"),
+            ("help = true", "no setting `help`"),
+            ("port = 'high'", "'high'"),
+            ("port = [1, 2]", "`port` is one string or number"),
+            ("no-fairness = 'yes'", "`no-fairness` is true or false"),
+            ("port = 1\nport = 2", "duplicate key"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = parse(&["serve", "--config", file]).unwrap_err().to_string();
+            assert!(error.contains(word) && error.contains(file), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_setting_has_a_variable() {
+        let known = layers::with_variables(Args::command());
+        let serve = known.find_subcommand("serve").unwrap();
+        let variable = |long: &str| {
+            let arg = serve
+                .get_arguments()
+                .find(|arg| arg.get_long() == Some(long));
+            arg.unwrap().get_env().unwrap().to_str().unwrap().to_owned()
+        };
+        assert_eq!(variable("max-num-seqs"), "UNDERSTUDY_MAX_NUM_SEQS");
+        assert_eq!(variable("port"), "UNDERSTUDY_HTTP_PORT");
+        assert_eq!(variable("config"), "UNDERSTUDY_CONFIG");
+        let without = serve.get_arguments().filter(|arg| arg.get_env().is_none());
+        let without: Vec<&str> = without.map(|arg| arg.get_id().as_str()).collect();
+        assert!(
+            without.iter().all(|id| ["help", "version"].contains(id)),
+            "{without:?}"
+        );
     }
 
     #[test]

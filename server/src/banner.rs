@@ -10,6 +10,7 @@ use crate::plan::{MemoryPlan, human_bytes};
 #[derive(Debug)]
 pub struct Banner<'a> {
     pub address: SocketAddr,
+    pub has_tls: bool,
     pub names: &'a [String],
     pub description: &'a Description,
     pub plan: &'a MemoryPlan,
@@ -76,10 +77,11 @@ impl Banner<'_> {
 
     /// An address that a client on this machine can use.
     fn url(&self) -> String {
+        let scheme = if self.has_tls { "https" } else { "http" };
         if self.address.ip().is_unspecified() {
-            format!("http://localhost:{}", self.address.port())
+            format!("{scheme}://localhost:{}", self.address.port())
         } else {
-            format!("http://{}", self.address)
+            format!("{scheme}://{}", self.address)
         }
     }
 
@@ -148,6 +150,7 @@ mod tests {
         };
         let banner = Banner {
             address: "0.0.0.0:8000".parse().unwrap(),
+            has_tls: false,
             names: &["it's".to_owned()],
             description: &description,
             plan: &plan,

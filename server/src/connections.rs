@@ -6,11 +6,13 @@
 
 mod activity;
 mod body;
+mod budget;
+mod places;
+mod tls;
 
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -20,19 +22,21 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
 
 use activity::{Activity, Watched};
 use body::{BodyTimes, CallBody, TimedBody};
+use budget::Budget;
+use places::Places;
 
 pub(crate) use body::{BodyError, body_error};
+pub use tls::{Tls, TlsError};
 
-/// Connections at a time; more wait to be accepted.
-const MAX_CONNECTIONS: usize = 4096;
 /// Time for a head, from its first byte on, or from the beginning of a connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time between two requests of a connection. Longer than proxies keep theirs (60 s is common),
@@ -48,39 +52,120 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 /// Time for the last bytes of an answer, once nothing else is under way at the end.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Bytes of the head of a request, its URL and all headers; beyond: 431 or 414.
+const MAX_HEAD: usize = 64 << 10;
+/// Headers of a request; beyond: 431.
+const MAX_HEADERS: usize = 100;
+
+/// How connections are taken.
+#[derive(Clone, Debug)]
+pub struct ConnectionOptions {
+    /// Connections at a time.
+    pub max_connections: usize,
+    /// Bytes of all bodies at a time.
+    pub max_body_bytes: u64,
+    /// `None`: plain HTTP.
+    pub tls: Option<Tls>,
+}
+
+impl Default for ConnectionOptions {
+    fn default() -> Self {
+        Self {
+            max_connections: 4096,
+            max_body_bytes: 256 << 20,
+            tls: None,
+        }
+    }
+}
+
+/// What all connections share.
+#[derive(Clone)]
+struct Shared {
+    app: Router,
+    ending: watch::Receiver<bool>,
+    places: Places,
+    bodies: Budget,
+    tls: Option<Tls>,
+}
+
 /// Serves `app` on `listener` until `ending` says so (or its sender is gone), and then until no
-/// request is under way.
-pub(crate) async fn serve(listener: TcpListener, app: Router, ending: watch::Receiver<bool>) {
+/// request is under way. Whoever comes meanwhile is still answered, which for most requests is to
+/// be told to go elsewhere.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    app: Router,
+    ending: watch::Receiver<bool>,
+    options: ConnectionOptions,
+) {
+    let shared = Shared {
+        app,
+        ending: ending.clone(),
+        places: Places::new(options.max_connections),
+        bodies: Budget::new(options.max_body_bytes),
+        tls: options.tls,
+    };
     let mut connections = JoinSet::new();
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    // It goes on where it was when something else has happened: it may hold a connection.
+    let mut next = Box::pin(accept(&listener, &shared));
     loop {
-        let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
-        };
-        let (place, accepted) = tokio::select! {
-            accepted = accepted => accepted,
-            // Tasks that have ended are taken out of the set.
-            Some(_) = connections.join_next() => continue,
-            () = is_ending(ending.clone()) => break,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                let connection = connection(stream, app.clone(), ending.clone());
-                connections.spawn(async move {
-                    connection.await;
-                    drop(place);
-                });
+        tokio::select! {
+            accepted = next.as_mut() => {
+                next.set(accept(&listener, &shared));
+                if let Some(connection) = accepted {
+                    connections.spawn(connection);
+                }
             }
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => {
-                tracing::error!(%error, "no connection can be accepted");
-                sleep(ACCEPT_PAUSE).await;
+            // Tasks that have ended are taken out of the set.
+            Some(_) = connections.join_next() => {}
+            () = is_ending(ending.clone()) => break,
+        }
+    }
+    let mut late = JoinSet::new();
+    loop {
+        tokio::select! {
+            ended = connections.join_next() => {
+                if ended.is_none() {
+                    break;
+                }
+            }
+            accepted = next.as_mut() => {
+                next.set(accept(&listener, &shared));
+                if let Some(connection) = accepted {
+                    late.spawn(connection);
+                }
             }
         }
     }
+    drop(next);
     drop(listener);
-    while connections.join_next().await.is_some() {}
+    while late.join_next().await.is_some() {}
+}
+
+/// The next connection, once there is a place for it.
+async fn accept(
+    listener: &TcpListener,
+    shared: &Shared,
+) -> Option<impl Future<Output = ()> + Send + 'static> {
+    match listener.accept().await {
+        Ok((stream, _)) => {
+            let activity = Activity::new();
+            let place = shared.places.take(&activity).await;
+            let connection = connection(stream, activity, shared.clone());
+            Some(async move {
+                tokio::select! {
+                    () = connection => {}
+                    () = place.is_needed() => tracing::debug!("an idle connection gave way"),
+                }
+            })
+        }
+        Err(error) => {
+            if !is_of_one_connection(&error) {
+                tracing::error!(%error, "no connection can be accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
+            None
+        }
+    }
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {
@@ -98,27 +183,52 @@ async fn is_ending(mut ending: watch::Receiver<bool>) {
     ending.wait_for(|is_ending| *is_ending).await.ok();
 }
 
-async fn connection(stream: TcpStream, app: Router, ending: watch::Receiver<bool>) {
+async fn connection(stream: TcpStream, activity: Activity, shared: Shared) {
     // Tokens are small packets that must not wait for each other.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
-    let activity = Activity::new();
+    let Some(tls) = shared.tls.clone() else {
+        return talk(stream, activity, shared).await;
+    };
+    match timeout(HEAD_TIMEOUT, tls.acceptor().accept(stream)).await {
+        Ok(Ok(stream)) => talk(stream, activity, shared).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a client did not agree on TLS"),
+        Err(_) => tracing::debug!("a client took too long to agree on TLS"),
+    }
+}
+
+/// HTTP on a connection that is otherwise ready.
+async fn talk<S>(stream: S, activity: Activity, shared: Shared)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let Shared {
+        app,
+        ending,
+        bodies,
+        ..
+    } = shared;
     let service = service_fn(|request: Request<Incoming>| {
         let call = activity.begin_call();
         let body_ending = ending.clone();
-        let request =
-            request.map(|body| Body::new(TimedBody::new(body, BODY_TIMES, is_ending(body_ending))));
+        let share = bodies.share();
+        let request = request.map(|body| {
+            let ending = is_ending(body_ending);
+            Body::new(TimedBody::new(body, BODY_TIMES, ending, share.clone()))
+        });
         let answer = app.clone().oneshot(request);
         async move {
             let Ok(response) = answer.await;
-            Ok::<_, Infallible>(response.map(|body| CallBody::new(body, call)))
+            Ok::<_, Infallible>(response.map(|body| CallBody::new(body, call, share)))
         }
     });
     let io = TokioIo::new(Watched::new(stream, activity.clone()));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
+        .max_headers(MAX_HEADERS)
         .serve_connection(io, service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

@@ -60,8 +60,26 @@ pub fn check(args: &HealthcheckArgs) -> Result<(), HealthcheckError> {
     })
 }
 
+/// The same of a server with TLS. Its certificate is for the name that clients call it by, and not
+/// for this address; nothing secret is sent.
+fn ask_tls(args: &HealthcheckArgs, path: &str, deadline: Instant) -> io::Result<String> {
+    let tls = ureq::tls::TlsConfig::builder().disable_verification(true);
+    let agent = ureq::Agent::config_builder()
+        .tls_config(tls.build())
+        .timeout_global(Some(left(deadline)?))
+        .http_status_as_error(false)
+        .build()
+        .new_agent();
+    let url = format!("https://{}:{}{path}", args.host, args.port);
+    let response = agent.get(url).call().map_err(io::Error::other)?;
+    Ok(format!("HTTP/1.1 {}", response.status()))
+}
+
 /// The status line of the answer.
 fn ask(args: &HealthcheckArgs, path: &str, deadline: Instant) -> io::Result<String> {
+    if args.tls {
+        return ask_tls(args, path, deadline);
+    }
     let mut stream = connect(args, deadline)?;
     stream.set_write_timeout(Some(left(deadline)?))?;
     let request = format!(
@@ -133,6 +151,7 @@ mod tests {
             port,
             probe: Probe::Live,
             timeout: 10,
+            tls: false,
         };
         let checked = check(&args);
         (checked, server.join().unwrap())
@@ -160,6 +179,7 @@ mod tests {
             port: listener.local_addr().unwrap().port(),
             probe: Probe::Ready,
             timeout: 1,
+            tls: false,
         };
         // The kernel connects, and nobody answers.
         let silent = check(&args);

@@ -17,12 +17,13 @@ use understudy::embedder::Embedder;
 use understudy::engine::Engine;
 use understudy::load::{Loaded, LoadedEncoder, Runner, load, load_encoder};
 use understudy::metrics::{Metrics, Served};
+use understudy::reload::Reloads;
 use understudy::settings::Settings;
 use understudy::source::{ModelSource, SourceError, SourceSettings};
 use understudy::startup::Front;
 use understudy::state::{AppState, ServedModel};
 use understudy::store::Store;
-use understudy::{healthcheck, shutdown, source};
+use understudy::{doctor, healthcheck, shutdown, source};
 
 /// Threads for HTTP; the model has its own.
 const HTTP_THREADS: usize = 2;
@@ -49,6 +50,8 @@ fn run(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Healthcheck(args) => Ok(healthcheck::check(&args)?),
+        Command::Config(args) => tell(&args.text()),
+        Command::Doctor(args) => doctor::run(*args),
         Command::Convert(args) => tell(&args.run()?),
         Command::Quantize(args) => tell(&args.run()?),
         Command::Merge(args) => tell(&args.run()?),
@@ -88,6 +91,7 @@ fn find(model: Option<&str>) -> Result<ModelSource, SourceError> {
 }
 
 fn serve(settings: Settings) -> anyhow::Result<()> {
+    allow_open_files();
     // A path that does not exist should be known at once, before others hear of the server.
     source::resolve_local(settings.model.as_deref())?;
     // Taken before the model is loaded, for the same reason.
@@ -110,6 +114,24 @@ fn serve(settings: Settings) -> anyhow::Result<()> {
     served
 }
 
+/// Every connection is an open file, and the usual limit of them is low. A process may raise it up
+/// to its hard limit; `doctor` tells when that is too little.
+#[cfg(unix)]
+fn allow_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}
+
+#[cfg(not(unix))]
+fn allow_open_files() {}
+
 /// `store` is opened before the model is loaded: a directory in use should be known at once.
 async fn serve_on(
     listener: std::net::TcpListener,
@@ -119,7 +141,7 @@ async fn serve_on(
     let listener = TcpListener::from_std(listener)?;
     let address = listener.local_addr()?;
     let front = Front::default();
-    let listening = shutdown::listen(listener, front.router());
+    let listening = shutdown::listen(listener, front.router(), settings.connections.clone());
     let settings = Arc::new(settings);
     let loading = tokio::task::spawn_blocking({
         let settings = Arc::clone(&settings);
@@ -138,7 +160,8 @@ async fn serve_on(
         loaded = loading => loaded??,
         () = shutdown::signal() => return Ok(()),
     };
-    let (app, engine, banner) = assemble(loaded, &settings, store, address)?;
+    let (app, engine, banner, reloads) = assemble(loaded, &settings, store, address)?;
+    tokio::spawn(reloads.listen());
     front.open(app);
     let mut stdout = io::stdout();
     stdout.write_all(banner.as_bytes())?;
@@ -156,7 +179,7 @@ fn assemble(
     settings: &Settings,
     store: Store,
     address: SocketAddr,
-) -> anyhow::Result<(Router, Engine, String)> {
+) -> anyhow::Result<(Router, Engine, String, Reloads)> {
     let Loaded {
         served,
         scheduler,
@@ -190,6 +213,7 @@ fn assemble(
     };
     let banner = Banner {
         address,
+        has_tls: settings.connections.tls.is_some(),
         names: &served.names,
         description: &description,
         plan: &plan,
@@ -199,12 +223,19 @@ fn assemble(
         can_chat: served.template.is_some(),
     }
     .text();
+    let reloads = Reloads {
+        keys: settings.app.keys.clone(),
+        tls: settings.connections.tls.clone(),
+        adapters: adapters.clone(),
+        metrics: metrics.clone(),
+    };
     let mut state = AppState::new(served, engine.handle(), metrics, store, &settings.app)
         .with_adapters(adapters);
     if let Some(embedder) = embedder {
         state = state.with_embedder(embedder);
     }
-    Ok((router(state, settings.app.keys.clone()), engine, banner))
+    let app = router(state, settings.app.keys.clone());
+    Ok((app, engine, banner, reloads))
 }
 
 /// The adapters that may be served beside the model.

@@ -15,6 +15,7 @@ use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
+use crate::auth::LimitKind;
 pub use alias::Served;
 use name::{Kind, Name};
 
@@ -74,6 +75,21 @@ pub struct Metrics {
 pub enum Rejection {
     Requests,
     Tokens,
+    /// Of the key that asked.
+    KeyRequests,
+    KeyTokens,
+    KeyQuota,
+}
+
+impl Rejection {
+    /// A limit of a key.
+    pub fn of(kind: LimitKind) -> Self {
+        match kind {
+            LimitKind::Requests => Self::KeyRequests,
+            LimitKind::Tokens => Self::KeyTokens,
+            LimitKind::Day => Self::KeyQuota,
+        }
+    }
 }
 
 /// What is measured for a tenant and an adapter. Tenants are as many as keys were given.
@@ -165,10 +181,28 @@ impl Metrics {
         let reason = match rejection {
             Rejection::Requests => "requests",
             Rejection::Tokens => "tokens",
+            Rejection::KeyRequests => "key_requests",
+            Rejection::KeyTokens => "key_tokens",
+            Rejection::KeyQuota => "key_quota",
         };
         let labels = vec![Label::from_static_parts("reason", reason)];
         self.counter_with(Name::RejectedRequests, labels)
             .increment(1);
+    }
+
+    /// Counts one reading of files while the server runs.
+    pub fn count_reload(&self, what: &'static str, is_good: bool) {
+        let labels = vec![
+            Label::from_static_parts("what", what),
+            Label::from_static_parts("result", if is_good { "ok" } else { "failed" }),
+        ];
+        self.counter_with(Name::Reloads, labels).increment(1);
+    }
+
+    /// Counts one panic: of a step, a handler, or the preparation of a request.
+    pub fn count_panic(&self, place: &'static str) {
+        let labels = vec![Label::from_static_parts("place", place)];
+        self.counter_with(Name::Panics, labels).increment(1);
     }
 
     fn counter_with(&self, name: Name, labels: Vec<Label>) -> Counter {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::adapters::AdapterError;
+use crate::auth::{Exceeded, LimitKind};
 use crate::engine::EngineError;
 use crate::openai::ApiError;
 use crate::store::StoreError;
@@ -59,8 +60,44 @@ impl From<EngineError> for ApiError {
             )),
             EngineError::ShuttingDown => Self::shutting_down(),
             EngineError::Stopped => Self::engine_stopped(),
+            EngineError::Limited(exceeded) => exceeded.into(),
             EngineError::Refused(message) => Self::bad_request(message),
         }
+    }
+}
+
+impl From<Exceeded> for ApiError {
+    fn from(exceeded: Exceeded) -> Self {
+        let Exceeded {
+            kind,
+            limit,
+            used,
+            requested,
+            retry_after,
+        } = exceeded;
+        let (what, short, kind) = match kind {
+            LimitKind::Requests => ("requests per min", "RPM", "requests"),
+            LimitKind::Tokens => ("tokens per min", "TPM", "tokens"),
+            LimitKind::Day => {
+                return Self::quota_exceeded(format!(
+                    "You exceeded the quota of this API key: Limit {limit} tokens per day, Used \
+                     {used}, Requested {requested}. A new day begins at 00:00 UTC."
+                ));
+            }
+        };
+        let numbers = format!("Limit {limit}, Used {used}, Requested {requested}");
+        let message = match retry_after {
+            Some(time) => format!(
+                "Rate limit reached for this API key on {what} ({short}): {numbers}. Please try \
+                 again in {:.1}s.",
+                time.as_secs_f64()
+            ),
+            None => format!(
+                "Request too large for this API key on {what} ({short}): {numbers}. The input or \
+                 output tokens must be reduced in order to run successfully."
+            ),
+        };
+        Self::rate_limited(kind, message, retry_after)
     }
 }
 

@@ -7,15 +7,20 @@ use scheduler::Pooling;
 
 use crate::adapters::AdapterOptions;
 use crate::args::{CacheType, Dtype, EmbeddingPooling, ServeArgs};
-use crate::auth::ApiKeys;
 use crate::device::DeviceChoice;
+use crate::auth::{ApiKeys, KeysError};
+use crate::connections::{ConnectionOptions, Tls, TlsError};
 use crate::engine::{EngineOptions, QueueLimits};
 use crate::state::AppOptions;
 use crate::store::StoreOptions;
 
 /// An argument that makes no sense.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("--{flag} must be at least 1")]
     Zero { flag: &'static str },
     #[error("--stream-stretch is {factor}; it must be 0 (no limit) or above 1")]
@@ -92,6 +97,7 @@ pub struct Settings {
     /// Whether the type of the cache was asked for, and not just the one that comes with the rest.
     pub kv_type_asked: bool,
     pub shutdown_timeout: Duration,
+    pub connections: ConnectionOptions,
 }
 
 impl Settings {
@@ -118,6 +124,7 @@ impl Settings {
         check_names(&args)?;
         check_origins(&args.cors_origin)?;
         let adapters = adapters(&args)?;
+        let connections = connections(&args)?;
         let aliases = pairs("alias", &args.alias)?;
         Ok(Self {
             adapters,
@@ -131,10 +138,11 @@ impl Settings {
             port: args.port,
             names: args.served_model_name,
             app: AppOptions {
-                keys: ApiKeys::with_admins(
+                keys: ApiKeys::open(
                     args.api_key.iter().map(String::as_str),
                     args.admin_key.iter().map(String::as_str),
-                ),
+                    args.api_keys,
+                )?,
                 max_body_bytes: usize::try_from(args.max_body_size).unwrap_or(usize::MAX),
                 max_choices: args.max_choices_per_request,
                 seed: args.seed,
@@ -178,6 +186,7 @@ impl Settings {
             kv_type_asked: args.kv_type.is_some(),
             precision: Precision::of(args.dtype, args.quantize)?.with_cache(args.kv_type),
             shutdown_timeout: Duration::from_secs(args.shutdown_timeout),
+            connections,
         })
     }
 }
@@ -202,6 +211,19 @@ fn adapters(args: &ServeArgs) -> Result<AdapterOptions, SettingsError> {
             .adapter_root
             .as_ref()
             .and_then(|_| args.store_dir.clone()),
+    })
+}
+
+fn connections(args: &ServeArgs) -> Result<ConnectionOptions, SettingsError> {
+    let tls = match (&args.tls_cert, &args.tls_key) {
+        (Some(certificate), Some(key)) => Some(Tls::open(certificate.clone(), key.clone())?),
+        // The command line asks for both or none.
+        _ => None,
+    };
+    Ok(ConnectionOptions {
+        max_connections: args.max_connections,
+        max_body_bytes: args.max_body_size.saturating_mul(BODIES_AT_ONCE),
+        tls,
     })
 }
 
@@ -306,6 +328,8 @@ fn check_names(args: &ServeArgs) -> Result<(), SettingsError> {
     }
 }
 
+/// Bodies of the greatest size that there may be at a time.
+const BODIES_AT_ONCE: u64 = 8;
 /// Most that each size can be. Beyond it are typing errors; below it, memory decides.
 const MAX_BLOCK_SIZE: usize = 1024;
 const MAX_SEQUENCES: usize = 1 << 16;
@@ -320,6 +344,7 @@ fn check_sizes(args: &ServeArgs) -> Result<(), SettingsError> {
         ("block-size", Some(args.block_size)),
         ("max-queued-requests", Some(args.max_queued_requests)),
         ("max-queued-tokens", Some(args.max_queued_tokens)),
+        ("max-connections", Some(args.max_connections)),
         ("threads", args.threads),
     ];
     if let Some((flag, _)) = sizes.iter().find(|(_, size)| *size == Some(0)) {

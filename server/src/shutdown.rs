@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::connections;
+use crate::connections::{self, ConnectionOptions};
 use crate::engine::{Engine, EngineHandle};
 
 /// Time for connections to close once their requests have been ended.
@@ -24,11 +24,11 @@ pub struct Listening {
 }
 
 /// Begins to serve `app` on `listener`.
-pub fn listen(listener: TcpListener, app: Router) -> Listening {
+pub fn listen(listener: TcpListener, app: Router, options: ConnectionOptions) -> Listening {
     let (ending, is_ending) = watch::channel(false);
     Listening {
         ending,
-        server: tokio::spawn(connections::serve(listener, app, is_ending)),
+        server: tokio::spawn(connections::serve(listener, app, is_ending, options)),
     }
 }
 
@@ -41,13 +41,13 @@ pub async fn serve(
     told: impl Future<Output = ()>,
     told_again: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    listen(listener, app)
+    listen(listener, app, ConnectionOptions::default())
         .until(engine, grace, told, told_again)
         .await
 }
 
 impl Listening {
-    /// Serves until `told` resolves. Then nothing new is taken; what runs has `grace` to finish,
+    /// Serves until `told` resolves. Then nothing new is begun; what runs has `grace` to finish,
     /// or until `told_again`, and is cancelled after that.
     pub async fn until(
         self,

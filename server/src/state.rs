@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use crate::adapters::{Adapters, Choice, Lease, Names};
 use crate::answer::{ReasoningSyntax, ToolSyntax};
-use crate::auth::ApiKeys;
+use crate::auth::{ApiKeys, Grant};
 use crate::dialect::Dialect;
 use crate::embedder::Embedder;
 use crate::engine::EngineHandle;
@@ -114,6 +114,8 @@ pub struct AppState {
     pub store: Store,
     /// Whose call this is; nobody in particular's outside of one.
     pub(crate) owner: Owner,
+    /// What the caller may use; everything outside of a call.
+    pub(crate) grant: Arc<Grant>,
     /// Responses that are made in the background.
     pub(crate) runs: Arc<Runs>,
     /// Keys under which an answer is just being made.
@@ -155,6 +157,7 @@ impl AppState {
             metrics,
             store,
             owner: Owner::default(),
+            grant: Arc::default(),
             runs: Arc::default(),
             answering: Answering::default(),
             max_body_bytes: options.max_body_bytes,
@@ -188,6 +191,7 @@ impl AppState {
 
     /// What makes the vectors of the model that a request calls `name`.
     pub(crate) fn embedder_of(&self, name: &str) -> Result<Arc<Embedder>, ApiError> {
+        self.grant.check(name, self.grant.allows_model(name))?;
         let is_named = |embedder: &&Arc<Embedder>| embedder.model.names.iter().any(|n| n == name);
         match self.embedder.as_ref().filter(is_named) {
             Some(embedder) => Ok(Arc::clone(embedder)),
@@ -272,7 +276,18 @@ impl AppState {
             aliases: &self.aliases,
             is_adapter: &|name| self.adapters.knows(name),
         };
-        Choice::take(fields, &names)
+        let (name, choice) = Choice::take(fields, &names)?;
+        self.grant.check(&name, self.grant.allows(&name, &choice))?;
+        Ok((name, choice))
+    }
+
+    /// Whether the caller may use what is served under this name.
+    pub(crate) fn may_use(&self, name: &str) -> bool {
+        if self.all_names().any(|(known, _)| known == name) {
+            return self.grant.allows_model(name);
+        }
+        let body = serde_json::json!({ "model": name });
+        Fields::from_value("", body).is_ok_and(|mut fields| self.choice(&mut fields).is_ok())
     }
 
     /// Root of the KV keys of what this request is answered with.

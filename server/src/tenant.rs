@@ -1,4 +1,4 @@
-//! Whose request it is, for fairness and for figures.
+//! Whose request it is: for fairness, for limits and for figures.
 //!
 //! A tenant is an API key. `user` and `safety_identifier` are not: a client can write there what
 //! it likes, and would get a new share of the machine with every new name.
@@ -6,6 +6,8 @@
 use std::sync::Arc;
 
 use scheduler::{AdapterId, FlowId};
+
+use crate::auth::{Exceeded, Grant, Meter, Moment};
 
 /// Whose stored objects are. It stays the same when keys are added or change their order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -23,13 +25,16 @@ impl Owner {
 }
 
 /// The owner of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Tenant {
-    /// 0: nobody in particular; keys count from 1 in the order that they were given.
+    /// 0: nobody in particular; keys count from 1 in the order in which they were first given.
     index: u32,
     /// For figures; tells nothing about the key.
     label: Arc<str>,
     owner: Owner,
+    grant: Arc<Grant>,
+    /// `None`: it may ask for as much as it likes.
+    meter: Option<Arc<Meter>>,
 }
 
 impl Default for Tenant {
@@ -38,17 +43,27 @@ impl Default for Tenant {
             index: 0,
             label: Arc::from("anonymous"),
             owner: Owner::default(),
+            grant: Arc::default(),
+            meter: None,
         }
     }
 }
 
 impl Tenant {
-    /// The owner of key `index`, which begins at 0.
-    pub(crate) fn of_key(index: u32, label: Arc<str>, owner: Owner) -> Self {
+    /// The owner of key `number`, which begins at 0.
+    pub(crate) fn of_key(
+        number: u32,
+        label: Arc<str>,
+        owner: Owner,
+        grant: Arc<Grant>,
+        meter: Option<Arc<Meter>>,
+    ) -> Self {
         Self {
-            index: index + 1,
+            index: number + 1,
             label,
             owner,
+            grant,
+            meter,
         }
     }
 
@@ -58,6 +73,31 @@ impl Tenant {
 
     pub fn owner(&self) -> Owner {
         self.owner
+    }
+
+    /// What the key may do.
+    pub fn grant(&self) -> &Arc<Grant> {
+        &self.grant
+    }
+
+    /// What the key may use, if that is limited.
+    pub fn meter(&self) -> Option<&Arc<Meter>> {
+        self.meter.as_ref()
+    }
+
+    /// Charges prompts of so many tokens together, or refuses them.
+    pub(crate) fn charge_prompt(&self, n_tokens: usize) -> Result<(), Exceeded> {
+        match &self.meter {
+            Some(meter) => meter.charge_prompt(n_tokens as u64, Moment::now()),
+            None => Ok(()),
+        }
+    }
+
+    /// Charges a token that was generated.
+    pub(crate) fn charge_token(&self) {
+        if let Some(meter) = &self.meter {
+            meter.charge_generated(1, Moment::now());
+        }
     }
 
     /// Tenant and adapter: who shares the machine alike.
@@ -74,8 +114,11 @@ mod tests {
 
     #[test]
     fn flows_differ_by_key_and_by_adapter() {
-        let one = Tenant::of_key(0, Arc::from("a"), Owner(1));
-        let other = Tenant::of_key(1, Arc::from("b"), Owner(2));
+        let of_key = |number| {
+            let label = Arc::from("a");
+            Tenant::of_key(number, label, Owner(1), Arc::default(), None)
+        };
+        let (one, other) = (of_key(0), of_key(1));
         let flows = [
             Tenant::default().flow(None),
             one.flow(None),

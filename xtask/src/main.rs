@@ -2,6 +2,7 @@
 
 mod ci;
 mod clients;
+mod fuzz;
 mod kernels;
 mod simulate;
 
@@ -20,6 +21,8 @@ enum Chore {
     Clients,
     /// Compile the CUDA kernels to PTX, or check what is committed
     Kernels(kernels::Args),
+    /// Try wrong inputs of every kind for a time
+    Fuzz(fuzz::Args),
     /// Simulate the scheduler: one seed step by step, or many
     Simulate(simulate::Args),
 }
@@ -29,6 +32,7 @@ fn main() -> Result<()> {
         Chore::Ci => ci::run(),
         Chore::Clients => clients::run(&root()),
         Chore::Kernels(args) => kernels::run(&root(), &args),
+        Chore::Fuzz(args) => fuzz::run(&root(), &args),
         Chore::Simulate(args) => simulate::run(&args),
     }
 }

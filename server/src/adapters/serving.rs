@@ -264,6 +264,31 @@ impl Adapters {
         served.collect()
     }
 
+    /// Compares all adapters with their files, wherever they came from, and looks for new ones in
+    /// the directory. Those that have changed are loaded anew when they are next asked for;
+    /// returns their names.
+    pub fn refresh(&self) -> Vec<String> {
+        let Some(shared) = &self.shared else {
+            return Vec::new();
+        };
+        shared.scan();
+        let mut registry = shared.lock();
+        let is_changed = |stamp: &Option<Stamp>, path: &Path| {
+            stamp
+                .as_ref()
+                .is_some_and(|stamp| *stamp != Stamp::of(path))
+        };
+        let changed = registry
+            .iter()
+            .filter(|(_, entry)| is_changed(&entry.stamp, &entry.path))
+            .map(|(name, _)| name.clone());
+        let changed: Vec<String> = changed.collect();
+        for name in &changed {
+            registry.put_back(name);
+        }
+        changed
+    }
+
     /// Names of adapters that requests are using, and how many may be in memory.
     pub fn in_use(&self) -> (Vec<String>, usize) {
         let Some(shared) = &self.shared else {

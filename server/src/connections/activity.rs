@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep_until};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    Idle,
+    /// Since the end of the last answer.
+    Idle(Instant),
     /// Since the first byte of a head, or since the connection was made.
     Head(Instant),
     Call,
@@ -43,7 +44,7 @@ impl Activity {
     /// Bytes have come: of a head, if nothing is being worked on.
     fn note_read(&self) {
         self.phase.send_if_modified(|phase| {
-            let is_first = *phase == Phase::Idle;
+            let is_first = matches!(phase, Phase::Idle(_));
             if is_first {
                 *phase = Phase::Head(Instant::now());
             }
@@ -53,6 +54,14 @@ impl Activity {
 
     pub(super) fn is_idle_now(&self) -> bool {
         *self.phase.borrow() != Phase::Call
+    }
+
+    /// Since when nothing is being worked on; `None`: something is.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        match *self.phase.borrow() {
+            Phase::Idle(since) | Phase::Head(since) => Some(since),
+            Phase::Call => None,
+        }
     }
 
     /// Resolves when nothing is being worked on.
@@ -70,7 +79,7 @@ impl Activity {
             let late = async {
                 match now {
                     Phase::Head(since) => sleep_until(since + limit).await,
-                    Phase::Idle | Phase::Call => std::future::pending().await,
+                    Phase::Idle(_) | Phase::Call => std::future::pending().await,
                 }
             };
             tokio::select! {
@@ -83,7 +92,7 @@ impl Activity {
 
 impl Drop for CallGuard {
     fn drop(&mut self) {
-        self.0.phase.send_replace(Phase::Idle);
+        self.0.phase.send_replace(Phase::Idle(Instant::now()));
     }
 }
 

@@ -10,6 +10,7 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::activity::CallGuard;
+use super::budget::Share;
 
 /// How slow the body of a request may be.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +28,8 @@ pub(crate) enum BodyError {
     Late,
     #[error("the server is shutting down")]
     Ending,
+    #[error("too much is being received")]
+    TooMuch,
 }
 
 /// Why a body could not be read, if it was one of our reasons.
@@ -48,6 +51,7 @@ pub(super) struct TimedBody<B = Incoming> {
     piece_ends: Pin<Box<Sleep>>,
     body_ends: Instant,
     ending: Pin<Box<dyn Future<Output = ()> + Send>>,
+    share: Share,
 }
 
 impl<B> TimedBody<B> {
@@ -55,6 +59,7 @@ impl<B> TimedBody<B> {
         body: B,
         times: BodyTimes,
         ending: impl Future<Output = ()> + Send + 'static,
+        share: Share,
     ) -> Self {
         Self {
             body,
@@ -62,6 +67,7 @@ impl<B> TimedBody<B> {
             piece_ends: Box::pin(sleep(times.piece)),
             body_ends: Instant::now() + times.whole,
             ending: Box::pin(ending),
+            share,
         }
     }
 }
@@ -81,6 +87,12 @@ where
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             let next = (Instant::now() + self.times.piece).min(self.body_ends);
             self.piece_ends.as_mut().reset(next);
+            if let Some(Ok(frame)) = &frame
+                && let Some(data) = frame.data_ref()
+                && !self.share.take(data.len())
+            {
+                return Poll::Ready(Some(Err(BodyError::TooMuch.into())));
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         if self.ending.as_mut().poll(cx).is_ready() {
@@ -104,11 +116,16 @@ where
 pub(super) struct CallBody {
     body: Body,
     _call: CallGuard,
+    _share: Share,
 }
 
 impl CallBody {
-    pub(super) fn new(body: Body, call: CallGuard) -> Self {
-        Self { body, _call: call }
+    pub(super) fn new(body: Body, call: CallGuard, share: Share) -> Self {
+        Self {
+            body,
+            _call: call,
+            _share: share,
+        }
     }
 }
 
@@ -140,6 +157,7 @@ mod tests {
     use futures::stream::{self, StreamExt};
 
     use super::*;
+    use crate::connections::budget::Budget;
 
     /// A body of `n` bytes that come at intervals, in milliseconds.
     async fn read(n: u32, interval: u64, ending: u64) -> Result<usize, BodyError> {
@@ -152,7 +170,8 @@ mod tests {
             piece: ms(200),
             whole: ms(600),
         };
-        let body = TimedBody::new(Body::from_stream(pieces), times, sleep(ms(ending)));
+        let share = Budget::new(10_000).share();
+        let body = TimedBody::new(Body::from_stream(pieces), times, sleep(ms(ending)), share);
         let read = to_bytes(Body::new(body), usize::MAX).await;
         read.map(|bytes| bytes.len())
             .map_err(|error| body_error(&error).expect("one of our reasons"))

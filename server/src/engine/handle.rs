@@ -14,7 +14,7 @@ use super::queue::{Place, Queue, QueueLimits};
 use super::{Command, Deadline, EngineError, Submission, TokenStream};
 use crate::adapters::Lease;
 use crate::grammar::Constraint;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Rejection};
 use crate::tenant::Tenant;
 
 /// A way to the engine; clones share it. [`for_call`](Self::for_call) makes one that submits in
@@ -137,6 +137,12 @@ impl EngineHandle {
     /// One place for each prompt, if there is room.
     fn admit(&self, n_prompts: &[usize]) -> Result<Vec<Place>, EngineError> {
         self.check_serving()?;
+        if let Err(exceeded) = self.call.tenant.charge_prompt(n_prompts.iter().sum()) {
+            self.shared
+                .metrics
+                .count_rejected(Rejection::of(exceeded.kind));
+            return Err(EngineError::Limited(exceeded));
+        }
         let taken = self
             .call
             .place

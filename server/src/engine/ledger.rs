@@ -12,6 +12,7 @@ use super::queue::{Place, Queue};
 use super::{Deadline, EngineError, Submission};
 use crate::adapters::Lease;
 use crate::metrics::{FlowMetrics, Metrics};
+use crate::tenant::Tenant;
 
 type Events = UnboundedSender<Result<Event, EngineError>>;
 
@@ -38,6 +39,7 @@ struct Entry {
     /// When each choice drew its last token.
     last_token: Vec<Option<Instant>>,
     flow_metrics: FlowMetrics,
+    tenant: Tenant,
     /// Batches may name its id until the request is gone.
     _lease: Option<Arc<Lease>>,
 }
@@ -89,6 +91,7 @@ impl Ledger {
             n_open: request.n,
             last_token: vec![None; request.n as usize],
             flow_metrics,
+            tenant,
             _lease: lease,
         };
         let ends = [patience_ends, deadline.map(|deadline| deadline.at)];
@@ -219,6 +222,7 @@ impl Ledger {
             return;
         };
         entry.flow_metrics.generated_tokens.increment(1);
+        entry.tenant.charge_token();
         let last = &mut entry.last_token[sequence.index as usize];
         match last {
             None => {

@@ -23,6 +23,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use crate::adapters::Lease;
+use crate::auth::Exceeded;
 use crate::grammar::Constraint;
 use crate::metrics::Metrics;
 use crate::tenant::Tenant;
@@ -52,6 +53,9 @@ pub enum EngineError {
     ShuttingDown,
     #[error("the engine has stopped")]
     Stopped,
+    /// The key may not ask for so much.
+    #[error("beyond a limit of the key: {0:?}")]
+    Limited(Exceeded),
     /// The scheduler cannot take it, for example because it would never fit.
     #[error("{0}")]
     Refused(String),

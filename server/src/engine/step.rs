@@ -131,6 +131,7 @@ impl StepLoop {
     fn step(&mut self) -> bool {
         let stepped = catch_unwind(AssertUnwindSafe(|| self.try_step()));
         stepped.unwrap_or_else(|panic| {
+            self.metrics.count_panic("step");
             let error = format!("panic: {}", panic_text(panic.as_ref()));
             let events = self.fail_step(&error);
             self.constraints.note(&events);
@@ -180,7 +181,10 @@ impl StepLoop {
         let sampled = match result {
             Ok(Ok(sampled)) => sampled,
             Ok(Err(error)) => return Err(error.to_string()),
-            Err(panic) => return Err(format!("panic: {}", panic_text(panic.as_ref()))),
+            Err(panic) => {
+                self.metrics.count_panic("step");
+                return Err(format!("panic: {}", panic_text(panic.as_ref())));
+            }
         };
         let is_complete = sampled.len() == batch.rows.len()
             && sampled.iter().zip(&batch.rows).all(|(result, row)| {

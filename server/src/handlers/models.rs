@@ -1,22 +1,23 @@
 //! `GET /v1/models` and `GET /v1/models/{id}`.
 
 use axum::Json;
+use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
 
 use crate::adapters::Served;
+use crate::admission::Call;
 use crate::identity::hex;
 use crate::openai::{AdapterFields, ApiError, ModelList, ModelObject};
 use crate::state::AppState;
 
-/// All served names: the models' own, then adapters, then aliases.
-pub(crate) async fn list(State(state): State<AppState>) -> Json<ModelList> {
+/// All served names that the key may use: the models' own, then adapters, then aliases.
+pub(crate) async fn list(Call(state): Call) -> Json<ModelList> {
     Json(ModelList::new(objects(&state)))
 }
 
 /// One served name. SDKs percent-encode it, slashes included; plain slashes do as well.
 pub(crate) async fn retrieve(
-    State(state): State<AppState>,
+    Call(state): Call,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<ModelObject>, ApiError> {
     let Path(id) = id.map_err(|error| ApiError::bad_request(error.body_text()))?;
@@ -35,6 +36,7 @@ fn objects(state: &AppState) -> Vec<ModelObject> {
     let aliases = aliases.map(|(alias, _)| ModelObject::new(alias, model.created));
     own.chain(adapters.map(|adapter| of_adapter(&adapter, base)))
         .chain(aliases)
+        .filter(|object| state.may_use(object.id()))
         .collect()
 }
 

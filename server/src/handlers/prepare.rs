@@ -22,6 +22,7 @@ pub(crate) fn body(
     body.map_err(|error| match body_error(&error) {
         Some(BodyError::Late) => ApiError::body_too_slow(),
         Some(BodyError::Ending) => ApiError::shutting_down(),
+        Some(BodyError::TooMuch) => ApiError::bodies_too_large(),
         None if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
             ApiError::body_too_large(state.max_body_bytes)
         }
@@ -86,13 +87,17 @@ pub(super) async fn off_async_threads<T: Send + 'static>(
     let turn = Arc::clone(&state.preparing).acquire_owned().await;
     let turn = turn.map_err(|error| failed(&error))?;
     let span = tracing::Span::current();
+    let metrics = Arc::clone(&state.metrics);
     let state = state.clone();
     let task = tokio::task::spawn_blocking(move || {
         let done = span.in_scope(|| work(&state));
         drop(turn);
         done
     });
-    task.await.unwrap_or_else(|error| Err(failed(&error)))
+    task.await.unwrap_or_else(|error| {
+        metrics.count_panic("preparation");
+        Err(failed(&error))
+    })
 }
 
 /// Reads a body off the async threads. Parameters that nobody knows are refused or left out, as

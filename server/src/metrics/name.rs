@@ -44,6 +44,8 @@ pub(super) enum Name {
     AdapterFailures,
     AdaptersLoaded,
     AdapterBytes,
+    Reloads,
+    Panics,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +57,7 @@ pub(super) enum Kind {
 
 /// All of them: name on `/metrics`, kind, help.
 #[rustfmt::skip]
-pub(super) const ALL: [(Name, &str, Kind, &str); 39] = {
+pub(super) const ALL: [(Name, &str, Kind, &str); 41] = {
     use Kind::{Counter, Gauge, Histogram};
     [
         (Name::HttpRequests, "understudy_http_requests_total", Counter, "HTTP requests by route and status"),
@@ -79,7 +81,7 @@ pub(super) const ALL: [(Name, &str, Kind, &str); 39] = {
         (Name::OverdueTurns, "understudy_overdue_turns_total", Counter, "Turns decided by the age bound"),
         (Name::FinishedSequences, "understudy_sequences_finished_total", Counter, "Sequences that ended, by reason"),
         (Name::Disconnects, "understudy_disconnects_total", Counter, "Requests whose client went away before the end"),
-        (Name::RejectedRequests, "understudy_requests_rejected_total", Counter, "Requests refused because too much waited, by the limit"),
+        (Name::RejectedRequests, "understudy_requests_rejected_total", Counter, "Requests refused by a limit of the queue or of their key"),
         (Name::FailedSteps, "understudy_steps_failed_total", Counter, "Steps that could not be computed"),
         (Name::FailedRows, "understudy_rows_failed_total", Counter, "Sequences that failed alone in a step"),
         (Name::TimeToFirstToken, "understudy_time_to_first_token_seconds", Histogram, "From submission to the first token of a sequence"),
@@ -97,6 +99,8 @@ pub(super) const ALL: [(Name, &str, Kind, &str); 39] = {
         (Name::AdapterFailures, "understudy_adapter_failures_total", Counter, "Loads of adapters that failed and that requests had waited for"),
         (Name::AdaptersLoaded, "understudy_adapters_loaded", Gauge, "Adapters in memory"),
         (Name::AdapterBytes, "understudy_adapter_bytes", Gauge, "Bytes of adapters in memory"),
+        (Name::Reloads, "understudy_reloads_total", Counter, "Times that files were read anew, by what and with which result"),
+        (Name::Panics, "understudy_panics_total", Counter, "Panics that were caught, by place"),
     ]
 };
 

@@ -180,6 +180,14 @@ impl ApiError {
             .with_code("request_too_large")
     }
 
+    /// All bodies that are being received or worked on are too large together.
+    pub fn bodies_too_large() -> Self {
+        let message = "The server is receiving too much at a time. Please retry after a moment.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, message)
+            .with_code("server_overloaded")
+            .after(Duration::from_secs(2))
+    }
+
     /// The body did not come in time.
     pub fn body_too_slow() -> Self {
         let message = "The request body did not arrive in time.";
@@ -213,6 +221,30 @@ impl ApiError {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "requests", message)
             .with_code("rate_limit_exceeded")
             .after(retry_after)
+    }
+
+    /// A key has used what it has of a minute. `kind` is what of: requests or tokens. Without a
+    /// time, the request is larger than the limit and would never be taken.
+    pub fn rate_limited(kind: &'static str, message: String, after: Option<Duration>) -> Self {
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, kind, message)
+            .with_code("rate_limit_exceeded");
+        match after {
+            Some(time) => error.after(time),
+            None => Self {
+                retry: Retry::Never,
+                ..error
+            },
+        }
+    }
+
+    /// A key has used what it has of a day: retrying is no use for now.
+    pub fn quota_exceeded(message: String) -> Self {
+        let kind = "insufficient_quota";
+        Self {
+            retry: Retry::Never,
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, kind, message)
+        }
+        .with_code(kind)
     }
 
     /// It waited too long for its first step.

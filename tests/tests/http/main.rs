@@ -11,6 +11,7 @@ mod engine;
 mod errors;
 mod hostile;
 mod idempotency;
+mod keys;
 mod model;
 mod response_parameters;
 mod responses;

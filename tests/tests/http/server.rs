@@ -12,8 +12,8 @@ use scheduler::{Executor, Scheduler, SchedulerConfig};
 use serde_json::{Map, Value, json};
 use tests::fake::FakeConfig;
 use tower::ServiceExt;
-use understudy::app::router;
-use understudy::auth::ApiKeys;
+use understudy::app::{access, router};
+use understudy::auth::{AccessTable, ApiKeys};
 use understudy::engine::{Engine, EngineOptions, QueueLimits};
 use understudy::handlers::UnknownParams;
 use understudy::metrics::Metrics;
@@ -37,6 +37,8 @@ pub(crate) struct Options {
     pub(crate) fault: Option<&'static str>,
     pub(crate) fault_kind: fn(u32) -> Fault,
     pub(crate) keys: Vec<&'static str>,
+    /// Instead of `keys`.
+    pub(crate) key_ring: Option<ApiKeys>,
     pub(crate) queue: QueueLimits,
     pub(crate) allow_priority: bool,
     pub(crate) max_sequences: usize,
@@ -58,6 +60,7 @@ impl Default for Options {
             fault: None,
             fault_kind: Fault::Panic,
             keys: Vec::new(),
+            key_ring: None,
             queue: QueueLimits {
                 max_requests: 100,
                 max_tokens: 10_000,
@@ -81,6 +84,7 @@ impl Default for Options {
 /// A running server.
 pub(crate) struct Server {
     pub(crate) app: Router,
+    pub(crate) access: AccessTable,
     pub(crate) engine: Option<Engine>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) gate: Gate,
@@ -171,7 +175,9 @@ impl Server {
         let metrics = Metrics::new();
         let engine = engine(&options, config, Box::new(model), &metrics);
         let app_options = AppOptions {
-            keys: ApiKeys::new(options.keys.iter().copied()),
+            keys: options
+                .key_ring
+                .unwrap_or_else(|| ApiKeys::new(options.keys.iter().copied())),
             max_body_bytes: options.max_body_bytes,
             max_choices: options.max_choices,
             seed: options.seed,
@@ -207,6 +213,7 @@ impl Server {
             &app_options,
         );
         Self {
+            access: access(&state),
             app: router(state, app_options.keys),
             engine: Some(engine),
             metrics,

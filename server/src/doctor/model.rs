@@ -1,0 +1,106 @@
+//! The model: whether it can be read, and whether it fits.
+
+use std::path::Path;
+
+use models::Checkpoint;
+
+use super::Finding;
+use crate::plan::{MemoryPlan, Needs, available_bytes, human_bytes};
+use crate::settings::Settings;
+use crate::source;
+use crate::text::{ChatTemplate, Tokenizer};
+
+/// Looks at MODEL and at the encoder beside it.
+pub(super) fn examine(settings: &Settings) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    match source::resolve_local(settings.model.as_deref()) {
+        Err(error) => findings.push(Finding::bad("model", error.to_string())),
+        Ok(None) => findings.push(Finding::good(
+            "model",
+            "is taken from the cache or downloaded at the start; `understudy fetch` does so before",
+        )),
+        Ok(Some(found)) if models::is_encoder(&found.path) => {
+            findings.push(Finding::good("model", "an encoder"));
+        }
+        Ok(Some(found)) => findings.extend(decoder(settings, &found.path)),
+    }
+    if let Some(encoder) = &settings.embedding_model
+        && let Err(error) = source::resolve_local(Some(encoder))
+    {
+        findings.push(Finding::bad("encoder", error.to_string()));
+    }
+    findings
+}
+
+fn decoder(settings: &Settings, path: &Path) -> Vec<Finding> {
+    let checkpoint = match Checkpoint::open(path) {
+        Ok(checkpoint) => checkpoint,
+        Err(error) => return vec![Finding::bad("model", error.to_string())],
+    };
+    let config = checkpoint.config();
+    let mut findings = vec![Finding::good(
+        "model",
+        format!("{} in {}", config.architecture, path.display()),
+    )];
+    if let Err(error) = Tokenizer::load(&checkpoint) {
+        findings.push(Finding::bad("tokenizer", error.to_string()));
+    }
+    findings.push(match ChatTemplate::load(&checkpoint) {
+        Ok(Some(_)) => Finding::good("template", "the model can chat"),
+        Ok(None) => Finding::doubtful(
+            "template",
+            "none: /v1/chat/completions will be refused; put a chat_template.jinja beside the \
+             weights",
+        ),
+        Err(error) => Finding::bad("template", error.to_string()),
+    });
+    findings.push(plan(settings, config, n_weight_bytes(path)));
+    findings
+}
+
+fn plan(settings: &Settings, config: &models::ModelConfig, n_weights: u64) -> Finding {
+    let free = available_bytes();
+    let weights = human_bytes(n_weights);
+    if n_weights > free {
+        let text = format!(
+            "the files of the weights are {weights}, but {} are free; use a quantized model or \
+             --quantize",
+            human_bytes(free)
+        );
+        return Finding::doubtful("plan", text);
+    }
+    match MemoryPlan::new(&Needs::new(settings, config, free - n_weights)) {
+        Ok(plan) => Finding::good(
+            "plan",
+            format!(
+                "about {weights} of weights (as stored), {} of KV cache: {} blocks of {} tokens, \
+                 up to {} tokens a sequence",
+                human_bytes(plan.n_bytes()),
+                plan.n_blocks,
+                plan.block_size,
+                plan.max_model_len
+            ),
+        ),
+        Err(error) => Finding::bad("plan", error.to_string()),
+    }
+}
+
+/// Bytes of the files that hold weights.
+fn n_weight_bytes(path: &Path) -> u64 {
+    let size = |path: &Path| std::fs::metadata(path).map_or(0, |about| about.len());
+    if path.is_file() {
+        return size(path);
+    }
+    let Ok(entries) = std::fs::read_dir(path) else {
+        return 0;
+    };
+    let is_weights = |path: &Path| {
+        path.extension()
+            .is_some_and(|end| end == "safetensors" || end == "gguf")
+    };
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    paths
+        .filter(|path| is_weights(path))
+        .map(|path| size(&path))
+        .sum()
+}
