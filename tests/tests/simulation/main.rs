@@ -246,7 +246,7 @@ fn a_cancel_in_flight_takes_effect_as_the_step_ends() {
         end_of(&events, sequence(1, 0)),
         (FinishReason::Cancelled, 0)
     );
-    assert_eq!(tokens_of(&events, sequence(1, 0)), []);
+    assert!(tokens_of(&events, sequence(1, 0)).is_empty());
     assert_eq!(tokens_of(&events, sequence(2, 0)).len(), 1);
     assert_eq!(scheduler.cancel(RequestId(1)), []);
     let events = scheduler.cancel(RequestId(2));
@@ -323,7 +323,7 @@ fn a_request_without_new_tokens_is_only_scored() {
     let (mut scheduler, mut executor) = machine(CONFIG);
     scheduler.submit(request.clone()).unwrap();
     let events = drive::run(&mut scheduler, &mut executor);
-    assert_eq!(tokens_of(&events, sequence(1, 0)), []);
+    assert!(tokens_of(&events, sequence(1, 0)).is_empty());
     assert_eq!(end_of(&events, sequence(1, 0)).0, FinishReason::Length);
     let n_scores: usize = events
         .iter()
