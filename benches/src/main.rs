@@ -2,6 +2,7 @@
 //! `cargo run --release -p benches -- <name>`. Most start the release binary
 //! themselves.
 
+mod abuse;
 mod fairness;
 mod hostile;
 mod http;
@@ -62,6 +63,8 @@ enum Benchmark {
     Kernels(kernels::Options),
     /// Prompts and decode steps of a model, without a server.
     Speed(speed::Options),
+    /// Idle connections, slow heads, floods of headers, large bodies: what others notice.
+    Abuse(abuse::Options),
     /// What a step's policy costs, without a model.
     Scheduler(scheduler::Args),
 }
@@ -93,6 +96,7 @@ fn main() -> Result<ExitCode> {
         Benchmark::Fairness(options) => fairness::run(&product, options)?,
         Benchmark::Prefix(options) => prefix::run(&product, options)?,
         Benchmark::Overload(options) => overload::run(&product, options)?,
+        Benchmark::Abuse(options) => abuse::run(&product, options)?,
         Benchmark::Invariance(options) => invariance::run(&product, options)?,
         Benchmark::Hostile(options) => hostile::run(&product, options)?,
         Benchmark::Structured(options) => structured::run(&product, options)?,

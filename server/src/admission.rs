@@ -18,6 +18,7 @@ use crate::engine::EngineHandle;
 use crate::metrics::Rejection;
 use crate::openai::ApiError;
 use crate::state::AppState;
+use crate::telemetry::Timeline;
 use crate::tenant::Tenant;
 
 /// Milliseconds that the whole request may take.
@@ -83,6 +84,9 @@ fn engine_for(state: &AppState, request: &Request) -> Result<EngineHandle, ApiEr
     let engine = state
         .engine
         .for_call(tenant.unwrap_or_default(), timeout, n_tokens)?;
+    if let Some(timeline) = request.extensions().get::<Arc<Timeline>>() {
+        engine.note_in(Arc::clone(timeline));
+    }
     Ok(engine)
 }
 

@@ -68,6 +68,7 @@ fn administering() -> Routes {
     Routes::of(Scope::Admin)
         .route("/v1/load_lora_adapter", post(handlers::adapters::load))
         .route("/v1/unload_lora_adapter", post(handlers::adapters::unload))
+        .route("/admin/state", get(handlers::admin::state))
 }
 
 /// How the server is.

@@ -342,6 +342,13 @@ pub struct ServeArgs {
     /// Seconds that running requests have to finish when the server is told to end.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub shutdown_timeout: u64,
+    /// Log requests that take longer, with the time of each phase; 0: none.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    pub slow_request: f64,
+    /// Send a span of each request, with its phases, to an OpenTelemetry collector (OTLP over HTTP),
+    /// such as http://localhost:4318.
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
     /// Form of the log on standard error.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,

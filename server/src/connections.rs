@@ -224,7 +224,11 @@ where
         }
     });
     let io = TokioIo::new(Watched::new(stream, activity.clone()));
+    // Whoever comes at the end is answered once; a connection that is told to close at once would
+    // not even be read.
+    let is_late = *ending.borrow();
     let connection = http1::Builder::new()
+        .keep_alive(!is_late)
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE_TIMEOUT)
         .max_buf_size(MAX_HEAD)
@@ -233,11 +237,11 @@ where
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = activity.head_is_late(HEAD_TIMEOUT) => {
+        () = activity.head_is_late(if is_late { FLUSH_TIMEOUT } else { HEAD_TIMEOUT }) => {
             tracing::debug!("a client took too long for the head of a request");
             return;
         }
-        () = is_ending(ending.clone()) => close(connection, &activity).await,
+        () = is_ending(ending.clone()), if !is_late => close(connection, &activity).await,
     };
     if let Err(error) = ended {
         // Clients hang up: that is no error of ours.

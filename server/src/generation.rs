@@ -4,6 +4,7 @@
 mod choice;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::stream::{self, BoxStream, StreamExt};
 use scheduler::{Event, FinishReason, SampledToken, TokenId, TokenLogprobs};
@@ -154,7 +155,11 @@ impl Generation {
         if choice.is_stopped() {
             return None;
         }
+        let began = self.events.timeline().map(|timeline| (timeline, Instant::now()));
         let piece = choice.push(token);
+        if let Some((timeline, began)) = began {
+            timeline.note_detokenized(began.elapsed());
+        }
         if choice.is_stopped() {
             self.events.cancel_sequence(index);
         }

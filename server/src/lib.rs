@@ -37,6 +37,7 @@ mod sse;
 pub mod startup;
 pub mod state;
 pub mod store;
+pub mod telemetry;
 pub mod tenant;
 pub mod text;
 mod token_text;

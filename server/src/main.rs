@@ -23,6 +23,7 @@ use understudy::source::{ModelSource, SourceError, SourceSettings};
 use understudy::startup::Front;
 use understudy::state::{AppState, ServedModel};
 use understudy::store::Store;
+use understudy::telemetry::Traces;
 use understudy::{doctor, healthcheck, shutdown, source};
 
 /// Threads for HTTP; the model has its own.
@@ -229,10 +230,14 @@ fn assemble(
         adapters: adapters.clone(),
         metrics: metrics.clone(),
     };
-    let mut state = AppState::new(served, engine.handle(), metrics, store, &settings.app)
+    let mut state = AppState::new(served, engine.handle(), metrics.clone(), store, &settings.app)
         .with_adapters(adapters);
     if let Some(embedder) = embedder {
         state = state.with_embedder(embedder);
+    }
+    if let Some(url) = &settings.traces_url {
+        let (sent, dropped) = metrics.of_traces();
+        state = state.with_traces(Traces::start(url.clone(), sent, dropped)?);
     }
     let app = router(state, settings.app.keys.clone());
     Ok((app, engine, banner, reloads))

@@ -199,6 +199,15 @@ impl Metrics {
         self.counter_with(Name::Reloads, labels).increment(1);
     }
 
+    /// Counters of requests whose spans were sent, and whose spans were not.
+    pub fn of_traces(&self) -> (Counter, Counter) {
+        let labels = |result| vec![Label::from_static_parts("result", result)];
+        (
+            self.counter_with(Name::TracedRequests, labels("sent")),
+            self.counter_with(Name::TracedRequests, labels("dropped")),
+        )
+    }
+
     /// Counts one panic: of a step, a handler, or the preparation of a request.
     pub fn count_panic(&self, place: &'static str) {
         let labels = vec![Label::from_static_parts("place", place)];

@@ -4,7 +4,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{MatchedPath, Request, State};
@@ -16,6 +16,8 @@ use tracing::Span;
 
 use crate::metrics::Metrics;
 use crate::state::AppState;
+use crate::telemetry::{Call, Phases, TRACERESPONSE, Timeline, TraceContext, Traces};
+use crate::tenant::Tenant;
 
 /// What requests are counted under whose clients hang up before there is an answer.
 const HUNG_UP: u16 = 499;
@@ -23,7 +25,7 @@ const HUNG_UP: u16 = 499;
 /// Gives every answer its id and its time, and counts it.
 pub(crate) async fn observe(
     State(state): State<AppState>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let id = state.request_id();
@@ -31,9 +33,21 @@ pub(crate) async fn observe(
         .extensions()
         .get::<MatchedPath>()
         .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
-    let span = tracing::info_span!("request", %id, method = %request.method(), route);
+    let context = TraceContext::of_request(request.headers(), &state.ids());
+    let trace = format!("{:032x}", context.trace);
+    let span = tracing::info_span!("request", %id, method = %request.method(), route, trace);
+    let timeline = Arc::new(Timeline::default());
+    request.extensions_mut().insert(Arc::clone(&timeline));
     let mut record = Record {
+        id: id.clone(),
+        method: request.method().to_string(),
+        context,
+        timeline,
+        tenant: None,
+        began: SystemTime::now(),
         metrics: Arc::clone(&state.metrics),
+        slow_request: state.slow_request,
+        traces: state.traces.clone(),
         route,
         started: Instant::now(),
         status: HUNG_UP,
@@ -42,9 +56,13 @@ pub(crate) async fn observe(
     };
     let mut response = tracing::Instrument::instrument(next.run(request), span).await;
     record.status = response.status().as_u16();
+    record.tenant = response.extensions_mut().remove::<Tenant>();
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.insert(HeaderName::from_static("x-request-id"), id);
+    }
+    if let Some(trace) = context.header() {
+        headers.insert(TRACERESPONSE, trace);
     }
     headers.insert(
         HeaderName::from_static("openai-processing-ms"),
@@ -55,7 +73,16 @@ pub(crate) async fn observe(
 
 /// A request until its end, which is when this is dropped.
 struct Record {
+    id: String,
+    method: String,
+    context: TraceContext,
+    timeline: Arc<Timeline>,
+    /// Who asked, if they were let in.
+    tenant: Option<Tenant>,
+    began: SystemTime,
     metrics: Arc<Metrics>,
+    slow_request: Option<Duration>,
+    traces: Option<Traces>,
     route: String,
     started: Instant,
     status: u16,
@@ -69,18 +96,72 @@ impl Record {
     }
 }
 
+impl Record {
+    fn tenant(&self) -> &str {
+        self.tenant.as_ref().map_or("", Tenant::label)
+    }
+
+    /// Probes come every few seconds and say nothing.
+    fn is_of_a_machine(&self) -> bool {
+        self.route.starts_with("/health") || self.route == "/metrics"
+    }
+
+    fn log(&self, phases: &Phases) {
+        let (status, outcome, elapsed_ms) = (self.status, self.outcome, self.elapsed_ms());
+        let key = self.tenant();
+        if self.is_of_a_machine() {
+            tracing::debug!(status, outcome, elapsed_ms, key, "ended");
+        } else {
+            tracing::info!(status, outcome, elapsed_ms, key, "ended");
+        }
+        if self.slow_request.is_some_and(|limit| self.started.elapsed() > limit) {
+            let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            tracing::warn!(
+                elapsed_ms,
+                queue_ms = ms(phases.queue),
+                prefill_ms = ms(phases.prefill),
+                decode_ms = ms(phases.decode),
+                detokenize_ms = ms(phases.detokenize),
+                prompt_tokens = phases.n_prompt,
+                cached_tokens = phases.n_cached,
+                generated_tokens = phases.n_generated,
+                model = phases.model.as_deref().unwrap_or_default(),
+                adapter = phases.adapter.as_deref().unwrap_or_default(),
+                key,
+                "slow request"
+            );
+        }
+    }
+
+    fn trace(&self, phases: Phases) {
+        let Some(traces) = self.traces.as_ref().filter(|_| self.context.is_sampled) else {
+            return;
+        };
+        let submitted = phases.submitted.map(tokio::time::Instant::into_std);
+        traces.send(Call {
+            context: self.context,
+            request_id: self.id.clone(),
+            method: self.method.clone(),
+            route: self.route.clone(),
+            status: self.status,
+            tenant: self.tenant().to_owned(),
+            began: self.began,
+            took: self.started.elapsed(),
+            until_submitted: submitted
+                .map_or(Duration::ZERO, |at| at.saturating_duration_since(self.started)),
+            phases,
+        });
+    }
+}
+
 impl Drop for Record {
     fn drop(&mut self) {
         self.metrics.count_http_request(&self.route, self.status);
-        let (status, outcome, elapsed_ms) = (self.status, self.outcome, self.elapsed_ms());
-        self.span.in_scope(|| {
-            // Probes come every few seconds and say nothing.
-            if self.route.starts_with("/health") || self.route == "/metrics" {
-                tracing::debug!(status, outcome, elapsed_ms, "ended");
-            } else {
-                tracing::info!(status, outcome, elapsed_ms, "ended");
-            }
-        });
+        let phases = self.timeline.phases();
+        self.span.in_scope(|| self.log(&phases));
+        if !self.is_of_a_machine() {
+            self.trace(phases);
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::connections::{ConnectionOptions, Tls, TlsError};
 use crate::engine::{EngineOptions, QueueLimits};
 use crate::state::AppOptions;
 use crate::store::StoreOptions;
+use crate::telemetry::{TraceError, Traces};
 
 /// An argument that makes no sense.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +22,10 @@ pub enum SettingsError {
     Keys(#[from] KeysError),
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    Traces(#[from] TraceError),
+    #[error("--slow-request is {seconds}; expected seconds, 0 for none")]
+    SlowRequest { seconds: f64 },
     #[error("--{flag} must be at least 1")]
     Zero { flag: &'static str },
     #[error("--stream-stretch is {factor}; it must be 0 (no limit) or above 1")]
@@ -97,6 +102,8 @@ pub struct Settings {
     /// Whether the type of the cache was asked for, and not just the one that comes with the rest.
     pub kv_type_asked: bool,
     pub shutdown_timeout: Duration,
+    /// Where spans of requests are sent.
+    pub traces_url: Option<String>,
     pub connections: ConnectionOptions,
 }
 
@@ -152,6 +159,7 @@ impl Settings {
                 allow_priority: args.allow_priority,
                 unknown_params: args.unknown_params,
                 cors_origins: args.cors_origin,
+                slow_request: slow_request(args.slow_request)?,
                 aliases,
             },
             store: StoreOptions {
@@ -186,6 +194,7 @@ impl Settings {
             kv_type_asked: args.kv_type.is_some(),
             precision: Precision::of(args.dtype, args.quantize)?.with_cache(args.kv_type),
             shutdown_timeout: Duration::from_secs(args.shutdown_timeout),
+            traces_url: args.otlp_endpoint.as_deref().map(Traces::url).transpose()?,
             connections,
         })
     }
@@ -244,6 +253,13 @@ fn pairs(flag: &'static str, values: &[String]) -> Result<Vec<(String, String)>,
         pairs.push((name.to_owned(), target.to_owned()));
     }
     Ok(pairs)
+}
+
+/// A time with a fraction; 0 is none.
+fn slow_request(seconds: f64) -> Result<Option<Duration>, SettingsError> {
+    let time = Duration::try_from_secs_f64(seconds);
+    let time = time.map_err(|_| SettingsError::SlowRequest { seconds })?;
+    Ok((!time.is_zero()).then_some(time))
 }
 
 /// A time; 0 is none.

@@ -21,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::openai::{ApiError, Fields, Head};
 use crate::runs::Runs;
 use crate::store::{Key, Kind, Store};
+use crate::telemetry::Traces;
 use crate::tenant::Owner;
 use crate::text::{ChatTemplate, Tokenizer};
 
@@ -67,6 +68,8 @@ pub struct AppOptions {
     pub allow_priority: bool,
     /// Origins of web pages that may read answers; `*` is all.
     pub cors_origins: Vec<String>,
+    /// Requests that take longer are told in the log.
+    pub slow_request: Option<Duration>,
     /// Other names, and what they stand for.
     pub aliases: Vec<(String, String)>,
     /// What becomes of parameters that the API does not have.
@@ -85,6 +88,7 @@ impl Default for AppOptions {
             request_timeout: None,
             allow_priority: false,
             cors_origins: Vec::new(),
+            slow_request: None,
             aliases: Vec::new(),
             unknown_params: UnknownParams::default(),
         }
@@ -123,6 +127,12 @@ pub struct AppState {
     /// Requests that may be read and tokenized at a time. More would only slow each other down
     /// and pile up; those that wait notice when their client hangs up.
     pub(crate) preparing: Arc<Semaphore>,
+    /// All keys, for what is told to admins.
+    pub(crate) keys: ApiKeys,
+    /// Requests that take longer are told in the log; `None`: none are.
+    pub(crate) slow_request: Option<Duration>,
+    /// Where spans go.
+    pub(crate) traces: Option<Traces>,
     ids: Arc<Numbers>,
     seeds: Arc<Numbers>,
 }
@@ -166,6 +176,9 @@ impl AppState {
             allow_priority: options.allow_priority,
             unknown_params: options.unknown_params,
             cors_origins: options.cors_origins.clone(),
+            keys: options.keys.clone(),
+            slow_request: options.slow_request,
+            traces: None,
             ids: Arc::new(Numbers::from_entropy()),
             seeds: Arc::new(seeds),
         }
@@ -176,6 +189,15 @@ impl AppState {
     pub fn with_embedder(self, embedder: Embedder) -> Self {
         Self {
             embedder: Some(Arc::new(embedder)),
+            ..self
+        }
+    }
+
+    /// The same, with somewhere for spans to go.
+    #[must_use]
+    pub fn with_traces(self, traces: Traces) -> Self {
+        Self {
+            traces: Some(traces),
             ..self
         }
     }
@@ -192,6 +214,9 @@ impl AppState {
     /// What makes the vectors of the model that a request calls `name`.
     pub(crate) fn embedder_of(&self, name: &str) -> Result<Arc<Embedder>, ApiError> {
         self.grant.check(name, self.grant.allows_model(name))?;
+        if let Some(timeline) = self.engine.timeline() {
+            timeline.note_model(name);
+        }
         let is_named = |embedder: &&Arc<Embedder>| embedder.model.names.iter().any(|n| n == name);
         match self.embedder.as_ref().filter(is_named) {
             Some(embedder) => Ok(Arc::clone(embedder)),
@@ -278,6 +303,9 @@ impl AppState {
         };
         let (name, choice) = Choice::take(fields, &names)?;
         self.grant.check(&name, self.grant.allows(&name, &choice))?;
+        if let Some(timeline) = self.engine.timeline() {
+            timeline.note_model(&name);
+        }
         Ok((name, choice))
     }
 

@@ -111,6 +111,8 @@ pub(crate) async fn require_key(
         .then(|| (request.method().clone(), request.uri().path().to_owned()));
     request.extensions_mut().insert(tenant.clone());
     let mut response = next.run(request).await;
+    // For whoever tells of the request at its end.
+    response.extensions_mut().insert(tenant.clone());
     if let Some((method, path)) = asked {
         // Who did what to the server, and whether it was done.
         tracing::info!(

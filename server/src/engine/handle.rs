@@ -3,18 +3,20 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use scheduler::{Request, RequestId};
 use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::queue::{Place, Queue, QueueLimits};
-use super::{Command, Deadline, EngineError, Submission, TokenStream};
+use super::{Command, Deadline, EngineError, Snapshot, Submission, TokenStream};
 use crate::adapters::Lease;
 use crate::grammar::Constraint;
 use crate::metrics::{Metrics, Rejection};
+use crate::telemetry::Timeline;
 use crate::tenant::Tenant;
 
 /// A way to the engine; clones share it. [`for_call`](Self::for_call) makes one that submits in
@@ -42,6 +44,8 @@ struct Call {
     deadline: Option<Deadline>,
     /// Taken before the work of reading the request is done, by an estimate of its length.
     place: Mutex<Option<Place>>,
+    /// Where its phases are noted.
+    timeline: OnceLock<Arc<Timeline>>,
 }
 
 impl fmt::Debug for EngineHandle {
@@ -94,8 +98,27 @@ impl EngineHandle {
                 tenant,
                 deadline,
                 place: Mutex::new(Some(place)),
+                timeline: OnceLock::new(),
             }),
         })
+    }
+
+    /// Notes the phases of what this handle submits. Only the first word counts.
+    pub(crate) fn note_in(&self, timeline: Arc<Timeline>) {
+        if self.call.timeline.set(timeline).is_err() {
+            tracing::debug!("the phases of this request are noted already");
+        }
+    }
+
+    pub(crate) fn timeline(&self) -> Option<&Arc<Timeline>> {
+        self.call.timeline.get()
+    }
+
+    /// What the engine is doing, as soon as it is between two steps.
+    pub async fn snapshot(&self) -> Result<Snapshot, EngineError> {
+        let (to, snapshot) = oneshot::channel();
+        self.tell(Command::Snapshot(to));
+        snapshot.await.map_err(|_| EngineError::Stopped)
     }
 
     pub(super) fn stop_flag(&self) -> Arc<AtomicBool> {
@@ -175,6 +198,12 @@ impl EngineHandle {
     ) -> Result<TokenStream, EngineError> {
         request.flow = self.call.tenant.flow(request.adapter);
         let (events, receiver) = unbounded_channel();
+        if let Some(timeline) = self.timeline() {
+            timeline.note_submitted(request.prompt.len());
+            if let Some(lease) = &lease {
+                timeline.note_adapter(lease.label());
+            }
+        }
         let id = request.id;
         let n = request.n;
         let submission = Submission {
@@ -186,6 +215,7 @@ impl EngineHandle {
             tenant: self.call.tenant.clone(),
             deadline: self.call.deadline,
             lease,
+            timeline: self.timeline().cloned(),
         };
         match self
             .shared

@@ -12,6 +12,7 @@ use super::queue::{Place, Queue};
 use super::{Deadline, EngineError, Submission};
 use crate::adapters::Lease;
 use crate::metrics::{FlowMetrics, Metrics};
+use crate::telemetry::Timeline;
 use crate::tenant::Tenant;
 
 type Events = UnboundedSender<Result<Event, EngineError>>;
@@ -25,7 +26,7 @@ pub(super) struct Ledger {
     metrics: Arc<Metrics>,
 }
 
-struct Entry {
+pub(super) struct Entry {
     events: Events,
     submitted: Instant,
     n_prompt: u64,
@@ -41,7 +42,35 @@ struct Entry {
     flow_metrics: FlowMetrics,
     tenant: Tenant,
     /// Batches may name its id until the request is gone.
-    _lease: Option<Arc<Lease>>,
+    lease: Option<Arc<Lease>>,
+    timeline: Option<Arc<Timeline>>,
+    n_generated: u64,
+}
+
+impl Entry {
+    pub(super) fn n_sequences(&self) -> u32 {
+        u32::try_from(self.last_token.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn submitted(&self) -> Instant {
+        self.submitted
+    }
+
+    pub(super) fn tenant(&self) -> &Tenant {
+        &self.tenant
+    }
+
+    pub(super) fn adapter(&self) -> Option<String> {
+        self.lease.as_ref().map(|lease| lease.label().to_string())
+    }
+
+    pub(super) fn n_prompt(&self) -> u64 {
+        self.n_prompt
+    }
+
+    pub(super) fn n_generated(&self) -> u64 {
+        self.n_generated
+    }
 }
 
 impl Ledger {
@@ -56,6 +85,10 @@ impl Ledger {
 
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = (RequestId, &Entry)> {
+        self.entries.iter().map(|(id, entry)| (*id, entry))
     }
 
     pub(super) fn ids(&self) -> Vec<RequestId> {
@@ -76,6 +109,7 @@ impl Ledger {
             tenant,
             deadline,
             lease,
+            timeline,
         } = submission;
         let patience_ends = self.queue.timeout().map(|timeout| submitted + timeout);
         let flow_metrics = self
@@ -92,7 +126,9 @@ impl Ledger {
             last_token: vec![None; request.n as usize],
             flow_metrics,
             tenant,
-            _lease: lease,
+            lease,
+            timeline,
+            n_generated: 0,
         };
         let ends = [patience_ends, deadline.map(|deadline| deadline.at)];
         let ends = ends.into_iter().flatten();
@@ -172,6 +208,9 @@ impl Ledger {
             };
             if let Some(place) = entry.place.take() {
                 place.start();
+                if let Some(timeline) = &entry.timeline {
+                    timeline.note_started();
+                }
                 self.metrics.queue.record(entry.submitted.elapsed());
                 self.metrics.prompt_tokens.increment(entry.n_prompt);
                 entry.flow_metrics.prompt_tokens.increment(entry.n_prompt);
@@ -187,8 +226,11 @@ impl Ledger {
                 Event::PromptScored { .. } | Event::Pooled { .. } => {}
                 Event::Token { sequence, .. } => self.note_token(*sequence, now),
                 Event::Finished {
-                    sequence, reason, ..
-                } => self.note_finished(*reason, sequence.request, now),
+                    sequence,
+                    reason,
+                    n_cached_tokens,
+                    ..
+                } => self.note_finished(*reason, sequence.request, *n_cached_tokens, now),
             }
             let request = match &event {
                 Event::PromptScored { request, .. } | Event::Pooled { request, .. } => *request,
@@ -223,6 +265,10 @@ impl Ledger {
         };
         entry.flow_metrics.generated_tokens.increment(1);
         entry.tenant.charge_token();
+        entry.n_generated += 1;
+        if let Some(timeline) = &entry.timeline {
+            timeline.note_token(now);
+        }
         let last = &mut entry.last_token[sequence.index as usize];
         match last {
             None => {
@@ -235,10 +281,19 @@ impl Ledger {
         *last = Some(now);
     }
 
-    fn note_finished(&self, reason: FinishReason, request: RequestId, now: Instant) {
+    fn note_finished(
+        &self,
+        reason: FinishReason,
+        request: RequestId,
+        n_cached: u32,
+        now: Instant,
+    ) {
         let Some(entry) = self.entries.get(&request) else {
             return;
         };
+        if let Some(timeline) = &entry.timeline {
+            timeline.note_cached(n_cached);
+        }
         let reason = match reason {
             FinishReason::Stop => "stop",
             FinishReason::Length => "length",

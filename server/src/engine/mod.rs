@@ -10,6 +10,7 @@ mod handle;
 mod ledger;
 mod pace;
 mod queue;
+mod snapshot;
 mod step;
 mod stream;
 
@@ -20,16 +21,19 @@ use std::time::Duration;
 
 use scheduler::{Event, Executor, Request, RequestId, Scheduler, SequenceId};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::adapters::Lease;
 use crate::auth::Exceeded;
 use crate::grammar::Constraint;
 use crate::metrics::Metrics;
+use crate::telemetry::Timeline;
 use crate::tenant::Tenant;
 
 pub use handle::EngineHandle;
 pub use queue::QueueLimits;
+pub use snapshot::{RequestSnapshot, Snapshot};
 pub use step::StepLoop;
 pub use stream::TokenStream;
 
@@ -84,6 +88,7 @@ enum Command {
     Cancel(RequestId),
     CancelSequence(SequenceId),
     CancelAll,
+    Snapshot(oneshot::Sender<Snapshot>),
     Stop,
 }
 
@@ -98,6 +103,7 @@ struct Submission {
     tenant: Tenant,
     deadline: Option<Deadline>,
     lease: Option<Arc<Lease>>,
+    timeline: Option<Arc<Timeline>>,
 }
 
 /// A running engine. Dropping it lets the thread end when all handles are gone.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::constraints::Constraints;
 use super::ledger::Ledger;
 use super::pace::{Load, Pace};
-use super::{Command, EngineError, StopFlag, Submission};
+use super::{snapshot, Command, EngineError, StopFlag, Submission};
 use crate::metrics::Metrics;
 
 /// Everything the engine thread owns.
@@ -222,6 +222,8 @@ impl StepLoop {
                     self.ledger.deliver(events);
                 }
             }
+            // Nobody waits any more, if it cannot be sent.
+            Command::Snapshot(to) => drop(to.send(snapshot::take(&self.scheduler, &self.ledger))),
             Command::Stop => return false,
         }
         true

@@ -1,9 +1,12 @@
 //! The events of one request.
 
+use std::sync::Arc;
+
 use scheduler::{Event, FinishReason, RequestId, SequenceId};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{Command, EngineError, EngineHandle};
+use crate::telemetry::Timeline;
 
 /// What happens to one request, in order. Dropping it before the end cancels the request.
 #[derive(Debug)]
@@ -31,6 +34,11 @@ impl TokenStream {
             is_broken: false,
             events,
         }
+    }
+
+    /// Where the phases of the request are noted.
+    pub(crate) fn timeline(&self) -> Option<&Arc<Timeline>> {
+        self.engine.timeline()
     }
 
     /// The next event; `None` after the last sequence has finished.

@@ -3,6 +3,7 @@
 //! dialect is its wire types and its fold.
 
 pub(crate) mod adapters;
+pub(crate) mod admin;
 pub(crate) mod chat;
 mod chat_fold;
 mod completion_fold;

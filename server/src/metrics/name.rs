@@ -46,6 +46,7 @@ pub(super) enum Name {
     AdapterBytes,
     Reloads,
     Panics,
+    TracedRequests,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +58,7 @@ pub(super) enum Kind {
 
 /// All of them: name on `/metrics`, kind, help.
 #[rustfmt::skip]
-pub(super) const ALL: [(Name, &str, Kind, &str); 41] = {
+pub(super) const ALL: [(Name, &str, Kind, &str); 42] = {
     use Kind::{Counter, Gauge, Histogram};
     [
         (Name::HttpRequests, "understudy_http_requests_total", Counter, "HTTP requests by route and status"),
@@ -101,6 +102,7 @@ pub(super) const ALL: [(Name, &str, Kind, &str); 41] = {
         (Name::AdapterBytes, "understudy_adapter_bytes", Gauge, "Bytes of adapters in memory"),
         (Name::Reloads, "understudy_reloads_total", Counter, "Times that files were read anew, by what and with which result"),
         (Name::Panics, "understudy_panics_total", Counter, "Panics that were caught, by place"),
+        (Name::TracedRequests, "understudy_traced_requests_total", Counter, "Requests whose spans were sent to the collector, or were dropped"),
     ]
 };
 

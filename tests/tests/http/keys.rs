@@ -16,6 +16,7 @@ const ADMIN: Access = Access::Needs(Scope::Admin);
 /// What must open each route. A route that is not here fails the test: whoever adds one decides
 /// here, too, who may use it.
 const ROUTES: &[(&str, Access)] = &[
+    ("/admin/state", ADMIN),
     ("/apply-template", INFERENCE),
     ("/detokenize", INFERENCE),
     ("/health", Access::Open),
@@ -283,7 +284,7 @@ async fn tokens_are_charged_as_they_are_used() {
     assert_eq!(refused.json()["error"]["type"], "insufficient_quota");
     assert_eq!(refused.header("x-should-retry"), Some("false"));
     // A prompt beyond the limit would never be taken; one beyond what is left, later.
-    let long = vec!["word"; 80].join(" ");
+    let long = vec!["word"; 20].join(" ");
     let body = json!({"model": MODEL, "prompt": long}).to_string();
     let request = Request::post("/v1/completions").header("authorization", "Bearer sk-minute");
     let answer = server.call(request.body(Body::from(body)).unwrap()).await;
