@@ -4,12 +4,14 @@ tells beforehand what is wrong."""
 import json
 import os
 import signal
+import ssl
 import subprocess
 import threading
 import time
 
 import httpx
 import pytest
+import trustme
 
 from conftest import BINARY, MODEL, ROOT, Server, free_port
 
@@ -120,34 +122,35 @@ def test_keys_are_read_anew_when_the_file_changes_and_on_sighup(tmp_path):
 
 
 def test_tls_with_a_certificate_that_is_exchanged(tmp_path):
-    def certificate(name):
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-            + ["-days", "2", "-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-            + ["-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem"],
-            check=True,
-            capture_output=True,
-        )
-        return (tmp_path / "cert.pem").read_bytes()
+    authority = trustme.CA()
 
-    import ssl
+    def certificate():
+        made = authority.issue_cert("localhost", "127.0.0.1")
+        made.private_key_pem.write_to_path(tmp_path / "key.pem")
+        chain = b"".join(part.bytes() for part in made.cert_chain_pems)
+        (tmp_path / "cert.pem").write_bytes(chain)
+        return made.cert_chain_pems[0].bytes()
 
-    first = certificate("first")
+    def served():
+        return ssl.get_server_certificate(("127.0.0.1", port)).encode().strip()
+
+    first = certificate()
     port = free_port()
     flags = ["--tls-cert", tmp_path / "cert.pem", "--tls-key", tmp_path / "key.pem", "--port", str(port)]
     process = subprocess.Popen([BINARY, "serve", *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     healthy = [BINARY, "healthcheck", "--tls", "--port", str(port)]
     try:
         wait_for(lambda: subprocess.run(healthy, capture_output=True).returncode == 0)
-        context = ssl.create_default_context(cadata=first.decode())
+        context = ssl.create_default_context()
+        authority.configure_trust(context)
         url = f"https://localhost:{port}/v1/chat/completions"
         body = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
         answer = httpx.post(url, json=body, verify=context, timeout=60)
         assert answer.status_code == 200, answer.text
-        assert ssl.get_server_certificate(("127.0.0.1", port)).encode() == first
-        second = certificate("second")
+        assert served() == first.strip()
+        second = certificate()
         process.send_signal(signal.SIGHUP)
-        wait_for(lambda: ssl.get_server_certificate(("127.0.0.1", port)).encode() == second)
+        wait_for(lambda: served() == second.strip())
     finally:
         process.terminate()
         assert process.wait(timeout=20) == 0
