@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::admission::admit;
+use crate::anthropic::in_its_words;
 use crate::auth::{AccessTable, ApiKeys, Guard, Routes, Scope, require_key};
 use crate::cross_origin::cross_origin;
 use crate::handlers;
@@ -34,6 +35,7 @@ pub fn router(state: AppState, keys: ApiKeys) -> Router {
             panicked(&metrics, panic)
         }))
         .layer(from_fn_with_state(guard, require_key))
+        .layer(from_fn(in_its_words))
         .layer(option_layer(cross_origin(&state.cors_origins)))
         .layer(from_fn_with_state(state.clone(), observe))
         .with_state(state)
@@ -53,6 +55,7 @@ fn routes(state: &AppState) -> Routes {
         .merge(about_models())
         .merge(administering())
         .merge(probes())
+        .merge(describing())
         .merge(Routes::of(Scope::Metrics).route("/metrics", get(handlers::health::metrics)))
 }
 
@@ -71,6 +74,13 @@ fn administering() -> Routes {
         .route("/admin/state", get(handlers::admin::state))
 }
 
+/// What can be asked, which is the same for everybody.
+fn describing() -> Routes {
+    Routes::open()
+        .route("/openapi.json", get(handlers::description::openapi))
+        .route("/docs", get(handlers::description::docs))
+}
+
 /// How the server is.
 fn probes() -> Routes {
     Routes::open()
@@ -86,6 +96,7 @@ fn generating(state: &AppState) -> Routes {
         .route("/v1/chat/completions", post(handlers::chat::create))
         .route("/v1/completions", post(handlers::completions::create))
         .route("/v1/responses", post(handlers::responses::create))
+        .route("/v1/messages", post(handlers::messages::create))
         .route("/v1/decisions", post(handlers::decisions::create))
         .route(
             "/v1/responses/input_tokens",
@@ -114,6 +125,10 @@ fn admitted(routes: Routes, state: &AppState) -> Routes {
 fn reading() -> Routes {
     use handlers::tokens::{apply_template, detokenize, tokenize};
     Routes::of(Scope::Inference)
+        .route(
+            "/v1/messages/count_tokens",
+            post(handlers::messages::count_tokens),
+        )
         .route("/tokenize", post(tokenize))
         .route("/v1/tokenize", post(tokenize))
         .route("/detokenize", post(detokenize))

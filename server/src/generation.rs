@@ -44,6 +44,8 @@ pub enum Update {
         piece: Piece,
         /// `stop` or `length`.
         reason: &'static str,
+        /// The stop string that ended it.
+        stop_string: Option<String>,
         totals: ChoiceTotals,
     },
 }
@@ -143,6 +145,7 @@ impl Generation {
                     index,
                     piece,
                     reason,
+                    stop_string: choice.stop_string(),
                     totals,
                 }))
             }

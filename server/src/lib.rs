@@ -4,6 +4,7 @@
 pub mod adapters;
 mod admission;
 pub mod answer;
+pub mod anthropic;
 pub mod app;
 pub mod args;
 pub mod auth;
@@ -26,6 +27,7 @@ pub mod load;
 pub mod metrics;
 mod observe;
 pub mod openai;
+pub mod openapi;
 pub mod plan;
 mod refusal;
 pub mod reload;

@@ -59,6 +59,8 @@ pub(crate) async fn observe(
     record.tenant = response.extensions_mut().remove::<Tenant>();
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
+        // The one of them is OpenAI's name, the other Anthropic's.
+        headers.insert(HeaderName::from_static("request-id"), id.clone());
         headers.insert(HeaderName::from_static("x-request-id"), id);
     }
     if let Some(trace) = context.header() {

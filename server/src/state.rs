@@ -19,6 +19,7 @@ use crate::idempotency::Answering;
 use crate::identity::{Numbers, hex};
 use crate::metrics::Metrics;
 use crate::openai::{ApiError, Fields, Head};
+use crate::openapi::document;
 use crate::runs::Runs;
 use crate::store::{Key, Kind, Store};
 use crate::telemetry::Traces;
@@ -112,6 +113,8 @@ pub struct AppState {
     pub request_timeout: Option<Duration>,
     pub allow_priority: bool,
     pub(crate) unknown_params: UnknownParams,
+    /// `/openapi.json`.
+    pub(crate) description: Arc<str>,
     pub(crate) cors_origins: Vec<String>,
     pub grammars: Arc<GrammarCompiler>,
     pub dialect: Dialect,
@@ -175,6 +178,7 @@ impl AppState {
             request_timeout: options.request_timeout,
             allow_priority: options.allow_priority,
             unknown_params: options.unknown_params,
+            description: Arc::from(document(options.keys.are_required()).to_string()),
             cors_origins: options.cors_origins.clone(),
             keys: options.keys.clone(),
             slow_request: options.slow_request,

@@ -89,6 +89,11 @@ impl Choice {
         self.is_stopped
     }
 
+    /// The stop string that ended it.
+    pub(super) fn stop_string(&self) -> Option<String> {
+        self.stops.matched().map(str::to_owned)
+    }
+
     /// Takes a token; what it allows to be sent is often nothing.
     pub(super) fn push(&mut self, token: &SampledToken) -> Piece {
         self.n_tokens += 1;

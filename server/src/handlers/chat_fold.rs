@@ -121,6 +121,7 @@ impl Fold for ChatFold {
                 piece,
                 reason,
                 totals,
+                ..
             } => {
                 let reader = &mut self.readers[index as usize];
                 let parts = reader.finish(&piece);

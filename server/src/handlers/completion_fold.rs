@@ -148,6 +148,7 @@ impl Fold for CompletionFold {
                 piece,
                 reason,
                 totals,
+                ..
             } => {
                 self.counts.completion += totals.n_tokens;
                 if index == 0 {

@@ -38,7 +38,7 @@ pub struct Storing {
 }
 
 /// Parameters that the API has and that this server does not offer.
-const UNSUPPORTED: [&str; 5] = [
+pub(crate) const UNSUPPORTED: [&str; 5] = [
     "audio",
     "web_search_options",
     "functions",
@@ -97,9 +97,26 @@ impl ChatRequest {
         }
     }
 
+    /// Whether the model is to think, for templates that know of it.
+    pub(crate) fn set_thinking(&mut self, thinks: bool) {
+        for name in ["enable_thinking", "thinking"] {
+            self.template_kwargs.insert(name.to_owned(), json!(thinks));
+        }
+    }
+
+    /// More variables of the chat template.
+    pub(crate) fn add_template_kwargs(
+        &mut self,
+        given: Map<String, Value>,
+    ) -> Result<(), ApiError> {
+        check_kwargs(&given)?;
+        self.template_kwargs.extend(given);
+        Ok(())
+    }
+
     /// A grammar needs the whole answer for itself. Where calls are required, no text is left for
     /// a format to apply to, which clients that send both count on.
-    pub(super) fn check_form(&self) -> Result<(), ApiError> {
+    pub(crate) fn check_form(&self) -> Result<(), ApiError> {
         let is_forced = matches!(self.tools.choice, ToolChoice::Required | ToolChoice::Named);
         let (param, with) = match &self.format {
             Some(format) if self.sampling.ignore_eos => (format.param.as_str(), "ignore_eos"),
@@ -218,7 +235,13 @@ pub(super) fn template_kwargs(
 ) -> Result<Map<String, Value>, ApiError> {
     let mut kwargs = effort.map(effort_kwargs).unwrap_or_default();
     let given = body.object("chat_template_kwargs")?.unwrap_or_default();
-    // The parameters of these names have been checked; these would not be.
+    check_kwargs(&given)?;
+    kwargs.extend(given);
+    Ok(kwargs)
+}
+
+/// The parameters of some names have been checked; these would not be.
+fn check_kwargs(given: &Map<String, Value>) -> Result<(), ApiError> {
     for name in ["messages", "tools", "add_generation_prompt"] {
         if given.contains_key(name) {
             let path = format!("chat_template_kwargs.{name}");
@@ -226,8 +249,7 @@ pub(super) fn template_kwargs(
             return Err(ApiError::invalid(&path, "invalid_value", message));
         }
     }
-    kwargs.extend(given);
-    Ok(kwargs)
+    Ok(())
 }
 
 /// A prediction of the answer is checked; nothing is drafted from it.

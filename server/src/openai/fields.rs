@@ -57,6 +57,14 @@ impl Fields {
         }
     }
 
+    /// Tests of the description learn here what readers ask for.
+    fn note(&self, name: &str) {
+        #[cfg(test)]
+        asked::note(self.path(name));
+        #[cfg(not(test))]
+        let _: (&Self, &str) = (self, name);
+    }
+
     /// The path of field `name`, for errors.
     pub fn path(&self, name: &str) -> String {
         if self.path.is_empty() {
@@ -68,6 +76,7 @@ impl Fields {
 
     /// Takes field `name`; JSON `null` is the same as no field.
     pub fn take(&mut self, name: &str) -> Option<Value> {
+        self.note(name);
         // Order is of no account: the fields left are reported one at a time.
         self.map.swap_remove(name).filter(|value| !value.is_null())
     }
@@ -79,6 +88,7 @@ impl Fields {
 
     /// Field `name`, which stays where it is.
     pub fn peek(&self, name: &str) -> Option<&Value> {
+        self.note(name);
         self.map.get(name).filter(|value| !value.is_null())
     }
 
@@ -94,6 +104,7 @@ impl Fields {
 
     /// Takes field `name` and tells `null` from absence by the error.
     pub fn require(&mut self, name: &str, expected: &str) -> Result<Value, ApiError> {
+        self.note(name);
         match self.map.swap_remove(name) {
             None => Err(ApiError::missing(&self.path(name))),
             Some(Value::Null) => Err(ApiError::wrong_type(&self.path(name), expected, "null")),
@@ -232,7 +243,7 @@ pub(super) fn decimal_in_range(
 }
 
 /// A value outside of a closed list.
-pub(super) fn invalid_value(path: &str, found: &str, supported: &[&str]) -> ApiError {
+pub(crate) fn invalid_value(path: &str, found: &str, supported: &[&str]) -> ApiError {
     let supported: Vec<String> = supported.iter().map(|word| format!("'{word}'")).collect();
     let message = format!(
         "Invalid value: '{found}'. Supported values are: {}.",
@@ -242,7 +253,7 @@ pub(super) fn invalid_value(path: &str, found: &str, supported: &[&str]) -> ApiE
 }
 
 /// An array that must not be empty.
-pub(super) fn empty_array(path: &str) -> ApiError {
+pub(crate) fn empty_array(path: &str) -> ApiError {
     let message = format!(
         "Invalid '{path}': empty array. Expected an array with minimum length 1, but got an \
          empty array instead."
@@ -251,7 +262,7 @@ pub(super) fn empty_array(path: &str) -> ApiError {
 }
 
 /// An array with too many elements.
-pub(super) fn array_too_long(path: &str, max: usize, found: usize) -> ApiError {
+pub(crate) fn array_too_long(path: &str, max: usize, found: usize) -> ApiError {
     let message = format!(
         "Invalid '{path}': array too long. Expected an array with maximum length {max}, but got \
          an array with length {found} instead."
@@ -283,6 +294,27 @@ fn above_maximum(
          {found} instead."
     );
     ApiError::invalid(path, "", message).with_code(format!("{kind}_above_max_value"))
+}
+
+#[cfg(test)]
+pub(crate) mod asked {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+
+    thread_local! {
+        static PATHS: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
+    }
+
+    pub(super) fn note(path: String) {
+        PATHS.with_borrow_mut(|paths| paths.insert(path));
+    }
+
+    /// Paths of the fields that `read` asks for.
+    pub(crate) fn asked_for(read: impl FnOnce()) -> BTreeSet<String> {
+        PATHS.take();
+        read();
+        PATHS.take()
+    }
 }
 
 #[cfg(test)]

@@ -142,7 +142,7 @@ fn json_schema(mut fields: Fields, param: &str) -> Result<Format, ApiError> {
 }
 
 /// Names of schemas and functions.
-pub(super) fn check_name(path: &str, name: &str) -> Result<(), ApiError> {
+pub(crate) fn check_name(path: &str, name: &str) -> Result<(), ApiError> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if (1..=64).contains(&name.len()) && name.chars().all(is_plain) {
         return Ok(());

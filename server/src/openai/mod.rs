@@ -30,6 +30,7 @@ mod token_requests;
 mod tools;
 mod usage;
 
+pub(crate) use chat_request::UNSUPPORTED as REFUSED_IN_CHATS;
 pub use chat_request::{ChatRequest, Storing};
 pub use chat_response::{
     CalledFunction, ChatChoice, ChatChunk, ChatCompletion, ChatLogprob, ChunkPart, Head, Said,
@@ -43,7 +44,11 @@ pub use embedding_request::{EmbeddingRequest, EncodingFormat};
 pub use embedding_response::EmbeddingList;
 pub use error::ApiError;
 pub use fields::Fields;
+#[cfg(test)]
+pub(crate) use fields::asked::asked_for;
+pub(crate) use fields::{array_too_long, empty_array, invalid_value};
 pub use formats::Format;
+pub(crate) use formats::check_name;
 pub use item_messages::item_messages;
 pub use models::{AdapterFields, ModelList, ModelObject};
 pub use prompts::Prompt;
@@ -52,6 +57,7 @@ pub use response_object::{
     ContentPart, OutputItem, ResponseHead, ResponseObject, ResponseStatus, ResponseUsage,
 };
 pub use response_request::ResponseRequest;
+pub(crate) use response_request::{INCLUDES, UNSUPPORTED as REFUSED_IN_RESPONSES};
 pub use sampling::{Sampling, Streaming};
 pub use serving::Serving;
 pub use stored::{ConversationBody, metadata_of};

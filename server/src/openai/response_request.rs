@@ -51,7 +51,7 @@ const ECHOED: [&str; 12] = [
     "top_p",
     "truncation",
 ];
-const INCLUDES: [&str; 8] = [
+pub(crate) const INCLUDES: [&str; 8] = [
     "file_search_call.results",
     "web_search_call.results",
     "web_search_call.action.sources",

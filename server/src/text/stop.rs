@@ -24,6 +24,8 @@ pub struct StopStrings {
     /// Text that may still become a stop string.
     held: String,
     stopped: bool,
+    /// The stop string that was completed.
+    matched: Option<String>,
 }
 
 /// The stop strings of a request, prepared once for all of its choices. Clones share them.
@@ -79,7 +81,13 @@ impl StopStrings {
             set,
             held: String::new(),
             stopped: false,
+            matched: None,
         }
+    }
+
+    /// The stop string that was completed.
+    pub fn matched(&self) -> Option<&str> {
+        self.matched.as_deref()
     }
 
     /// Takes the next piece. After a match everything is swallowed.
@@ -102,7 +110,8 @@ impl StopStrings {
             }
             if longest > 0 {
                 let mut text = std::mem::take(&mut self.held);
-                text.truncate(n_before + index + 1 - longest);
+                text.truncate(n_before + index + 1);
+                self.matched = Some(text.split_off(n_before + index + 1 - longest));
                 self.stopped = true;
                 return StopMatch {
                     text,

@@ -1,0 +1,101 @@
+//! Functions, and which of them are called.
+
+use schemars::JsonSchema;
+
+use super::shared::{Object, PlainName};
+
+/// A function of a chat.
+#[derive(JsonSchema)]
+#[schemars(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum Tool {
+    Function { function: Function },
+}
+
+/// A function of a response.
+#[derive(JsonSchema)]
+#[schemars(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum FlatTool {
+    Function {
+        name: PlainName,
+        description: Option<String>,
+        parameters: Option<Object>,
+        strict: Option<bool>,
+    },
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Function {
+    name: PlainName,
+    description: Option<String>,
+    /// A JSON schema.
+    parameters: Option<Object>,
+    /// Arguments match the schema.
+    strict: Option<bool>,
+}
+
+/// What has to be called.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+pub(super) enum ToolChoice {
+    Word(ChoiceWord),
+    Tools(ChosenTools),
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+pub(super) enum ChoiceWord {
+    None,
+    Auto,
+    Required,
+}
+
+#[derive(JsonSchema)]
+#[schemars(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum ChosenTools {
+    Function {
+        /// In responses.
+        name: Option<String>,
+        /// In chats.
+        function: Option<Named>,
+    },
+    AllowedTools {
+        /// In responses.
+        mode: Option<Mode>,
+        /// In responses.
+        #[schemars(length(min = 1))]
+        tools: Option<Vec<AllowedTool>>,
+        /// In chats.
+        allowed_tools: Option<AllowedTools>,
+    },
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Named {
+    name: String,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct AllowedTools {
+    mode: Mode,
+    #[schemars(length(min = 1))]
+    tools: Vec<AllowedTool>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+pub(super) enum Mode {
+    Auto,
+    Required,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct AllowedTool {
+    #[schemars(rename = "type")]
+    kind: Option<String>,
+    name: Option<String>,
+    function: Option<Named>,
+}
