@@ -49,7 +49,10 @@ pub(crate) fn run(product: &Product, options: &Options) -> Result<Report> {
         ("idle", Abuse::Idle(options.connections)),
         ("slow heads", Abuse::SlowHeads(options.clients * 8)),
         ("header floods", Abuse::Headers(options.clients)),
-        ("large bodies", Abuse::Bodies(options.clients, options.body_mb)),
+        (
+            "large bodies",
+            Abuse::Bodies(options.clients, options.body_mb),
+        ),
     ];
     for (name, abuse) in kinds {
         let before = server.resident_mib().unwrap_or(0.0);
@@ -62,13 +65,23 @@ pub(crate) fn run(product: &Product, options: &Options) -> Result<Report> {
         report.at_most(&format!("{name}: chat p99"), during.chat_p99, bound, "ms");
         let bound = (alone.models_p99 * MOST_TIMES).max(MOST_MS);
         report.at_most(&format!("{name}: GET p99"), during.models_p99, bound, "ms");
-        report.at_most(&format!("{name}: failures of others"), during.n_failed, 0.0, "");
+        report.at_most(
+            &format!("{name}: failures of others"),
+            during.n_failed,
+            0.0,
+            "",
+        );
         report.note(format!("{name}: memory before"), before, "MiB");
         // Eight of the greatest bodies, and the buffers of all connections.
         report.at_most(&format!("{name}: memory more"), peak - before, 600.0, "MiB");
     }
     let left = Server::gauges_left(&client, Duration::from_secs(10))?;
-    report.at_most("gauges that are not zero after", f64::from(u32::try_from(left.len())?), 0.0, "");
+    report.at_most(
+        "gauges that are not zero after",
+        f64::from(u32::try_from(left.len())?),
+        0.0,
+        "",
+    );
     Ok(report)
 }
 
@@ -186,7 +199,10 @@ impl Abuse {
         match self {
             Self::Idle(_) => {}
             Self::SlowHeads(_) => {
-                for byte in b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nx-slow: ".iter().cycle() {
+                for byte in b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nx-slow: "
+                    .iter()
+                    .cycle()
+                {
                     if is_over.load(Ordering::Relaxed) {
                         break;
                     }

@@ -15,8 +15,8 @@ mod prefix;
 mod report;
 mod scheduler;
 mod server;
-mod structured;
 mod speed;
+mod structured;
 mod traffic;
 
 use std::path::{Path, PathBuf};

@@ -48,6 +48,7 @@ pub struct Device {
 
 /// What does the work. Ops check their shapes in the methods of [`Device`], once for all.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one, behind an Arc")]
 enum Backend {
     Cpu(Cpu),
     Cuda(Arc<Gpu>),

@@ -70,10 +70,7 @@ impl LowRank {
     /// as the sources, next to each other in their order: those of one adapter, in the order in
     /// which a step comes to them, are one stream of memory. Runs on the calling thread alone, so
     /// that a device at work is not held up.
-    pub fn pack(
-        device: &Device,
-        sources: &[LowRankSource<'_>],
-    ) -> Result<Vec<Self>, LowRankError> {
+    pub fn pack(device: &Device, sources: &[LowRankSource<'_>]) -> Result<Vec<Self>, LowRankError> {
         sources.iter().try_for_each(Self::check)?;
         if let Some(gpu) = device.as_cuda() {
             let pack = |source| CudaLowRank::pack(gpu, source).map(Packed::Cuda);

@@ -158,7 +158,10 @@ impl Generation {
         if choice.is_stopped() {
             return None;
         }
-        let began = self.events.timeline().map(|timeline| (timeline, Instant::now()));
+        let began = self
+            .events
+            .timeline()
+            .map(|timeline| (timeline, Instant::now()));
         let piece = choice.push(token);
         if let Some((timeline, began)) = began {
             timeline.note_detokenized(began.elapsed());

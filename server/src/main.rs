@@ -230,8 +230,14 @@ fn assemble(
         adapters: adapters.clone(),
         metrics: metrics.clone(),
     };
-    let mut state = AppState::new(served, engine.handle(), metrics.clone(), store, &settings.app)
-        .with_adapters(adapters);
+    let mut state = AppState::new(
+        served,
+        engine.handle(),
+        metrics.clone(),
+        store,
+        &settings.app,
+    )
+    .with_adapters(adapters);
     if let Some(embedder) = embedder {
         state = state.with_embedder(embedder);
     }

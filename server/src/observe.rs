@@ -116,7 +116,10 @@ impl Record {
         } else {
             tracing::info!(status, outcome, elapsed_ms, key, "ended");
         }
-        if self.slow_request.is_some_and(|limit| self.started.elapsed() > limit) {
+        if self
+            .slow_request
+            .is_some_and(|limit| self.started.elapsed() > limit)
+        {
             let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
             tracing::warn!(
                 elapsed_ms,
@@ -149,8 +152,9 @@ impl Record {
             tenant: self.tenant().to_owned(),
             began: self.began,
             took: self.started.elapsed(),
-            until_submitted: submitted
-                .map_or(Duration::ZERO, |at| at.saturating_duration_since(self.started)),
+            until_submitted: submitted.map_or(Duration::ZERO, |at| {
+                at.saturating_duration_since(self.started)
+            }),
             phases,
         });
     }

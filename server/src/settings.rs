@@ -7,9 +7,9 @@ use scheduler::Pooling;
 
 use crate::adapters::AdapterOptions;
 use crate::args::{CacheType, Dtype, EmbeddingPooling, ServeArgs};
-use crate::device::DeviceChoice;
 use crate::auth::{ApiKeys, KeysError};
 use crate::connections::{ConnectionOptions, Tls, TlsError};
+use crate::device::DeviceChoice;
 use crate::engine::{EngineOptions, QueueLimits};
 use crate::state::AppOptions;
 use crate::store::StoreOptions;

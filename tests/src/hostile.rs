@@ -14,7 +14,8 @@ pub struct Hostile {
 /// All fifty.
 pub fn hostile() -> Vec<Hostile> {
     let mut all = Vec::new();
-    for (name, schema) in wrong_schemas().into_iter().chain(heavy_schemas()) {
+    let schemas = [wrong_schemas(), impossible_schemas(), heavy_schemas()];
+    for (name, schema) in schemas.into_iter().flatten() {
         let format = json!({"type": "json_schema", "json_schema": {"name": "x", "schema": schema}});
         all.push(Hostile {
             name,
@@ -62,6 +63,11 @@ fn wrong_schemas() -> Vec<(&'static str, Value)> {
             "schema: back reference",
             json!({"type": "string", "pattern": r"^(a+)\1$"}),
         ),
+    ]
+}
+
+fn impossible_schemas() -> Vec<(&'static str, Value)> {
+    vec![
         (
             "schema: nothing fits both",
             json!({"allOf": [{"type": "string"}, {"type": "null"}]}),

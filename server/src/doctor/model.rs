@@ -5,7 +5,7 @@ use std::path::Path;
 use models::Checkpoint;
 
 use super::Finding;
-use crate::plan::{MemoryPlan, Needs, available_bytes, human_bytes};
+use crate::plan::{FreeMemory, MemoryPlan, Needs, available_bytes, human_bytes};
 use crate::settings::Settings;
 use crate::source;
 use crate::text::{ChatTemplate, Tokenizer};
@@ -69,7 +69,9 @@ fn plan(settings: &Settings, config: &models::ModelConfig, n_weights: u64) -> Fi
         );
         return Finding::doubtful("plan", text);
     }
-    match MemoryPlan::new(&Needs::new(settings, config, free - n_weights)) {
+    let mut memory = FreeMemory::of(None);
+    memory.n_bytes = free - n_weights;
+    match MemoryPlan::new(&Needs::new(settings, config, memory)) {
         Ok(plan) => Finding::good(
             "plan",
             format!(

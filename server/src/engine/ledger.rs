@@ -281,13 +281,7 @@ impl Ledger {
         *last = Some(now);
     }
 
-    fn note_finished(
-        &self,
-        reason: FinishReason,
-        request: RequestId,
-        n_cached: u32,
-        now: Instant,
-    ) {
+    fn note_finished(&self, reason: FinishReason, request: RequestId, n_cached: u32, now: Instant) {
         let Some(entry) = self.entries.get(&request) else {
             return;
         };

@@ -38,7 +38,10 @@ pub(super) fn take(scheduler: &Scheduler, ledger: &Ledger) -> Snapshot {
                 scheduler.state(id)
             });
             let states: Vec<SequenceState> = states.collect();
-            let n_running = states.iter().filter(|s| **s == SequenceState::Running).count();
+            let n_running = states
+                .iter()
+                .filter(|s| **s == SequenceState::Running)
+                .count();
             let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
             let age = now.saturating_duration_since(entry.submitted());
             RequestSnapshot {

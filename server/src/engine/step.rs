@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::constraints::Constraints;
 use super::ledger::Ledger;
 use super::pace::{Load, Pace};
-use super::{snapshot, Command, EngineError, StopFlag, Submission};
+use super::{Command, EngineError, StopFlag, Submission, snapshot};
 use crate::metrics::Metrics;
 
 /// Everything the engine thread owns.

@@ -86,7 +86,10 @@ fn keys(state: &AppState) -> Vec<Value> {
                 LimitKind::Tokens => "tokens_per_minute",
                 LimitKind::Day => "tokens_per_day",
             };
-            (kind.to_owned(), json!({"limit": left.limit, "remaining": left.remaining}))
+            (
+                kind.to_owned(),
+                json!({"limit": left.limit, "remaining": left.remaining}),
+            )
         });
         json!({"name": &*name, "limits": left.collect::<serde_json::Map<_, _>>()})
     });

@@ -184,7 +184,12 @@ mod tests {
         };
         let body = body(std::slice::from_ref(&call));
         let spans = &body["resourceSpans"][0]["scopeSpans"][0]["spans"];
-        let names: Vec<_> = spans.as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
+        let names: Vec<_> = spans
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|s| s["name"].as_str().unwrap())
+            .collect();
         assert_eq!(names, ["chat m", "queue", "prefill", "decode"]);
         assert_eq!(spans[0]["traceId"], format!("{:032x}", 0xabc));
         assert_eq!(spans[0]["parentSpanId"], "0000000000000012");

@@ -127,8 +127,14 @@ mod tests {
         timeline.note_token(Instant::now());
         timeline.note_cached(4);
         let phases = timeline.phases();
-        assert_eq!((phases.queue, phases.prefill, phases.decode), (ms(30), ms(20), ms(50)));
-        assert_eq!((phases.n_prompt, phases.n_cached, phases.n_generated), (15, 4, 2));
+        assert_eq!(
+            (phases.queue, phases.prefill, phases.decode),
+            (ms(30), ms(20), ms(50))
+        );
+        assert_eq!(
+            (phases.n_prompt, phases.n_cached, phases.n_generated),
+            (15, 4, 2)
+        );
         assert_eq!(Timeline::default().phases(), Phases::default());
     }
 }

@@ -22,7 +22,9 @@ impl TraceContext {
     /// The trace of a request, or a new one.
     pub(crate) fn of_request(headers: &HeaderMap, numbers: &Numbers) -> Self {
         let span = numbers.next().max(1);
-        let given = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+        let given = headers
+            .get(TRACEPARENT)
+            .and_then(|value| value.to_str().ok());
         match given.and_then(parse) {
             Some((trace, parent, flags)) => Self {
                 trace,

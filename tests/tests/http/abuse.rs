@@ -26,7 +26,10 @@ async fn say(address: SocketAddr, text: &[u8]) -> String {
     stream.write_all(text).await.ok();
     let mut answer = Vec::new();
     let read = stream.read_to_end(&mut answer);
-    tokio::time::timeout(Duration::from_secs(20), read).await.unwrap().ok();
+    tokio::time::timeout(Duration::from_secs(20), read)
+        .await
+        .unwrap()
+        .ok();
     String::from_utf8(answer).unwrap()
 }
 
@@ -63,7 +66,9 @@ async fn heads_and_bodies_have_bounds() {
     let long = "x".repeat(100 << 10);
     for head in [
         format!("GET /v1/models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{many}\r\n"),
-        format!("GET /v1/models HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-long: {long}\r\n\r\n"),
+        format!(
+            "GET /v1/models HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-long: {long}\r\n\r\n"
+        ),
         format!("GET /v1/models?x={long} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"),
     ] {
         let answer = say(address, head.as_bytes()).await;
