@@ -132,7 +132,7 @@ impl Settings {
         check_origins(&args.cors_origin)?;
         let adapters = adapters(&args)?;
         let connections = connections(&args)?;
-        let aliases = pairs("alias", &args.alias)?;
+        let app = app(&args, pairs("alias", &args.alias)?)?;
         Ok(Self {
             adapters,
             model: args.model,
@@ -144,24 +144,7 @@ impl Settings {
             host: args.host,
             port: args.port,
             names: args.served_model_name,
-            app: AppOptions {
-                keys: ApiKeys::open(
-                    args.api_key.iter().map(String::as_str),
-                    args.admin_key.iter().map(String::as_str),
-                    args.api_keys,
-                )?,
-                max_body_bytes: usize::try_from(args.max_body_size).unwrap_or(usize::MAX),
-                max_choices: args.max_choices_per_request,
-                seed: args.seed,
-                tool_syntax: args.tool_call_parser,
-                reasoning: args.reasoning_parser,
-                request_timeout: seconds(args.request_timeout),
-                allow_priority: args.allow_priority,
-                unknown_params: args.unknown_params,
-                cors_origins: args.cors_origin,
-                slow_request: slow_request(args.slow_request)?,
-                aliases,
-            },
+            app,
             store: StoreOptions {
                 max_bytes: args.store_size.unwrap_or(if args.store_dir.is_some() {
                     1 << 30
@@ -220,6 +203,27 @@ fn adapters(args: &ServeArgs) -> Result<AdapterOptions, SettingsError> {
             .adapter_root
             .as_ref()
             .and_then(|_| args.store_dir.clone()),
+    })
+}
+
+fn app(args: &ServeArgs, aliases: Vec<(String, String)>) -> Result<AppOptions, SettingsError> {
+    Ok(AppOptions {
+        keys: ApiKeys::open(
+            args.api_key.iter().map(String::as_str),
+            args.admin_key.iter().map(String::as_str),
+            args.api_keys.clone(),
+        )?,
+        max_body_bytes: usize::try_from(args.max_body_size).unwrap_or(usize::MAX),
+        max_choices: args.max_choices_per_request,
+        seed: args.seed,
+        tool_syntax: args.tool_call_parser,
+        reasoning: args.reasoning_parser,
+        request_timeout: seconds(args.request_timeout),
+        allow_priority: args.allow_priority,
+        unknown_params: args.unknown_params,
+        cors_origins: args.cors_origin.clone(),
+        slow_request: slow_request(args.slow_request)?,
+        aliases,
     })
 }
 

@@ -116,6 +116,20 @@ impl Registry {
         Some(entry)
     }
 
+    /// Forgets what was read of all whose files have changed since; returns their names.
+    pub(super) fn put_back_changed(&mut self) -> Vec<String> {
+        let is_changed = |entry: &Entry| {
+            let stamp = entry.stamp.as_ref();
+            stamp.is_some_and(|stamp| *stamp != Stamp::of(&entry.path))
+        };
+        let changed = self.entries.iter().filter(|(_, entry)| is_changed(entry));
+        let changed: Vec<String> = changed.map(|(name, _)| name.clone()).collect();
+        for name in &changed {
+            self.put_back(name);
+        }
+        changed
+    }
+
     /// Takes an adapter out of memory; the next request loads it again.
     pub(super) fn put_back(&mut self, name: &str) {
         self.set(name, State::OnDisk);

@@ -272,21 +272,7 @@ impl Adapters {
             return Vec::new();
         };
         shared.scan();
-        let mut registry = shared.lock();
-        let is_changed = |stamp: &Option<Stamp>, path: &Path| {
-            stamp
-                .as_ref()
-                .is_some_and(|stamp| *stamp != Stamp::of(path))
-        };
-        let changed = registry
-            .iter()
-            .filter(|(_, entry)| is_changed(&entry.stamp, &entry.path))
-            .map(|(name, _)| name.clone());
-        let changed: Vec<String> = changed.collect();
-        for name in &changed {
-            registry.put_back(name);
-        }
-        changed
+        shared.lock().put_back_changed()
     }
 
     /// Names of adapters that requests are using, and how many may be in memory.

@@ -63,7 +63,7 @@ async fn heads_and_bodies_have_bounds() {
     };
     let (server, address, _listening) = start(options).await;
     let many: String = (0..200).map(|i| format!("x-{i}: {i}\r\n")).collect();
-    let long = "x".repeat(100 << 10);
+    let long = "x".repeat(300 << 10);
     for head in [
         format!("GET /v1/models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{many}\r\n"),
         format!(

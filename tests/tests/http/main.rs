@@ -22,4 +22,5 @@ mod shutdown;
 mod stored_chats;
 mod streams;
 mod structured;
+mod telemetry;
 mod tokens;

@@ -19,6 +19,7 @@ use understudy::handlers::UnknownParams;
 use understudy::metrics::Metrics;
 use understudy::state::{AppOptions, AppState, ServedModel};
 use understudy::store::{Store, StoreOptions};
+use understudy::telemetry::Traces;
 use understudy::text::{ChatTemplate, Tokenizer};
 
 use crate::model::{Fault, Gate, ScriptedModel};
@@ -39,6 +40,7 @@ pub(crate) struct Options {
     pub(crate) keys: Vec<&'static str>,
     /// Instead of `keys`.
     pub(crate) key_ring: Option<ApiKeys>,
+    pub(crate) traces: Option<Traces>,
     pub(crate) queue: QueueLimits,
     pub(crate) allow_priority: bool,
     pub(crate) max_sequences: usize,
@@ -61,6 +63,7 @@ impl Default for Options {
             fault_kind: Fault::Panic,
             keys: Vec::new(),
             key_ring: None,
+            traces: None,
             queue: QueueLimits {
                 max_requests: 100,
                 max_tokens: 10_000,
@@ -205,13 +208,16 @@ impl Server {
             created: 1_700_000_000,
         };
         let store = Store::open(StoreOptions::default()).unwrap();
-        let state = AppState::new(
+        let mut state = AppState::new(
             served,
             engine.handle(),
             metrics.clone(),
             store,
             &app_options,
         );
+        if let Some(traces) = options.traces {
+            state = state.with_traces(traces);
+        }
         Self {
             access: access(&state),
             app: router(state, app_options.keys),
