@@ -19,6 +19,8 @@ use crate::state::AppState;
 use crate::telemetry::{Call, Phases, TRACERESPONSE, Timeline, TraceContext, Traces};
 use crate::tenant::Tenant;
 
+/// The version of the API that all clients speak.
+const API_VERSION: &str = "2020-10-01";
 /// What requests are counted under whose clients hang up before there is an answer.
 const HUNG_UP: u16 = 499;
 
@@ -66,6 +68,10 @@ pub(crate) async fn observe(
     if let Some(trace) = context.header() {
         headers.insert(TRACERESPONSE, trace);
     }
+    headers.insert(
+        HeaderName::from_static("openai-version"),
+        HeaderValue::from_static(API_VERSION),
+    );
     headers.insert(
         HeaderName::from_static("openai-processing-ms"),
         record.elapsed_ms().into(),

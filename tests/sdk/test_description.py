@@ -12,7 +12,7 @@ import sys
 import urllib.request
 
 import pytest
-from conftest import Server
+from conftest import Server, run_node
 
 HERE = pathlib.Path(__file__).parent
 OFFICIAL = os.environ.get("UNDERSTUDY_OFFICIAL_OPENAPI")
@@ -64,9 +64,18 @@ def test_the_official_description(small, tmp_path):
         if path.split("{")[0].rstrip("/") + "/{}" * path.count("{") in same
     }
     assert len(official["paths"]) > 8
+    # Of a few operations it has the error without what is around it, which no SDK could read.
+    bare = {"$ref": "#/components/schemas/Error"}
+    for methods in official["paths"].values():
+        for operation in methods.values():
+            answers = operation.get("responses", {}) if isinstance(operation, dict) else {}
+            for status in [s for s in answers if s.startswith("4")]:
+                contents = answers[status].get("content", {}).values()
+                if any(content.get("schema") == bare for content in contents):
+                    del answers[status]
     file = tmp_path / "official.json"
     file.write_text(json.dumps(official))
-    # It has no error statuses, so of answers that are errors only 5xx is one too many.
+    # It tells few error statuses, so of those only 5xx are too many.
     said = draw(small, file, "not_a_server_error,response_schema_conformance",
                 "--url", f"{small.url}/v1", "--phases", "fuzzing", "-n", "50")
     print(said)
@@ -95,3 +104,7 @@ def test_the_page_needs_nothing_from_elsewhere(small):
     assert page.addresses == []
     assert "://" not in text
     assert {"operations", "about"} <= set(page.ids)
+
+
+def test_the_page_shows_what_is_described(small):
+    run_node("docs.test.js", small, n_tests=1)

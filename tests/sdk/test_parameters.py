@@ -5,9 +5,11 @@ import importlib
 import json
 import re
 import typing
+import urllib.error
 import urllib.request
 
 import pytest
+import typing_extensions
 from conftest import MODEL, ROOT
 
 PYTHON = {
@@ -108,10 +110,10 @@ def type_literals(union):
     """Values of `type` of all variants of a union."""
     found = set()
     for variant in typing.get_args(union) or (union,):
-        if typing.get_origin(variant) is not None and typing.get_args(variant):
+        if typing.get_args(variant):
             found |= type_literals(variant)
-        elif typing.is_typeddict(variant):
-            hint = typing.get_type_hints(variant).get("type")
+        elif typing_extensions.is_typeddict(variant):
+            hint = typing_extensions.get_type_hints(variant).get("type")
             found |= {value for value in typing.get_args(hint) if isinstance(value, str)}
     return found
 

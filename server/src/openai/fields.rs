@@ -144,11 +144,12 @@ impl Fields {
         let Value::Number(number) = &value else {
             return Err(self.wrong_type(name, "an integer", &value));
         };
-        if number.is_f64() {
+        let whole = whole(&value);
+        if number.is_f64() && whole.is_none() {
             return Err(self.wrong_type(name, "an integer", &value));
         }
         // What is an integer and does not fit 64 signed bits is above every maximum.
-        match number.as_i64() {
+        match whole {
             Some(found) if found < min => Err(below_minimum(&path, "integer", &min, &found)),
             Some(found) if found <= max => Ok(Some(found)),
             _ => Err(above_maximum(&path, "integer", &max, number)),
@@ -221,6 +222,17 @@ impl Fields {
     pub fn wrong_type(&self, name: &str, expected: &str, found: &Value) -> ApiError {
         ApiError::wrong_type(&self.path(name), expected, type_name(found))
     }
+}
+
+/// An integer, which JSON may also write as `5.0`.
+pub(super) fn whole(value: &Value) -> Option<i64> {
+    /// Decimals of this size are integers, and not all integers.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let decimal = value
+        .as_f64()
+        .filter(|x| x.fract() == 0.0 && x.abs() < EXACT);
+    #[expect(clippy::cast_possible_truncation, reason = "it is whole and fits")]
+    value.as_i64().or(decimal.map(|x| x as i64))
 }
 
 /// A number at `path` within `min..=max`.

@@ -15,7 +15,8 @@ const KINDS: [&str; 5] = [
     "item_reference",
 ];
 /// Kinds that the API has and that belong to tools of the hosted service.
-const HOSTED: [&str; 25] = [
+const HOSTED: [&str; 26] = [
+    "configuration_update",
     "file_search_call",
     "computer_call",
     "computer_call_output",

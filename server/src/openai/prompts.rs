@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::fields::{array_too_long, empty_array, type_name};
+use super::fields::{array_too_long, empty_array, type_name, whole};
 use super::{ApiError, Fields};
 
 /// Most prompts of one request.
@@ -69,9 +69,8 @@ pub(super) fn tokens(path: &str, ids: &[Value], vocab_size: usize) -> Result<Vec
     }
     let ids = ids.iter().enumerate().map(|(i, id)| {
         let path = format!("{path}[{i}]");
-        let number = id
-            .as_i64()
-            .ok_or_else(|| ApiError::wrong_type(&path, "an integer", type_name(id)))?;
+        let number =
+            whole(id).ok_or_else(|| ApiError::wrong_type(&path, "an integer", type_name(id)))?;
         u32::try_from(number)
             .ok()
             .filter(|id| (*id as usize) < vocab_size)

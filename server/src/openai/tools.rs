@@ -6,6 +6,27 @@ use super::fields::{array_too_long, empty_array, invalid_value};
 use super::formats::check_name;
 use super::{ApiError, Fields};
 
+/// Kinds of tools that the API has besides functions.
+const HOSTED: [&str; 18] = [
+    "apply_patch",
+    "code_interpreter",
+    "computer",
+    "computer_use",
+    "computer_use_preview",
+    "custom",
+    "file_search",
+    "image_generation",
+    "local_shell",
+    "mcp",
+    "namespace",
+    "programmatic_tool_calling",
+    "shell",
+    "tool_search",
+    "web_search",
+    "web_search_2025_08_26",
+    "web_search_preview",
+    "web_search_preview_2025_03_11",
+];
 /// Most functions of one request.
 const MAX_TOOLS: usize = 128;
 
@@ -212,6 +233,10 @@ impl Tools {
                 Ok(())
             }
             "allowed_tools" => self.choose_among(choice),
+            known if HOSTED.contains(&known) => {
+                let value = format!("tools of type '{kind}'");
+                Err(ApiError::unsupported_value("tool_choice.type", &value))
+            }
             _ => Err(invalid_value(
                 "tool_choice.type",
                 &kind,

@@ -19,9 +19,9 @@ pub(super) struct Error {
     #[schemars(rename = "type")]
     kind: String,
     /// The parameter at fault, such as `messages[0].content`.
-    #[schemars(required)]
+    #[schemars(required, extend("type" = ["string", "null"]))]
     param: Option<String>,
-    #[schemars(required)]
+    #[schemars(required, extend("type" = ["string", "null"]))]
     code: Option<String>,
 }
 
@@ -32,6 +32,13 @@ pub(super) struct AnthropicError {
     #[schemars(rename = "type")]
     kind: String,
     error: Error,
+}
+
+/// What a probe is told.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Health {
+    status: String,
 }
 
 /// A page of a list.

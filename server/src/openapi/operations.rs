@@ -4,7 +4,7 @@ use schemars::generate::SchemaGenerator;
 use serde_json::{Value, json};
 
 use super::answers::{
-    AnthropicError, Conversation, Deleted, InputTokens, Page, Stored, StoredItem,
+    AnthropicError, Conversation, Deleted, Health, InputTokens, Page, Stored, StoredItem,
 };
 use super::anthropic::{CountBody, Counted, MessageBody};
 use super::chat::{ChatBody, CompletionBody, EmbeddingBody};
@@ -27,7 +27,7 @@ pub(super) fn operations(s: &mut SchemaGenerator) -> Vec<Operation> {
     all.extend(conversations(s));
     all.extend(stored_chats(s));
     all.extend(models(s));
-    all.extend(operating());
+    all.extend(operating(s));
     all
 }
 
@@ -210,7 +210,7 @@ fn models(s: &mut SchemaGenerator) -> Vec<Operation> {
     ]
 }
 
-fn operating() -> Vec<Operation> {
+fn operating(s: &mut SchemaGenerator) -> Vec<Operation> {
     let get = |path, summary| Operation::new("get", path, summary);
     let mut all = Vec::new();
     for path in [
@@ -222,7 +222,7 @@ fn operating() -> Vec<Operation> {
         all.push(
             get(path, "A probe: 200 if all is well")
                 .is_open()
-                .answers_text("text/plain"),
+                .answers::<Health>(s),
         );
     }
     all.push(get("/metrics", "Prometheus text").answers_text("text/plain"));
