@@ -159,7 +159,7 @@ impl MemoryPlan {
         };
         let limit_bytes = needs
             .kv_memory_bytes
-            .unwrap_or(free_bytes / 100 * needs.kv_percent);
+            .unwrap_or(free_bytes * needs.kv_percent / 100);
         let n_affordable =
             usize::try_from(limit_bytes / needs.bytes_per_block).unwrap_or(usize::MAX);
         let n_one = n_blocks_for(max_model_len);

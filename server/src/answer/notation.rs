@@ -38,7 +38,10 @@ pub(super) fn notation(
             let next = marks.then("<tool_call>", "\n");
             (
                 "\n",
-                format!("object {end} (\"\\n\" {next} object {end}){{0,{more}}}"),
+                format!(
+                    "object {end}{}",
+                    further(&format!("\"\\n\" {next} object {end}"), more)
+                ),
             )
         }
         ToolSyntax::Llama3 => ("", list("first", "object", "; ", more)),
@@ -60,7 +63,10 @@ pub(super) fn notation(
             let next = marks.one("<start_function_call>");
             (
                 "",
-                format!("object {end} ({next} object {end}){{0,{more}}}"),
+                format!(
+                    "object {end}{}",
+                    further(&format!("{next} object {end}"), more)
+                ),
             )
         }
         ToolSyntax::DeepSeek => {
@@ -85,9 +91,15 @@ pub(super) fn notation(
 }
 
 fn list(first: &str, next: &str, separator: &str, more: usize) -> String {
+    let next = format!("{} {next}", lark_string(separator));
+    format!("{first}{}", further(&next, more))
+}
+
+/// Up to so many times more; Lark has no way to say none.
+fn further(next: &str, more: usize) -> String {
     match more {
-        0 => first.to_owned(),
-        _ => format!("{first} ({} {next}){{0,{more}}}", lark_string(separator)),
+        0 => String::new(),
+        _ => format!(" ({next}){{0,{more}}}"),
     }
 }
 

@@ -34,11 +34,14 @@ struct Key {
 /// same tenant, and has used what it had used.
 #[derive(Debug, Default)]
 pub(super) struct Numbering {
-    known: Mutex<HashMap<Digest32, (u32, Option<Arc<Meter>>)>>,
+    known: Mutex<HashMap<Digest32, Numbered>>,
 }
 
+/// A number, and what has been used.
+type Numbered = (u32, Option<Arc<Meter>>);
+
 impl Numbering {
-    fn of(&self, digest: Digest32, limits: Limits) -> (u32, Option<Arc<Meter>>) {
+    fn of(&self, digest: Digest32, limits: Limits) -> Numbered {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let next = u32::try_from(known.len()).unwrap_or(u32::MAX);
         let (number, meter) = known.entry(digest).or_insert((next, None));

@@ -72,7 +72,7 @@ impl Constraint {
 }
 
 /// Errors of the library go on with a dump of its state, or with a picture of what is wrong and
-/// the reason below it.
+/// the reason below it; and they may repeat all of a grammar.
 pub(super) fn first_line(message: &str) -> String {
     let mut lines = message
         .lines()
@@ -83,8 +83,15 @@ pub(super) fn first_line(message: &str) -> String {
         return "nothing can match it".to_owned();
     }
     let reason = lines.find_map(|line| line.strip_prefix("error: "));
+    let cut = |line: &str| match line.char_indices().nth(MAX_LINE) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line.to_owned(),
+    };
     match reason.filter(|_| first.ends_with(':')) {
-        Some(reason) => format!("{first} {reason}"),
-        None => first.to_owned(),
+        Some(reason) => format!("{} {}", cut(first), cut(reason)),
+        None => cut(first),
     }
 }
+
+/// Characters of a line that are told.
+const MAX_LINE: usize = 500;

@@ -6,6 +6,10 @@ use serde_json::Value;
 /// One message, by its role.
 #[derive(JsonSchema)]
 #[schemars(tag = "role", rename_all = "snake_case", deny_unknown_fields, extend("x-unsupported" = ["audio", "function_call"]))]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a description; there are no values of it"
+)]
 pub(super) enum Message {
     System {
         content: Content,

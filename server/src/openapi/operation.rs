@@ -116,7 +116,7 @@ impl Operation {
     }
 
     /// The parameters of a list.
-    pub(super) fn is_list(self) -> Self {
+    pub(super) fn listed(self) -> Self {
         self.query(
             "limit",
             json!({"type": "integer", "minimum": 1, "maximum": 100, "default": 20}),
@@ -142,7 +142,7 @@ impl Operation {
     }
 
     /// It never needs a key.
-    pub(super) fn is_open(mut self) -> Self {
+    pub(super) fn without_key(mut self) -> Self {
         self.has_key = false;
         self
     }

@@ -130,7 +130,7 @@ fn responses(s: &mut SchemaGenerator) -> Vec<Operation> {
             "/v1/responses/{id}/input_items",
             "What a response answers",
         )
-        .is_list()
+        .listed()
         .query("include", strings())
         .answers::<Page>(s),
         at("post", "/v1/responses/compact", "Always refused").answers::<Stored>(s),
@@ -155,7 +155,7 @@ fn conversations(s: &mut SchemaGenerator) -> Vec<Operation> {
             .answers::<Conversation>(s),
         at("delete", one, "Forget a conversation").answers::<Deleted>(s),
         at("get", items, "Its items")
-            .is_list()
+            .listed()
             .query("include", strings())
             .answers::<Page>(s),
         at("post", items, "Add items")
@@ -174,7 +174,7 @@ fn stored_chats(s: &mut SchemaGenerator) -> Vec<Operation> {
     let one = "/v1/chat/completions/{id}";
     vec![
         at("get", "/v1/chat/completions", "Stored chats")
-            .is_list()
+            .listed()
             .query("model", json!({"type": "string"}))
             .answers::<Page>(s),
         at("get", one, "A stored chat").answers::<Stored>(s),
@@ -183,7 +183,7 @@ fn stored_chats(s: &mut SchemaGenerator) -> Vec<Operation> {
             .answers::<Stored>(s),
         at("delete", one, "Forget a chat").answers::<Deleted>(s),
         at("get", "/v1/chat/completions/{id}/messages", "Its messages")
-            .is_list()
+            .listed()
             .answers::<Page>(s),
     ]
 }
@@ -221,19 +221,23 @@ fn operating(s: &mut SchemaGenerator) -> Vec<Operation> {
     ] {
         all.push(
             get(path, "A probe: 200 if all is well")
-                .is_open()
+                .without_key()
                 .answers::<Health>(s),
         );
     }
     all.push(get("/metrics", "Prometheus text").answers_text("text/plain"));
     all.push(
+        get("/admin/state", "What the server is doing; for admins")
+            .answers_text("application/json"),
+    );
+    all.push(
         get("/openapi.json", "This description")
-            .is_open()
+            .without_key()
             .answers_text("application/json"),
     );
     all.push(
         get("/docs", "This description, to be read")
-            .is_open()
+            .without_key()
             .answers_text("text/html"),
     );
     all

@@ -203,6 +203,10 @@ pub(super) enum ItemContent {
 /// Parts of answers (`output_text`, `refusal`) only in messages of the assistant.
 #[derive(JsonSchema)]
 #[schemars(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a description; there are no values of it"
+)]
 pub(super) enum ItemPart {
     InputText {
         text: String,

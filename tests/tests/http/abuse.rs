@@ -7,12 +7,20 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use understudy::connections::ConnectionOptions;
+use understudy::engine::QueueLimits;
 use understudy::shutdown::{Listening, listen};
 
 use crate::server::{Options, Server};
 
 async fn start(options: ConnectionOptions) -> (Server, SocketAddr, Listening) {
-    let server = Server::start(Options::default());
+    let server = Server::start(Options {
+        queue: QueueLimits {
+            max_requests: 100,
+            max_tokens: 1 << 20,
+            timeout: None,
+        },
+        ..Options::default()
+    });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let listening = listen(listener, server.app.clone(), options);
