@@ -1,5 +1,7 @@
 //! Runs batches of the scheduler on a model.
 
+mod logits;
+
 use std::path::Path;
 use std::sync::Arc;
 

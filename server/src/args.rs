@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::error::ErrorKind;
 use kernels::WeightType;
 
-use crate::commands::{ConvertArgs, QuantizeArgs, parse_weight_type};
+use crate::commands::{ConvertArgs, EvalQuantArgs, MergeArgs, QuantizeArgs, parse_weight_type};
 
 use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum};
 
@@ -64,6 +64,8 @@ pub enum Command {
     Healthcheck(HealthcheckArgs),
     Convert(ConvertArgs),
     Quantize(QuantizeArgs),
+    Merge(MergeArgs),
+    EvalQuant(EvalQuantArgs),
 }
 
 #[derive(Clone, Debug, ClapArgs)]

@@ -51,6 +51,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Healthcheck(args) => Ok(healthcheck::check(&args)?),
         Command::Convert(args) => tell(&args.run()?),
         Command::Quantize(args) => tell(&args.run()?),
+        Command::Merge(args) => tell(&args.run()?),
+        Command::EvalQuant(args) => tell(&args.run()?),
         Command::Serve(args) => {
             init_log(args.log_format);
             serve(Settings::resolve(*args)?)

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kernels::{CpuOptions, Device, KvType, Numerics};
+use kernels::{CpuOptions, Device, KvType, Numerics, WeightType};
 use models::{Checkpoint, Model, ModelRunner, RunnerOptions};
 use scheduler::{BatchRow, BlockId, PromptScoring, RequestId, SequenceId};
 use tempfile::TempDir;
@@ -51,9 +51,14 @@ pub(crate) const MAX_MODEL_LEN: usize = 64;
 
 /// A checkpoint with room for a few short sequences, in f32.
 pub(crate) fn runner(path: &Path) -> ModelRunner {
+    runner_in(path, None)
+}
+
+/// The same, its unquantized weights stored in a type.
+pub(crate) fn runner_in(path: &Path, dense: Option<WeightType>) -> ModelRunner {
     let device = Device::cpu(CpuOptions::default());
     let checkpoint = Checkpoint::open(path).expect("it opens");
-    let model = Model::load(&checkpoint, &device, Numerics::F32, None).expect("it loads");
+    let model = Model::load(&checkpoint, &device, Numerics::F32, dense).expect("it loads");
     let options = RunnerOptions {
         n_blocks: N_BLOCKS,
         block_size: BLOCK_SIZE,

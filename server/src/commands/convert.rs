@@ -74,7 +74,7 @@ impl QuantizeArgs {
     }
 }
 
-fn path_of(model: &str) -> Result<PathBuf, CommandError> {
+pub(super) fn path_of(model: &str) -> Result<PathBuf, CommandError> {
     match source::resolve_local(Some(model))? {
         Some(found) => Ok(found.path),
         None => Err(CommandError::File {

@@ -1,14 +1,19 @@
 //! Commands that make files of models: what they say, not what they do, which is in `models`.
 
 mod convert;
+mod eval_quant;
+mod merge;
 mod weight_type;
 
 pub use convert::{ConvertArgs, QuantizeArgs};
-pub use weight_type::parse_weight_type;
+pub use eval_quant::EvalQuantArgs;
+pub use merge::{MergeArgs, Method as MergeMethodName};
+pub use weight_type::{parse_weight_type, weight_type_name};
 
 use std::path::PathBuf;
 
-use models::LoadError;
+use models::{LoadError, MergeError};
+use scheduler::ExecutorError;
 
 use crate::source::SourceError;
 use crate::text::TokenizerError;
@@ -22,6 +27,12 @@ pub enum CommandError {
     Load(#[from] LoadError),
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    #[error(transparent)]
+    Executor(#[from] ExecutorError),
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+    #[error("{flag}: {message}")]
+    Flag { flag: &'static str, message: String },
     #[error("{}: {message}", file.display())]
     File { file: PathBuf, message: String },
 }

@@ -12,3 +12,9 @@ pub fn parse_weight_type(text: &str) -> Result<WeightType, String> {
         format!("one of {}", names.join(", "))
     })
 }
+
+/// The name that [`parse_weight_type`] reads.
+pub fn weight_type_name(ty: WeightType) -> &'static str {
+    let found = WEIGHT_TYPES.iter().find(|(_, known)| *known == ty);
+    found.map_or("unnamed", |(name, _)| *name)
+}
