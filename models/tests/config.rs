@@ -134,7 +134,12 @@ fn what_is_not_supported_is_refused_by_name() {
     };
     let error = refused("model_type", json!("mamba"));
     assert!(error.contains("unknown architecture \"mamba\""), "{error}");
-    assert!(error.contains("supported: llama, mistral"), "{error}");
+    // All that the list of documented families has.
+    let list = "supported: llama, mistral, mixtral, qwen2, qwen3, qwen2_moe, qwen3_moe, gemma, \
+                gemma2, gemma3_text, smollm3, phi, phi3, olmo, olmo2, olmo3, granite, starcoder2, \
+                stablelm, gpt_neox, gpt2, gpt_bigcode, opt, bloom, falcon, cohere, glm4, gpt_oss, \
+                deepseek_v3";
+    assert!(error.ends_with(list), "{error}");
     let error = refused("sliding_window", json!(0));
     assert!(error.contains("sliding_window"), "{error}");
     let error = refused(
@@ -153,7 +158,16 @@ fn what_is_not_supported_is_refused_by_name() {
     let error = refused("quantization_config", json!({"quant_method": "quip"}));
     assert!(error.contains("quip") && error.contains("gptq"), "{error}");
     let error = refused("rope_scaling", json!({"rope_type": "mrope", "factor": 2}));
-    assert!(error.contains("mrope"), "{error}");
+    let list = "supported: default, linear, dynamic, yarn, longrope, llama3";
+    assert!(
+        error.contains("\"mrope\"") && error.ends_with(list),
+        "{error}"
+    );
+    let error = refused("rope_scaling", json!({"type": "ntk-by-parts", "factor": 2}));
+    assert!(
+        error.contains("\"ntk-by-parts\"") && error.ends_with(list),
+        "{error}"
+    );
     let error = refused("rope_scaling", json!({"rope_type": "linear", "factor": 0}));
     assert!(error.contains("factor"), "{error}");
 }

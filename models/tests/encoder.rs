@@ -46,6 +46,48 @@ fn vectors_match_the_goldens() {
     }
 }
 
+/// Families that are BERT in other words: micro encoders against numpy's forward pass
+/// (`tests/fixtures/encoders/make.py`).
+#[test]
+fn relatives_of_bert_match_their_goldens() {
+    for (name, pooling, most) in [
+        ("xlm-roberta", EncoderPooling::Mean, 38),
+        ("distilbert", EncoderPooling::Cls, 40),
+    ] {
+        let dir = root().join("tests/fixtures/encoders").join(name);
+        let encoder = Encoder::load(&dir, Some(1)).unwrap();
+        assert_eq!(encoder.config().pooling, pooling);
+        assert_eq!(encoder.config().max_tokens, most);
+        let golden = std::fs::read(dir.join("golden.json")).unwrap();
+        let golden: Value = serde_json::from_slice(&golden).unwrap();
+        let rows = golden["rows"].as_array().unwrap();
+        assert_eq!(rows.len(), 4);
+        for row in rows {
+            let ids: Vec<u32> = serde_json::from_value(row["ids"].clone()).unwrap();
+            let expected: Vec<f64> = serde_json::from_value(row["vector"].clone()).unwrap();
+            let found = &encoder.encode(&[&ids]).unwrap()[0];
+            assert_eq!(found.len(), expected.len());
+            for (found, expected) in found.iter().zip(&expected) {
+                let away = (found - expected).abs();
+                assert!(away <= 2e-5, "{name}: {found} instead of {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_encoder_that_is_not_served_is_refused_with_the_list() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = r#"{"model_type": "deberta-v2"}"#;
+    std::fs::write(dir.path().join("config.json"), config).unwrap();
+    let error = Encoder::load(dir.path(), None).unwrap_err().to_string();
+    let list = "supported: bert, roberta, xlm-roberta, camembert, distilbert";
+    assert!(
+        error.contains("`deberta-v2`") && error.contains(list),
+        "{error}"
+    );
+}
+
 #[test]
 fn company_does_not_change_bits() {
     let encoder = minilm();

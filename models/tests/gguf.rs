@@ -183,7 +183,11 @@ fn unsupported_files_are_refused_by_name() {
     let error = refused(|gguf| {
         gguf.string("llama.rope.scaling.type", "longrope");
     });
-    assert!(error.contains("longrope"), "{error}");
+    let list = "supported: none, linear, yarn";
+    assert!(
+        error.contains("\"longrope\"") && error.ends_with(list),
+        "{error}"
+    );
     let error = refused(|gguf| {
         gguf.u32("llama.expert_count", 8);
     });

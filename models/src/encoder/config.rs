@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use candle_transformers::models::bert;
 use serde_json::{Map, Value};
 
+use super::spelling::Spelling;
 use crate::LoadError;
 
 /// How the states of a text become its vector.
@@ -23,7 +24,11 @@ pub enum EncoderPooling {
 /// A checked configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EncoderConfig {
+    /// As BERT would say it.
     pub(crate) bert: bert::Config,
+    pub(super) spelling: Spelling,
+    /// `model_type`, as the file has it.
+    pub architecture: String,
     pub pooling: EncoderPooling,
     /// Whether vectors get length 1.
     pub normalize: bool,
@@ -71,17 +76,12 @@ impl EncoderConfig {
     /// `sentence_bert_config.json` and `config_sentence_transformers.json`.
     pub(crate) fn read(dir: &Path) -> Result<Self, LoadError> {
         let path = dir.join("config.json");
-        let config = Value::Object(read(&path)?);
-        match config["model_type"].as_str() {
-            Some("bert") => {}
-            found => {
-                let found = found.unwrap_or("(none)");
-                let message = format!(
-                    "model_type `{found}` is not supported as an encoder; supported: `bert`"
-                );
-                return Err(LoadError::new(&path, message));
-            }
-        }
+        let mut config = read(&path)?;
+        let architecture = config.get("model_type").and_then(Value::as_str);
+        let architecture = architecture.unwrap_or_default().to_owned();
+        let spelling =
+            Spelling::of(&mut config).map_err(|message| LoadError::new(&path, message))?;
+        let config = Value::Object(config);
         let is_matryoshka = config["is_matryoshka"] == Value::Bool(true)
             || config["matryoshka_dimensions"].is_array();
         let bert: bert::Config = serde_json::from_value(config)
@@ -94,6 +94,8 @@ impl EncoderConfig {
             max_tokens: max_tokens(dir)?.min(bert.max_position_embeddings),
             is_matryoshka,
             bert,
+            spelling,
+            architecture,
         })
     }
 

@@ -5,6 +5,7 @@
 
 mod config;
 mod runner;
+mod spelling;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -63,6 +64,7 @@ impl Encoder {
         let cpu = Device::Cpu;
         let tensors =
             candle_core::safetensors::load(&path, &cpu).map_err(|error| fail(error.to_string()))?;
+        let tensors = config.spelling.tensors_of_bert(tensors).map_err(fail)?;
         let n_bytes = tensors.values().map(|t| 4 * t.elem_count()).sum();
         let builder = VarBuilder::from_tensors(tensors, DType::F32, &cpu);
         let model =

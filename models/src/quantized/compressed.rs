@@ -75,7 +75,7 @@ fn packed(
             let zero = |at: usize| {
                 let (out, group) = (at / n_groups, at % n_groups);
                 let word = words[out / per_word * n_groups + group];
-                field(&[word], bits, out % per_word) - half
+                field(|_| word, bits, out % per_word) - half
             };
             (0..n_out * n_groups).map(zero).collect()
         }
@@ -85,7 +85,7 @@ fn packed(
     for (out, words) in words.chunks_exact(n_words).enumerate() {
         for i in 0..n_in {
             let zero = zeros[out * n_groups + groups.of(i)];
-            codes.push((field(words, bits, i) - half - zero) as i16);
+            codes.push((field(|at| words[at], bits, i) - half - zero) as i16);
         }
     }
     let scales = scales(lookup, &name("weight_scale"), n_out, n_groups)?;

@@ -107,7 +107,7 @@ fn gptq(fields: &Fields<'_>) -> Result<Gptq, LoadError> {
         }
     };
     Ok(Gptq {
-        bits: bits(fields, "bits", &[2, 4, 8])?,
+        bits: bits(fields, "bits", &[2, 3, 4, 8])?,
         group_size: group_size(fields)?,
         zero_offset,
     })

@@ -32,31 +32,37 @@ pub(super) fn assemble(
     if wanted.expert.is_some() || !lookup.has(&name("qweight")) {
         return Ok(None);
     }
-    let per_word = 32 / bits;
     let group_size = method.group_size.unwrap_or(n_in);
     let n_groups = n_in.div_ceil(group_size);
     let take = |end: &str, dtypes: &[Dtype], shape: &[usize]| {
         let name = name(end);
         lookup.raw(&name)?.expect(&name, dtypes, shape)
     };
+    for n in [n_in, n_out] {
+        if n * bits % 32 != 0 {
+            let name = name("qweight");
+            let message = format!("{n} fields of {bits} bits do not fill whole words");
+            return Err(lookup.raw(&name)?.error(&name, message));
+        }
+    }
+    let (in_words, out_words) = (n_in * bits / 32, n_out * bits / 32);
     let words = [Dtype::I32, Dtype::U32];
-    let qweight = take("qweight", &words, &[n_in / per_word, n_out])?.words();
-    let qzeros = take("qzeros", &words, &[n_groups, n_out / per_word])?.words();
+    let qweight = take("qweight", &words, &[in_words, n_out])?.words();
+    let qzeros = take("qzeros", &words, &[n_groups, out_words])?.words();
     let scales = by_output(lookup, &name("scales"), n_groups, n_out)?;
     let groups = Groups::read(lookup, &name("g_idx"), n_in, group_size)?;
     let zero = |group: usize, out: usize| {
-        let row = &qzeros[group * (n_out / per_word)..];
-        field(row, bits, out) + method.zero_offset
+        let row = &qzeros[group * out_words..];
+        field(|at| row[at], bits, out) + method.zero_offset
     };
     let zeros: Vec<i32> = (0..n_groups * n_out)
         .map(|at| zero(at / n_out, at % n_out))
         .collect();
     let mut codes = Vec::with_capacity(n_out * n_in);
-    let mask = ((1_u64 << bits) - 1) as u32;
     for out in 0..n_out {
         for i in 0..n_in {
-            let word = qweight[i / per_word * n_out + out] >> (bits * (i % per_word));
-            codes.push(((word & mask) as i32 - zeros[groups.of(i) * n_out + out]) as i16);
+            let code = field(|at| qweight[at * n_out + out], bits, i);
+            codes.push((code - zeros[groups.of(i) * n_out + out]) as i16);
         }
     }
     Ok(Some(

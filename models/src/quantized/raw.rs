@@ -66,9 +66,15 @@ impl<'a> RawTensor<'a> {
     }
 }
 
-/// Field `index` of `bits` bits in a row of words, low bits first.
-pub(super) fn field(words: &[u32], bits: usize, index: usize) -> i32 {
-    let per_word = 32 / bits;
-    let word = words[index / per_word] >> (bits * (index % per_word));
-    (word & ((1_u64 << bits) - 1) as u32) as i32
+/// Field `index` of `bits` bits, low bits first, in a run of words that `word` gives one by one.
+/// Fields of three bits may lie across two words.
+pub(super) fn field(word: impl Fn(usize) -> u32, bits: usize, index: usize) -> i32 {
+    let (at, shift) = (index * bits / 32, index * bits % 32);
+    let low = word(at) >> shift;
+    let whole = if shift + bits > 32 {
+        low | word(at + 1) << (32 - shift)
+    } else {
+        low
+    };
+    (whole & ((1_u64 << bits) - 1) as u32) as i32
 }

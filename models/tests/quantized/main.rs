@@ -17,7 +17,10 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use scheduler::{Batch, Executor};
 use serde_json::{Value, json};
-use writers::{Layer, Tensors, Write, awq, floats, gptq, gptq_in_order, int8, packed};
+use writers::{
+    Layer, Tensors, Write, awq, floats, gptq, gptq_in, gptq_in_order, gptq_in_order_in, int8,
+    packed,
+};
 
 /// Both are exact in f32; they are summed in the same order, but for blocks and single values.
 const BOUND: f32 = 2e-4;
@@ -170,6 +173,36 @@ fn gptq_symmetric_and_not_and_in_an_order_of_its_own() {
         is_exact: true,
     };
     check("gptq-whole", &whole);
+}
+
+/// Other bits, groups and both forms of the format; blocks hold what has whole groups of 32 and
+/// codes that reach no further than theirs.
+#[test]
+fn gptq_in_other_bits_groups_and_forms() {
+    for (bits, group, symmetric, form, write, is_exact) in [
+        (2, 32, false, "gptq", gptq_in::<2, 1> as Write, true),
+        (2, 64, true, "gptq_v2", gptq_in::<2, 0>, true),
+        (3, 32, false, "gptq", gptq_in::<3, 1>, true),
+        (3, 64, true, "gptq_v2", gptq_in::<3, 0>, true),
+        (4, 128, false, "gptq_v2", gptq_in::<4, 0>, true),
+        (4, 16, true, "gptq", gptq_in::<4, 1>, false),
+        (8, 32, true, "gptq", gptq_in::<8, 1>, true),
+        (8, 64, false, "gptq_v2", gptq_in::<8, 0>, false),
+        (3, 32, false, "gptq", gptq_in_order_in::<3, 1>, false),
+        (8, 32, true, "gptq_v2", gptq_in_order_in::<8, 0>, false),
+    ] {
+        let what = format!("{bits} bits in groups of {group}, {form}, symmetric: {symmetric}");
+        let method = Method {
+            config: json!({"quant_method": "gptq", "bits": bits, "group_size": group,
+                "checkpoint_format": form, "sym": symmetric, "desc_act": !is_exact}),
+            group,
+            bits,
+            symmetric,
+            write,
+            is_exact,
+        };
+        check(&what, &method);
+    }
 }
 
 #[test]
@@ -361,12 +394,13 @@ fn unknown_methods_are_refused_with_the_list_of_known_ones() {
     };
     let error = refused(json!({"quant_method": "bitsandbytes"}));
     assert!(
-        error.contains("bitsandbytes") && error.contains("gptq, awq"),
+        error.contains("\"bitsandbytes\"")
+            && error.contains("gptq, awq, compressed-tensors, fp8, mxfp4"),
         "{error}"
     );
-    let error = refused(json!({"quant_method": "gptq", "bits": 3, "group_size": 32}));
+    let error = refused(json!({"quant_method": "gptq", "bits": 5, "group_size": 32}));
     assert!(
-        error.contains("bits") && error.contains("[2, 4, 8]"),
+        error.contains("bits") && error.contains("[2, 3, 4, 8]"),
         "{error}"
     );
     let error = refused(json!({"quant_method": "awq", "bits": 4, "version": "gemv"}));

@@ -55,7 +55,8 @@ impl Layer {
                 let zero = if symmetric {
                     1 << (bits - 1)
                 } else {
-                    (-low / scale).round() as i32
+                    // The first form of GPTQ cannot say zero.
+                    ((-low / scale).round() as i32).clamp(1, most)
                 };
                 for (i, x) in part.iter().enumerate() {
                     let code = ((x / scale).round() as i32 + zero).clamp(0, most);
@@ -106,27 +107,62 @@ pub(crate) fn turned<T: Copy>(values: &[T], n_out: usize) -> Vec<T> {
 /// What a method stores for one layer.
 pub(crate) type Write = fn(&mut Tensors, &str, &Layer);
 
+/// 32 codes of `bits` as words. Those of three bits are laid out as the format's first packer
+/// spells them: ten, and two bits of the next; its last, ten more, and one of the next; the rest.
+fn pack(codes: &[u32], bits: u32) -> Vec<u32> {
+    if bits == 3 {
+        let run = |codes: &[u32], first: u32| {
+            let placed = codes.iter().zip(0..);
+            placed.fold(0, |word, (code, i)| word | code << (first + 3 * i))
+        };
+        return vec![
+            run(&codes[..10], 0) | (codes[10] & 3) << 30,
+            codes[10] >> 2 | run(&codes[11..21], 1) | (codes[21] & 1) << 31,
+            codes[21] >> 1 | run(&codes[22..32], 2),
+        ];
+    }
+    let word = |codes: &[u32]| codes.iter().rev().fold(0, |word, code| word << bits | code);
+    codes.chunks(32 / bits as usize).map(word).collect()
+}
+
+/// All codes of a row, or of a column.
+fn pack_all(codes: &[u32], bits: u32) -> Vec<u32> {
+    let parts = codes.chunks(32);
+    parts.flat_map(|part| pack(part, bits)).collect()
+}
+
 pub(crate) fn gptq(tensors: &mut Tensors, name: &str, layer: &Layer) {
+    gptq_in::<4, 1>(tensors, name, layer);
+}
+
+/// `LESS`: what stored zero points lack.
+pub(crate) fn gptq_in<const BITS: u32, const LESS: i32>(
+    tensors: &mut Tensors,
+    name: &str,
+    layer: &Layer,
+) {
     let (n_out, n_in, n_groups) = (layer.n_out, layer.n_in, layer.n_groups());
-    let mut weight = vec![0_u32; n_in / 8 * n_out];
-    for out in 0..n_out {
-        for i in 0..n_in {
-            weight[i / 8 * n_out + out] |= layer.stored(out, i) << (4 * (i % 8));
-        }
-    }
-    let mut zeros = vec![0_u32; n_groups * n_out / 8];
-    for out in 0..n_out {
-        for g in 0..n_groups {
-            // The first form of the format stores them less one.
-            let zero = (layer.zeros[out * n_groups + g] - 1) as u32 & 15;
-            zeros[g * n_out / 8 + out / 8] |= zero << (4 * (out % 8));
-        }
-    }
+    let columns: Vec<u32> = (0..n_out)
+        .flat_map(|out| {
+            let codes: Vec<u32> = (0..n_in).map(|i| layer.stored(out, i)).collect();
+            pack_all(&codes, BITS)
+        })
+        .collect();
+    let n_words = columns.len() / n_out;
+    let zeros: Vec<u32> = (0..n_groups)
+        .flat_map(|g| {
+            let zero = |out: usize| (layer.zeros[out * n_groups + g] - LESS) as u32;
+            let zeros: Vec<u32> = (0..n_out).map(zero).collect();
+            pack_all(&zeros, BITS)
+        })
+        .collect();
+    let n_zeros = zeros.len() / n_groups;
     let mut put = |end: &str, dtype, shape: &[usize], bytes| {
         tensors.insert(format!("{name}.{end}"), (dtype, shape.to_vec(), bytes));
     };
-    put("qweight", Dtype::I32, &[n_in / 8, n_out], words(weight));
-    put("qzeros", Dtype::I32, &[n_groups, n_out / 8], words(zeros));
+    let weight = words(turned(&columns, n_out));
+    put("qweight", Dtype::I32, &[n_words, n_out], weight);
+    put("qzeros", Dtype::I32, &[n_groups, n_zeros], words(zeros));
     put(
         "scales",
         Dtype::F16,
@@ -140,7 +176,16 @@ pub(crate) fn gptq(tensors: &mut Tensors, name: &str, layer: &Layer) {
 /// Inputs dealt out to groups in turn, as they are when they are quantized in an order of their
 /// own.
 pub(crate) fn gptq_in_order(tensors: &mut Tensors, name: &str, layer: &Layer) {
-    gptq(tensors, name, layer);
+    gptq_in_order_in::<4, 1>(tensors, name, layer);
+}
+
+/// The same, as [`gptq_in`].
+pub(crate) fn gptq_in_order_in<const BITS: u32, const LESS: i32>(
+    tensors: &mut Tensors,
+    name: &str,
+    layer: &Layer,
+) {
+    gptq_in::<BITS, LESS>(tensors, name, layer);
     let n_groups = layer.n_groups() as u32;
     let groups = (0..layer.n_in as u32).map(|i| i % n_groups).collect();
     let entry = (Dtype::I32, vec![layer.n_in], words(groups));

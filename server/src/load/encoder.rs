@@ -71,7 +71,7 @@ pub fn load_encoder(
             created: unix_seconds(),
         },
         description: Description {
-            architecture: "bert".to_owned(),
+            architecture: config.architecture.clone(),
             path: source.path.display().to_string(),
             n_weight_bytes: encoder.n_bytes() as u64,
             n_widened_bytes: 0,
