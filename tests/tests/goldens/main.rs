@@ -50,6 +50,7 @@ macro_rules! each_model {
 }
 
 mod adapters;
+mod documented;
 mod expected;
 mod gguf;
 mod micro;
