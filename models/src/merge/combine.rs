@@ -2,7 +2,7 @@
 
 use super::method::MergeMethod;
 use super::source::{Source, widen};
-use super::sparse::{Drop, Sparse, Trim, size};
+use super::sparse::{Dropout, Sparse, Trim, size};
 use crate::quantized::RawTensor;
 
 /// Values that are widened at a time.
@@ -142,7 +142,7 @@ impl<'a> Tensors<'a> {
             }
             MergeMethod::Dare { density, seed, .. }
             | MergeMethod::DareTies { density, seed, .. } => {
-                Sparse::Drop(Drop::new(density, seed, source, self.name))
+                Sparse::Dropout(Dropout::new(density, seed, source, self.name))
             }
             MergeMethod::Linear | MergeMethod::Slerp | MergeMethod::TaskArithmetic { .. } => {
                 Sparse::All

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 pub(super) enum Sparse {
     All,
     Trim(Trim),
-    Drop(Drop),
+    Dropout(Dropout),
 }
 
 impl Sparse {
@@ -16,7 +16,7 @@ impl Sparse {
         match self {
             Self::All => (),
             Self::Trim(trim) => trim.apply(differences),
-            Self::Drop(drop) => drop.apply(first, differences),
+            Self::Dropout(drop) => drop.apply(first, differences),
         }
     }
 }
@@ -78,12 +78,12 @@ fn n_kept(n: usize, density: f64) -> usize {
 
 /// Keeps each with a probability, and enlarges what stays so that sums stay in the mean.
 #[derive(Clone, Debug)]
-pub(super) struct Drop {
+pub(super) struct Dropout {
     density: f64,
     key: u64,
 }
 
-impl Drop {
+impl Dropout {
     /// Draws that depend on nothing but the seed, the place of the source among the others, and
     /// the tensor's name.
     pub(super) fn new(density: f64, seed: u64, source: usize, tensor: &str) -> Self {
@@ -147,21 +147,21 @@ mod tests {
 
     #[test]
     fn draws_are_even_and_differ_by_all_that_they_depend_on() {
-        let kept = |drop: &Drop| -> Vec<f64> {
+        let kept = |drop: &Dropout| -> Vec<f64> {
             let mut values = vec![1.0; 10_000];
             drop.apply(0, &mut values);
             values
         };
-        let drop = Drop::new(0.3, 7, 0, "a");
+        let drop = Dropout::new(0.3, 7, 0, "a");
         let values = kept(&drop);
         let n = values.iter().filter(|x| **x != 0.0).count();
         // 3000 and five standard deviations of 46.
         assert!(n.abs_diff(3000) < 230, "{n}");
         assert!(values.iter().all(|x| *x == 0.0 || *x == 1.0 / 0.3));
         for other in [
-            Drop::new(0.3, 8, 0, "a"),
-            Drop::new(0.3, 7, 1, "a"),
-            Drop::new(0.3, 7, 0, "b"),
+            Dropout::new(0.3, 8, 0, "a"),
+            Dropout::new(0.3, 7, 1, "a"),
+            Dropout::new(0.3, 7, 0, "b"),
         ] {
             assert_ne!(kept(&other), values);
         }
