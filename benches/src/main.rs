@@ -6,12 +6,14 @@ mod fairness;
 mod http;
 mod interference;
 mod invariance;
+mod kernels;
 mod lora;
 mod overload;
 mod prefix;
 mod report;
 mod scheduler;
 mod server;
+mod speed;
 mod traffic;
 
 use std::path::{Path, PathBuf};
@@ -50,6 +52,10 @@ enum Benchmark {
     Invariance(invariance::Options),
     /// Steps with adapters and without.
     Lora(lora::Options),
+    /// How near every kernel comes to what the machine can do.
+    Kernels(kernels::Options),
+    /// Prompts and decode steps of a model, without a server.
+    Speed(speed::Options),
     /// What a step's policy costs, without a model.
     Scheduler(scheduler::Args),
 }
@@ -66,6 +72,15 @@ fn main() -> Result<ExitCode> {
             args.results.as_deref(),
         );
     }
+    if let Benchmark::Kernels(options) = &args.benchmark {
+        return end(&kernels::run(options)?, args.results.as_deref());
+    }
+    if let Benchmark::Speed(options) = &args.benchmark {
+        return end(
+            &speed::run(args.model.as_deref(), options)?,
+            args.results.as_deref(),
+        );
+    }
     let product = Product::new(args.model)?;
     let report: Report = match &args.benchmark {
         Benchmark::Interference(options) => interference::run(&product, options)?,
@@ -73,7 +88,10 @@ fn main() -> Result<ExitCode> {
         Benchmark::Prefix(options) => prefix::run(&product, options)?,
         Benchmark::Overload(options) => overload::run(&product, options)?,
         Benchmark::Invariance(options) => invariance::run(&product, options)?,
-        Benchmark::Lora(_) | Benchmark::Scheduler(_) => {
+        Benchmark::Kernels(_)
+        | Benchmark::Lora(_)
+        | Benchmark::Scheduler(_)
+        | Benchmark::Speed(_) => {
             unreachable!("it needs no server and has run")
         }
     };

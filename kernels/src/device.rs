@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::cpu::{self, Cpu};
 use crate::{
-    Activation, Buffer, KvCache, Linear, LinearCall, LinearDelta, Norm, PagedAttention,
-    RopeWriteKv, Routes, Routing, RowGroups, StridedCopy,
+    Activation, Buffer, KvCache, Linear, LinearCall, LinearDelta, Norm, OutOfMemory, PagedAttention,
+    Peak, RopeWriteKv, Routes, Routing, RowGroups, StridedCopy,
 };
 
 /// Instruction sets with versions of their own, from the plainest to the widest.
@@ -105,6 +106,15 @@ impl Device {
     pub fn describe(&self) -> String {
         let Backend::Cpu(cpu) = &*self.backend;
         cpu.describe()
+    }
+
+    /// Measures for about three times `time` what this device can do at best; for benchmarks.
+    ///
+    /// # Errors
+    /// When there is no memory to stream.
+    pub fn peak(&self, time: Duration) -> Result<Peak, OutOfMemory> {
+        let Backend::Cpu(cpu) = &*self.backend;
+        cpu::peak::measure(cpu, time)
     }
 
     pub(crate) fn as_cpu(&self) -> &Cpu {

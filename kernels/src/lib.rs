@@ -29,6 +29,7 @@ mod ops;
 mod weight;
 
 pub use buffer::Buffer;
+pub use cpu::peak::Peak;
 pub use device::{CpuOptions, Device, Isa};
 pub use file::MappedFile;
 pub use format::{encode_block, quantize};

@@ -13,6 +13,7 @@ pub(crate) mod low_rank;
 mod math;
 pub(crate) mod norm;
 pub(crate) mod packed;
+pub(crate) mod peak;
 mod pool;
 mod quant;
 pub(crate) mod rope;

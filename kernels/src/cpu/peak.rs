@@ -1,0 +1,140 @@
+//! What this machine can do at best, measured by the instructions that ops consist of: the limits
+//! that benchmarks compare ops with.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use super::Cpu;
+use super::shared::SharedMut;
+use super::simd::{Kernel, LANES, Simd};
+use crate::memory::{OutOfMemory, Pages};
+
+/// The best rates that were seen, of all threads together.
+#[derive(Clone, Copy, Debug)]
+pub struct Peak {
+    /// Bytes read from memory, far more than caches hold, in several streams a thread.
+    pub bytes_per_s: f64,
+    /// Products and sums of int8 dot instructions (two for each pair of bytes).
+    pub int8_ops_per_s: f64,
+    /// Products and sums of f32 multiply-adds.
+    pub f32_ops_per_s: f64,
+}
+
+/// More than the last cache of common machines.
+const MEMORY: usize = 512 << 20;
+/// Sums under way at the same time: the latency of an instruction times how many begin a cycle.
+const SUMS: usize = 12;
+const ROUNDS: usize = 4096;
+
+/// See [`crate::Device::peak`].
+pub(crate) fn measure(cpu: &Cpu, time: Duration) -> Result<Peak, OutOfMemory> {
+    let mut pages = Pages::zeroed(MEMORY)?;
+    // Touched, or all of it is one page of zeros.
+    pages.as_mut_slice::<u8>().fill(1);
+    let memory = pages.as_slice::<[u8; 64]>();
+    let n_threads = cpu.pool.n_threads();
+    let ops = (n_threads * ROUNDS * SUMS * LANES) as f64;
+    let mut sinks = vec![0.0; n_threads * LANES];
+    let mut each = |work: &(dyn Fn(usize, &mut [f32]) + Sync)| {
+        let sinks = SharedMut::new(&mut sinks);
+        best(time, || {
+            cpu.pool.run(n_threads, &|chunk, _| {
+                // SAFETY: each chunk has a part of its own.
+                work(chunk, unsafe { sinks.part(chunk * LANES, LANES) });
+            });
+        })
+    };
+    let part = memory.len() / n_threads;
+    Ok(Peak {
+        bytes_per_s: (n_threads * part * 64) as f64
+            / each(&|chunk, sink| {
+                cpu.isa.run(Read {
+                    memory: &memory[chunk * part..][..part],
+                    sink,
+                });
+            }),
+        int8_ops_per_s: 8.0 * ops / each(&|_, sink| cpu.isa.run(Dots { sink })),
+        f32_ops_per_s: 2.0 * ops / each(&|_, sink| cpu.isa.run(Fmas { sink })),
+    })
+}
+
+/// Seconds of the fastest of many calls.
+fn best(time: Duration, mut call: impl FnMut()) -> f64 {
+    let begin = Instant::now();
+    let mut best = f64::INFINITY;
+    while best.is_infinite() || begin.elapsed() < time {
+        let start = Instant::now();
+        call();
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    best
+}
+
+struct Read<'a> {
+    memory: &'a [[u8; 64]],
+    sink: &'a mut [f32],
+}
+
+impl Kernel for Read<'_> {
+    /// Eight streams side by side, as far apart as pages: a processor fetches ahead by pages.
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        const PAGE: usize = 64;
+        const STREAMS: usize = 8;
+        let mut sums = [s.splat_i(0); STREAMS];
+        for pages in self.memory.chunks_exact(STREAMS * PAGE) {
+            for line in 0..PAGE {
+                for (stream, sum) in sums.iter_mut().enumerate() {
+                    *sum = s.add_i(*sum, s.load_bytes(&pages[stream * PAGE + line]));
+                }
+            }
+        }
+        for sum in sums {
+            s.store_part(s.to_f(sum), self.sink);
+            black_box(&self.sink);
+        }
+    }
+}
+
+struct Dots<'a> {
+    sink: &'a mut [f32],
+}
+
+impl Kernel for Dots<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let mut sums = [s.splat_i(0); SUMS];
+        let codes = s.splat_i(black_box(0x0102_0304));
+        let acts = s.splat_i(black_box(0x0101_0101));
+        for _ in 0..ROUNDS {
+            for sum in &mut sums {
+                *sum = s.dot::<true>(*sum, codes, acts);
+            }
+        }
+        for sum in sums {
+            s.store_part(s.to_f(sum), self.sink);
+            black_box(&self.sink);
+        }
+    }
+}
+
+struct Fmas<'a> {
+    sink: &'a mut [f32],
+}
+
+impl Kernel for Fmas<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let mut sums = [s.zero(); SUMS];
+        let (a, b) = (s.splat(black_box(1.5)), s.splat(black_box(0.5)));
+        for _ in 0..ROUNDS {
+            for sum in &mut sums {
+                *sum = s.fma(a, b, *sum);
+            }
+        }
+        for sum in sums {
+            s.store_part(sum, self.sink);
+            black_box(&self.sink);
+        }
+    }
+}
