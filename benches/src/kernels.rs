@@ -11,8 +11,8 @@ mod linear;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
 use ::kernels::{CpuOptions, Device, Peak, WeightType};
+use anyhow::Result;
 
 use crate::report::Report;
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::cpu::{self, Cpu};
 use crate::{
-    Activation, Buffer, KvCache, Linear, LinearCall, LinearDelta, Norm, OutOfMemory, PagedAttention,
-    Peak, RopeWriteKv, Routes, Routing, RowGroups, StridedCopy,
+    Activation, Buffer, KvCache, Linear, LinearCall, LinearDelta, Norm, OutOfMemory,
+    PagedAttention, Peak, RopeWriteKv, Routes, Routing, RowGroups, StridedCopy,
 };
 
 /// Instruction sets with versions of their own, from the plainest to the widest.
@@ -19,6 +19,8 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
+    /// NEON with dot products (Armv8.2).
+    Neon,
 }
 
 impl Isa {
@@ -39,9 +41,16 @@ impl Isa {
                         && is_x86_feature_detected!("avx512vl")
                         && is_x86_feature_detected!("avx512vnni")
                 }
+                Self::Neon => false,
             }
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
+        match self {
+            Self::Scalar => true,
+            Self::Avx2 | Self::Avx512 => false,
+            Self::Neon => std::arch::is_aarch64_feature_detected!("dotprod"),
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         {
             self == Self::Scalar
         }
@@ -49,7 +58,7 @@ impl Isa {
 
     /// What this machine has, plainest first.
     pub fn available() -> impl Iterator<Item = Self> {
-        [Self::Scalar, Self::Avx2, Self::Avx512]
+        [Self::Scalar, Self::Avx2, Self::Avx512, Self::Neon]
             .into_iter()
             .filter(|isa| isa.is_available())
     }
@@ -66,6 +75,7 @@ impl fmt::Display for Isa {
             Self::Scalar => "scalar",
             Self::Avx2 => "AVX2",
             Self::Avx512 => "AVX-512 VNNI",
+            Self::Neon => "NEON",
         })
     }
 }

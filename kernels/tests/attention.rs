@@ -366,6 +366,59 @@ fn chunks_and_company_do_not_change_bits() {
 }
 
 #[test]
+fn long_contexts_are_put_together_alike() {
+    let long = Case {
+        n_heads: 3,
+        n_kv_heads: 1,
+        kv: KvType::Bf16,
+        ..CASE
+    };
+    let cases = [
+        long,
+        // Some queries of a chunk see nothing of a span that others see.
+        Case {
+            window: Some(258),
+            sinks: true,
+            alibi: true,
+            ..long
+        },
+        Case {
+            kv: KvType::F32,
+            n_heads: 5,
+            n_kv_heads: 5,
+            window: Some(40),
+            ..long
+        },
+    ];
+    for case in cases {
+        let all = case.sequences(&[600, 270]);
+        let whole = [vec![[0, 0, 600], [1, 0, 270]]];
+        let chunks = [
+            vec![[0, 0, 255]],
+            vec![[0, 255, 1], [1, 0, 100]],
+            vec![[0, 256, 1], [1, 100, 157]],
+            vec![[0, 257, 255], [1, 257, 13]],
+            vec![[0, 512, 1]],
+            vec![[0, 513, 87]],
+        ];
+        let mut first: Option<Vec<Vec<f32>>> = None;
+        for device in devices() {
+            let whole = case.run(&device, &all, &whole);
+            let chunks = case.run(&device, &all, &chunks);
+            for (s, out) in all.iter().zip(&whole) {
+                let worst = error(out, &case.reference(s));
+                assert!(worst < 4e-3, "{case:?} on {}: {worst}", device.describe());
+            }
+            let first = first.get_or_insert_with(|| whole.clone());
+            for i in 0..2 {
+                assert_same(&chunks[i], &whole[i], "in chunks");
+                assert_same(&whole[i], &first[i], "another instruction set or thread");
+            }
+        }
+    }
+}
+
+#[test]
 fn what_others_left_in_a_block_does_not_leak() {
     for device in devices() {
         let all = CASE.sequences(&[21]);

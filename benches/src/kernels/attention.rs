@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
 use ::kernels::{AttentionRow, Buffer, Device, KvCache, KvShape, KvType, PagedAttention};
+use anyhow::Result;
 
 use super::linear::value;
 use super::{Cell, Work, fastest};

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use anyhow::Result;
 use ::kernels::{Buffer, Device, Linear, LinearCall, Numerics, WeightSource, WeightType};
+use anyhow::Result;
 
 use super::{Cell, Work, fastest};
 use crate::traffic::Rng;

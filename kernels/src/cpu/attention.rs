@@ -1,387 +1,376 @@
 //! Causal attention of ragged rows over the paged cache.
 //!
-//! The work of a kv head for some rows of one sequence is one chunk; its cost follows the real
-//! length of the context. Within a chunk, up to eight pairs (row, query head) go together, so
-//! that each load of a key or value serves them all. Softmax has two passes: all scores of a
-//! pair are kept, then exponentiated, then summed, then weigh the values in the order of
-//! positions. What one pair computes depends on its own context alone, not on its company.
+//! The context is cut into spans at fixed positions. Within a span, softmax has two passes: all
+//! scores of a pair (row, query head) are kept, then exponentiated, then weigh the values in the
+//! order of positions. What spans give is put together in their order, as in FlashAttention-2
+//! (Dao, 2023). What one pair computes depends on its own context alone, not on its company.
+//!
+//! A kv head for some rows of one sequence is a part, and takes spans in turn; or, where there
+//! are few parts, each span of a part is a task of its own (Flash-Decoding). Both give the same
+//! bits. Cost follows the real length of the context.
 
-use std::sync::PoisonError;
+mod merge;
+mod span;
+mod tile;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use self::merge::{Partial, finish, merge};
+use self::span::Attention;
+use self::tile::{Stored, Tile};
 use super::Cpu;
-use super::elementwise::softcap;
-use super::math::exp;
 use super::shared::SharedMut;
-use super::simd::{Kernel, LANES, Simd};
-use crate::kv::{E4m3, KvElement, KvLayer, KvShape, KvType, head_offset, scale_offset};
+use super::simd::{Kernel, Simd};
+use crate::kv::KvShape;
 use crate::{AttentionRow, PagedAttention};
 
-/// Query rows of a chunk.
-const CHUNK_ROWS: usize = 8;
+/// Positions of a span. Fixed: sums are cut here.
+const SPAN: usize = 256;
+/// About as many pairs (row, query head) go into a part: enough to make widening keys and values
+/// cheap, few enough that their scores stay near.
+const PART_PAIRS: usize = 96;
+/// With fewer parts for each thread than this, spans are tasks.
+const PARTS_PER_THREAD: usize = 8;
 
-/// Rows `first..end` of a sequence.
+/// Memory that attention keeps from step to step.
+#[derive(Debug)]
+pub(crate) struct AttentionScratch {
+    /// For each thread.
+    threads: Vec<Mutex<ThreadScratch>>,
+    step: Mutex<StepScratch>,
+}
+
+/// See [`Attention`] for the shapes.
+#[derive(Debug, Default)]
+struct ThreadScratch {
+    tile: Tile,
+    q: Vec<f32>,
+    scores: Vec<[f32; SPAN]>,
+    part: Partial,
+    total: Partial,
+}
+
+#[derive(Debug, Default)]
+struct StepScratch {
+    parts: Vec<Part>,
+    tasks: Vec<Task>,
+    /// What spans gave, one after the other, where spans are tasks.
+    partials: Vec<f32>,
+}
+
+/// Rows `first..end` of a sequence, one kv head, and the spans that they see.
 #[derive(Clone, Copy, Debug)]
-struct Part<'a> {
-    sequence: AttentionRow<'a>,
+struct Part {
+    sequence: usize,
     first: usize,
     end: usize,
+    kv_head: usize,
+    first_span: usize,
+    end_span: usize,
+    /// Where what its spans give begins, if they are tasks.
+    partials: usize,
+}
+
+/// Some spans of a part.
+#[derive(Clone, Copy, Debug)]
+struct Task {
+    part: usize,
+    first_span: usize,
+    end_span: usize,
+}
+
+impl AttentionScratch {
+    pub(crate) fn new(n_threads: usize) -> Self {
+        Self {
+            threads: (0..n_threads).map(|_| Mutex::default()).collect(),
+            step: Mutex::default(),
+        }
+    }
+}
+
+/// A lock on scratch, whose contents never outlive a task.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// See [`crate::Device::paged_attention_into`]; shapes are checked there.
 pub(crate) fn paged_attention(cpu: &Cpu, op: PagedAttention<'_>) {
-    match op.kv.ty() {
-        KvType::Bf16 => typed::<u16>(cpu, op),
-        KvType::F32 => typed::<f32>(cpu, op),
-        KvType::Int8 => typed::<u8>(cpu, op),
-        KvType::Fp8 => typed::<E4m3>(cpu, op),
+    let shape = op.kv.shape();
+    let mut scratch = lock(&cpu.attention_scratch.step);
+    let StepScratch {
+        parts,
+        tasks,
+        partials,
+    } = &mut *scratch;
+    let group = op.n_heads / shape.n_kv_heads;
+    list_parts(op.rows, shape, group, op.window, parts);
+    let is_split = parts.len() < PARTS_PER_THREAD * cpu.pool.n_threads()
+        && parts.iter().any(|part| part.end_span > part.first_span + 1);
+    let row_values = group * merge::width(shape.head_dim);
+    let n_partials = list_tasks(parts, tasks, is_split, row_values);
+    if partials.len() < n_partials {
+        partials.resize(n_partials, 0.0);
+    }
+    let op = Op {
+        q: op.q.as_slice(),
+        kv: Stored::new(op.kv, op.layer),
+        shape,
+        rows: op.rows,
+        n_heads: op.n_heads,
+        scale: op.scale,
+        window: op.window.unwrap_or(usize::MAX),
+        softcap: op.softcap,
+        slopes: op.alibi_slopes.map(crate::Buffer::as_slice),
+        sinks: op.sinks.map(crate::Buffer::as_slice),
+        row_values,
+        partials: SharedMut::new(&mut partials[..n_partials]),
+        out: SharedMut::new(op.out.as_mut_slice()),
+    };
+    cpu.pool.run(tasks.len(), &|task, thread| {
+        let mut scratch = lock(&cpu.attention_scratch.threads[thread]);
+        let task = tasks[task];
+        op.run(cpu, parts[task.part], task, is_split, &mut scratch);
+    });
+    if is_split {
+        cpu.for_parts(parts.len(), n_partials / parts.len(), &|range| {
+            for &part in &parts[range] {
+                op.join(cpu, part);
+            }
+        });
     }
 }
 
-fn typed<E: KvElement>(cpu: &Cpu, op: PagedAttention<'_>) {
-    let shape = op.kv.shape();
-    let kv = op.kv.layer::<E>(op.layer);
-    let parts: Vec<Part<'_>> = op
-        .rows
-        .iter()
-        .flat_map(|&sequence| {
-            (0..sequence.n_rows)
-                .step_by(CHUNK_ROWS)
-                .map(move |first| Part {
-                    sequence,
-                    first,
-                    end: sequence.n_rows.min(first + CHUNK_ROWS),
-                })
-        })
-        .collect();
-    let out = SharedMut::new(op.out.as_mut_slice());
-    cpu.pool
-        .run(parts.len() * shape.n_kv_heads, &|chunk, thread| {
-            let mut scores = cpu.scores[thread]
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            cpu.isa.run(Attention {
-                q: op.q.as_slice(),
-                kv: &kv,
-                shape,
-                part: parts[chunk / shape.n_kv_heads],
-                kv_head: chunk % shape.n_kv_heads,
-                n_heads: op.n_heads,
-                scale: op.scale,
-                window: op.window.unwrap_or(usize::MAX),
-                softcap: op.softcap,
-                slopes: op.alibi_slopes.map(crate::Buffer::as_slice),
-                sinks: op.sinks.map(crate::Buffer::as_slice),
-                scores: &mut scores,
-                out: &out,
-            });
-        });
-}
-
-/// One kv head for some rows of one sequence.
-struct Attention<'a, E> {
+/// What all tasks share.
+struct Op<'a> {
     q: &'a [f32],
-    kv: &'a KvLayer<'a, E>,
+    kv: Stored<'a>,
     shape: KvShape,
-    part: Part<'a>,
-    kv_head: usize,
+    rows: &'a [AttentionRow<'a>],
     n_heads: usize,
     scale: f32,
     window: usize,
     softcap: Option<f32>,
     slopes: Option<&'a [f32]>,
     sinks: Option<&'a [f32]>,
-    scores: &'a mut Vec<f32>,
+    /// Values of what a span gives for the pairs of a row.
+    row_values: usize,
+    partials: SharedMut<'a, f32>,
+    out: SharedMut<'a, f32>,
+}
+
+impl Op<'_> {
+    fn attention(&self, part: Part) -> Attention<'_> {
+        Attention {
+            q: self.q,
+            kv: &self.kv,
+            shape: self.shape,
+            sequence: self.rows[part.sequence],
+            first: part.first,
+            end: part.end,
+            kv_head: part.kv_head,
+            n_heads: self.n_heads,
+            scale: self.scale,
+            window: self.window,
+            softcap: self.softcap,
+            slopes: self.slopes,
+        }
+    }
+
+    fn run(&self, cpu: &Cpu, part: Part, task: Task, is_split: bool, scratch: &mut ThreadScratch) {
+        let attention = self.attention(part);
+        if is_split {
+            let len = (part.end - part.first) * self.row_values;
+            let at = part.partials + (task.first_span - part.first_span) * len;
+            // SAFETY: each span of each part has its place, and one task.
+            let partial = unsafe { self.partials.part(at, len) };
+            cpu.isa.run(RunSpan {
+                attention,
+                span: task.first_span,
+                scratch,
+                partial,
+            });
+        } else {
+            cpu.isa.run(RunSpans {
+                attention,
+                task,
+                scratch,
+                sinks: self.sinks,
+                out: &self.out,
+            });
+        }
+    }
+
+    /// Puts together what the spans of a part gave.
+    fn join(&self, cpu: &Cpu, part: Part) {
+        let len = (part.end - part.first) * self.row_values;
+        let n_spans = part.end_span - part.first_span;
+        // SAFETY: parts do not overlap, and all their tasks have ended.
+        let partials = unsafe { self.partials.part(part.partials, n_spans * len) };
+        cpu.isa.run(Join {
+            attention: self.attention(part),
+            partials,
+            sinks: self.sinks,
+            out: &self.out,
+        });
+    }
+}
+
+/// Cuts sequences into parts, those with most to see first, so that the last to be claimed are
+/// short.
+fn list_parts(
+    rows: &[AttentionRow<'_>],
+    shape: KvShape,
+    group: usize,
+    window: Option<usize>,
+    parts: &mut Vec<Part>,
+) {
+    parts.clear();
+    let n_rows = (PART_PAIRS / group).max(1);
+    for (sequence, row) in rows.iter().enumerate() {
+        for chunk in (0..row.n_rows.div_ceil(n_rows)).rev() {
+            let first = chunk * n_rows;
+            let end = row.n_rows.min(first + n_rows);
+            let first_seen = (row.start + first + 1).saturating_sub(window.unwrap_or(usize::MAX));
+            parts.extend((0..shape.n_kv_heads).map(|kv_head| Part {
+                sequence,
+                first,
+                end,
+                kv_head,
+                first_span: first_seen / SPAN,
+                end_span: (row.start + end).div_ceil(SPAN),
+                partials: 0,
+            }));
+        }
+    }
+}
+
+/// Makes tasks of parts, or of their spans; gives the room that what spans give needs.
+/// `row_values`: values that the pairs of one row take.
+fn list_tasks(
+    parts: &mut [Part],
+    tasks: &mut Vec<Task>,
+    is_split: bool,
+    row_values: usize,
+) -> usize {
+    tasks.clear();
+    let mut n_partials = 0;
+    for (i, part) in parts.iter_mut().enumerate() {
+        if !is_split {
+            tasks.push(Task {
+                part: i,
+                first_span: part.first_span,
+                end_span: part.end_span,
+            });
+            continue;
+        }
+        part.partials = n_partials;
+        let spans = part.first_span..part.end_span;
+        n_partials += spans.len() * (part.end - part.first) * row_values;
+        tasks.extend(spans.map(|span| Task {
+            part: i,
+            first_span: span,
+            end_span: span + 1,
+        }));
+    }
+    n_partials
+}
+
+/// One span of a part, to its place among the partials.
+struct RunSpan<'a> {
+    attention: Attention<'a>,
+    span: usize,
+    scratch: &'a mut ThreadScratch,
+    partial: &'a mut [f32],
+}
+
+impl Kernel for RunSpan<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let ThreadScratch {
+            tile, q, scores, ..
+        } = self.scratch;
+        self.attention.prepare::<S>(q, scores);
+        self.attention
+            .span(s, self.span, q, scores, tile, self.partial);
+    }
+}
+
+/// Spans of a part in turn, to the output.
+struct RunSpans<'a> {
+    attention: Attention<'a>,
+    task: Task,
+    scratch: &'a mut ThreadScratch,
+    sinks: Option<&'a [f32]>,
     out: &'a SharedMut<'a, f32>,
 }
 
-/// `P` pairs (row, query head) that go together.
-#[derive(Clone, Copy)]
-struct Pairs<const P: usize> {
-    /// Where the query and the output of each begin.
-    at: [usize; P],
-    /// Query head of each.
-    head: [usize; P],
-    /// Each sees positions `first..n_positions`; both ascend.
-    first: [usize; P],
-    n_positions: [usize; P],
-    /// Scores that each has room for.
-    stride: usize,
-}
-
-impl<E: KvElement> Kernel for Attention<'_, E> {
+impl Kernel for RunSpans<'_> {
     #[inline(always)]
-    fn run<S: Simd>(mut self, s: S) {
-        let group = self.n_heads / self.shape.n_kv_heads;
-        let n_pairs = (self.part.end - self.part.first) * group;
-        let mut pair = 0;
-        while pair < n_pairs {
-            pair += match n_pairs - pair {
-                8.. if S::WIDE => self.pairs::<S, 8, 2>(s, pair),
-                4.. if S::WIDE => self.pairs::<S, 4, 4>(s, pair),
-                3 if S::WIDE => self.pairs::<S, 3, 4>(s, pair),
-                2.. => self.pairs::<S, 2, 2>(s, pair),
-                _ => self.pairs::<S, 1, 4>(s, pair),
-            };
-        }
-    }
-}
-
-impl<E: KvElement> Attention<'_, E> {
-    /// Attention of `P` pairs, `C` vectors of output dimensions at a time; gives `P`.
-    #[inline(always)]
-    fn pairs<S: Simd, const P: usize, const C: usize>(&mut self, s: S, first: usize) -> usize {
-        let head_dim = self.shape.head_dim;
-        let group = self.n_heads / self.shape.n_kv_heads;
-        let mut pairs = Pairs {
-            at: [0; P],
-            head: [0; P],
-            first: [0; P],
-            n_positions: [0; P],
-            stride: 0,
-        };
-        for p in 0..P {
-            let row = self.part.first + (first + p) / group;
-            let head = self.kv_head * group + (first + p) % group;
-            pairs.at[p] = ((self.part.sequence.first_row + row) * self.n_heads + head) * head_dim;
-            pairs.head[p] = head;
-            pairs.n_positions[p] = self.part.sequence.start + row + 1;
-            pairs.first[p] = pairs.n_positions[p].saturating_sub(self.window);
-        }
-        let n_blocks = pairs.n_positions[P - 1].div_ceil(self.shape.block_size);
-        // The last vector of scores may reach beyond the last block.
-        pairs.stride = n_blocks * self.shape.block_size + LANES;
-        if self.scores.len() < P * pairs.stride {
-            self.scores.resize(P * pairs.stride, 0.0);
-        }
-        self.score(s, &pairs);
-        let mut factors = [0.0; P];
-        for p in 0..P {
-            let seen = pairs.first[p]..pairs.n_positions[p];
-            let scores = &mut self.scores[p * pairs.stride..][seen];
-            let sink = self.sinks.map(|sinks| sinks[pairs.head[p]]);
-            factors[p] = 1.0 / softmax(s, scores, sink);
-        }
-        let mut d = 0;
-        while d < head_dim {
-            if head_dim - d >= C * LANES {
-                self.weigh::<S, P, C>(s, &pairs, factors, d);
-                d += C * LANES;
-            } else {
-                self.weigh::<S, P, 1>(s, &pairs, factors, d);
-                d += LANES;
-            }
-        }
-        P
-    }
-
-    /// Scaled products of queries and keys. A lane is a position; scores of positions that a
-    /// pair does not see are computed and never read.
-    #[inline(always)]
-    fn score<S: Simd, const P: usize>(&mut self, s: S, pairs: &Pairs<P>) {
-        let KvShape {
-            block_size,
-            head_dim,
-            ..
-        } = self.shape;
-        let n_positions = pairs.n_positions[P - 1];
-        let q: [&[f32]; P] = std::array::from_fn(|p| &self.q[pairs.at[p]..][..head_dim]);
-        let scale = s.splat(self.scale);
-        let first_block = pairs.first[0] / block_size;
-        let AttentionRow {
-            blocks,
-            first_block: n_gone,
-            ..
-        } = self.part.sequence;
-        let blocks = (n_gone..).zip(blocks);
-        for (i, &block) in blocks.skip(first_block - n_gone) {
-            if i * block_size >= n_positions {
-                break;
-            }
-            let at = head_offset(self.shape, block as usize, self.kv_head);
-            let keys = &self.kv.keys[at..][..block_size * head_dim];
-            let scales = scale_offset(self.shape, block as usize, self.kv_head);
-            let n_here = block_size.min(n_positions - i * block_size);
-            let mut offset = 0;
-            while offset < n_here {
-                let mut sums = [s.zero(); P];
-                for d in 0..head_dim {
-                    let row = &keys[d * block_size..][..block_size];
-                    let k = load_part::<S, E>(s, &row[offset..]);
-                    for p in 0..P {
-                        sums[p] = s.fma(k, s.splat(q[p][d]), sums[p]);
-                    }
-                }
-                if E::MAX.is_some() {
-                    let scales = &self.kv.key_scales[scales..][..block_size];
-                    let scales = load_part::<S, f32>(s, &scales[offset..]);
-                    for sum in &mut sums {
-                        *sum = s.mul(*sum, scales);
-                    }
-                }
-                for p in 0..P {
-                    let position = i * block_size + offset;
-                    let mut score = softcap(s, s.mul(sums[p], scale), self.softcap);
-                    if let Some(slopes) = self.slopes {
-                        let slope = s.splat(slopes[pairs.head[p]]);
-                        score = s.fma(
-                            self.distances(s, position, pairs.n_positions[p]),
-                            slope,
-                            score,
-                        );
-                    }
-                    let to = p * pairs.stride + position;
-                    s.store_part(score, &mut self.scores[to..to + LANES]);
-                }
-                offset += LANES;
-            }
-        }
-    }
-
-    /// How far positions from `position` on lie after the last of `n_positions`: zero for it,
-    /// negative before it.
-    #[inline(always)]
-    fn distances<S: Simd>(&self, s: S, position: usize, n_positions: usize) -> S::F {
-        let last = n_positions as i32 - 1;
-        let lanes: [f32; LANES] =
-            std::array::from_fn(|lane| ((position + lane) as i32 - last) as f32);
-        s.load(&lanes)
-    }
-
-    /// `C` vectors of the output from dimension `d` on: weighted values, times `factors`.
-    #[inline(always)]
-    fn weigh<S: Simd, const P: usize, const C: usize>(
-        &self,
-        s: S,
-        pairs: &Pairs<P>,
-        factors: [f32; P],
-        d: usize,
-    ) {
-        let scores: [&[f32]; P] =
-            std::array::from_fn(|p| &self.scores[p * pairs.stride..][..pairs.n_positions[p]]);
-        let mut sums = [[s.zero(); C]; P];
-        // In the order of positions: what some see and others no longer, what all see, what the
-        // first do not see yet.
-        let common_end = pairs.n_positions[0];
-        let common = pairs.first[P - 1].min(common_end);
-        for p in 0..P {
-            let mut own = [sums[p]];
-            self.weigh_positions(s, [scores[p]], &mut own, pairs.first[p], common, d);
-            sums[p] = own[0];
-        }
-        self.weigh_positions(
-            s,
+    fn run<S: Simd>(self, s: S) {
+        let ThreadScratch {
+            tile,
+            q,
             scores,
-            &mut sums,
-            common.max(pairs.first[P - 1]),
-            common_end,
-            d,
-        );
-        for p in 0..P {
-            let mut own = [sums[p]];
-            let from = common_end.max(pairs.first[p]);
-            self.weigh_positions(s, [scores[p]], &mut own, from, scores[p].len(), d);
-            sums[p] = own[0];
+            part,
+            total,
+        } = self.scratch;
+        let attention = &self.attention;
+        attention.prepare::<S>(q, scores);
+        let head_dim = attention.shape.head_dim;
+        let total = total.of(attention.n_pairs(), head_dim);
+        let part = part.of(attention.n_pairs(), head_dim);
+        for value in total.chunks_exact_mut(merge::width(head_dim)) {
+            merge::clear(value);
         }
-        let width = (self.shape.head_dim - d).min(C * LANES);
-        for p in 0..P {
-            let factor = s.splat(factors[p]);
-            // SAFETY: each (row, query head) belongs to one chunk and is borrowed only here.
-            let out = unsafe { self.out.part(pairs.at[p] + d, width) };
-            for (c, out) in out.chunks_mut(LANES).enumerate() {
-                s.store_part(s.mul(sums[p][c], factor), out);
+        for span in self.task.first_span..self.task.end_span {
+            attention.span(s, span, q, scores, tile, part);
+            let parts = part.chunks_exact(merge::width(head_dim));
+            for (total, part) in total.chunks_exact_mut(merge::width(head_dim)).zip(parts) {
+                merge(s, total, part);
             }
         }
+        write(s, attention, total, self.sinks, self.out);
     }
+}
 
-    /// Adds `scores[p][position] * value` for positions `from..to`.
+/// Puts together what the spans of a part gave.
+struct Join<'a> {
+    attention: Attention<'a>,
+    partials: &'a mut [f32],
+    sinks: Option<&'a [f32]>,
+    out: &'a SharedMut<'a, f32>,
+}
+
+impl Kernel for Join<'_> {
     #[inline(always)]
-    fn weigh_positions<S: Simd, const P: usize, const C: usize>(
-        &self,
-        s: S,
-        scores: [&[f32]; P],
-        sums: &mut [[S::F; C]; P],
-        from: usize,
-        to: usize,
-        d: usize,
-    ) {
-        let KvShape {
-            block_size,
-            head_dim,
-            ..
-        } = self.shape;
-        let mut position = from;
-        while position < to {
-            let n_gone = self.part.sequence.first_block;
-            let block = self.part.sequence.blocks[position / block_size - n_gone] as usize;
-            let at = head_offset(self.shape, block, self.kv_head);
-            let values = &self.kv.values[at..][..block_size * head_dim];
-            let scales = scale_offset(self.shape, block, self.kv_head);
-            let end = to.min((position / block_size + 1) * block_size);
-            while position < end {
-                let row = &values[position % block_size * head_dim..][..head_dim];
-                let weights: [f32; P] = std::array::from_fn(|p| match E::MAX {
-                    None => scores[p][position],
-                    Some(_) => {
-                        scores[p][position] * self.kv.value_scales[scales + position % block_size]
-                    }
-                });
-                for c in 0..C {
-                    let value = load_part::<S, E>(s, &row[d + c * LANES..]);
-                    for p in 0..P {
-                        sums[p][c] = s.fma(value, s.splat(weights[p]), sums[p][c]);
-                    }
-                }
-                position += 1;
+    fn run<S: Simd>(self, s: S) {
+        let width = merge::width(self.attention.shape.head_dim);
+        let len = self.attention.n_pairs() * width;
+        let (total, later) = self.partials.split_at_mut(len);
+        for part in later.chunks_exact(len) {
+            let parts = part.chunks_exact(width);
+            for (total, part) in total.chunks_exact_mut(width).zip(parts) {
+                merge(s, total, part);
             }
         }
+        write(s, &self.attention, total, self.sinks, self.out);
     }
 }
 
-/// Up to sixteen values of the cache; the lanes after them are zero.
+/// Writes what pairs see over all spans.
 #[inline(always)]
-fn load_part<S: Simd, E: KvElement>(s: S, x: &[E]) -> S::F {
-    match x.first_chunk() {
-        Some(x) => E::load(s, x),
-        None => {
-            let mut padded = [E::default(); LANES];
-            padded[..x.len()].copy_from_slice(x);
-            E::load(s, &padded)
-        }
-    }
-}
-
-/// Turns scores into exponentials relative to their maximum; gives their sum. A sink is one more
-/// score, which takes its share of the sum and weighs nothing.
-#[inline(always)]
-fn softmax<S: Simd>(s: S, scores: &mut [f32], sink: Option<f32>) -> f32 {
-    let (vectors, rest) = scores.as_chunks_mut::<LANES>();
-    let mut max = s.splat(f32::NEG_INFINITY);
-    for scores in vectors.iter() {
-        max = s.max(max, s.load(scores));
-    }
-    let mut max = s.max_lane(max);
-    for &mut score in rest.iter_mut() {
-        max = if max > score { max } else { score };
-    }
-    if let Some(sink) = sink {
-        max = max.max(sink);
-    }
-    let max = s.splat(max);
-    let mut sum = s.zero();
-    for scores in vectors {
-        let e = exp(s, s.sub(s.load(scores), max));
-        s.store(e, scores);
-        sum = s.add(sum, e);
-    }
-    if !rest.is_empty() {
-        let e = exp(s, s.sub(s.load_part(rest), max));
-        s.store_part(e, rest);
-        // Read back, so that the lanes after the last position are zero.
-        sum = s.add(sum, s.load_part(rest));
-    }
-    let sum = s.sum(sum);
-    match sink {
-        Some(sink) => sum + s.max_lane(exp(s, s.sub(s.splat(sink), max))),
-        None => sum,
+fn write<S: Simd>(
+    s: S,
+    attention: &Attention<'_>,
+    total: &[f32],
+    sinks: Option<&[f32]>,
+    out: &SharedMut<'_, f32>,
+) {
+    let head_dim = attention.shape.head_dim;
+    for (pair, total) in total.chunks_exact(merge::width(head_dim)).enumerate() {
+        let (at, head) = attention.place(pair);
+        let sink = sinks.map(|sinks| sinks[head]);
+        // SAFETY: each pair belongs to one part, and is written once.
+        finish(s, total, sink, unsafe { out.part(at, head_dim) });
     }
 }

@@ -146,6 +146,9 @@ impl Chunk<'_> {
 
 /// Multiplies one block; what differs between formats and numerics.
 trait Blocks {
+    /// Whether it is a proof of correctness, which need not be fast: compiled for one block only.
+    const PLAIN: bool = false;
+
     /// `out[r][t]`: row `first_row + r` times tile `first_tile + t`.
     fn block<S: Simd, const T: usize, const R: usize>(
         &self,
@@ -178,6 +181,13 @@ impl<B: Blocks> Kernel for Walk<'_, B> {
         let n_blocks = (end_tile - tile).div_ceil(2) * n_rows.div_ceil(4);
         let n_lines = self.next.n_lines.div_ceil(n_blocks.max(1));
         self.next.n_at_once = n_lines;
+        if B::PLAIN {
+            for tile in tile..end_tile {
+                let next = self.rows::<S, 1, 4>(s, tile, 0);
+                self.rows::<S, 1, 1>(s, tile, next);
+            }
+            return;
+        }
         while tile + CHUNK_TILES <= end_tile {
             if S::WIDE {
                 self.rows::<S, 2, 4>(s, tile, 0);
@@ -280,7 +290,7 @@ impl<D: DenseFormat> Blocks for Dense<'_, D> {
 
 /// Defines the two ways to multiply with quantized weights.
 macro_rules! quantized_blocks {
-    ($name:ident, $kernel:path, |$chunk:ident, $row:ident, $n_in:ident| $x:expr) => {
+    ($name:ident, $plain:literal, $kernel:path, |$chunk:ident, $row:ident, $n_in:ident| $x:expr) => {
         struct $name<'a, Q: Format> {
             weight: &'a PackedLinear,
             format: std::marker::PhantomData<Q>,
@@ -297,6 +307,8 @@ macro_rules! quantized_blocks {
         }
 
         impl<Q: Format> Blocks for $name<'_, Q> {
+            const PLAIN: bool = $plain;
+
             #[inline(always)]
             fn block<S: Simd, const T: usize, const R: usize>(
                 &self,
@@ -321,11 +333,13 @@ macro_rules! quantized_blocks {
 
 quantized_blocks!(
     Native,
+    false,
     quant::native_block::<S, Q, T, R>,
     |chunk, row, n_in| chunk.activations.row(row)
 );
 quantized_blocks!(
     Widened,
+    true,
     quant::f32_block::<S, Q, T, R>,
     |chunk, row, n_in| &chunk.x[row * n_in..][..n_in]
 );

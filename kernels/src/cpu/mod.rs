@@ -22,6 +22,7 @@ pub(crate) mod simd;
 
 use std::sync::Mutex;
 
+use self::attention::AttentionScratch;
 use self::linear::LinearScratch;
 use self::pool::Pool;
 use self::simd::ActiveIsa;
@@ -33,8 +34,7 @@ pub(crate) struct Cpu {
     pool: Pool,
     isa: ActiveIsa,
     linear_scratch: LinearScratch,
-    /// Scores of attention, one vector for each thread.
-    scores: Vec<Mutex<Vec<f32>>>,
+    attention_scratch: AttentionScratch,
     /// Inner values of low-rank parts, one vector for each thread.
     low_rank_scratch: Vec<Mutex<Vec<f32>>>,
 }
@@ -54,7 +54,7 @@ impl Cpu {
             pool: Pool::new(n_threads),
             isa,
             linear_scratch: LinearScratch::default(),
-            scores: (0..n_threads).map(|_| Mutex::default()).collect(),
+            attention_scratch: AttentionScratch::new(n_threads),
             low_rank_scratch: (0..n_threads).map(|_| Mutex::default()).collect(),
         }
     }

@@ -10,6 +10,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 use crate::Isa;
@@ -177,8 +179,10 @@ impl ActiveIsa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above, for `Isa::Avx512`.
             Isa::Avx512 => unsafe { avx512::run(kernel) },
-            #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512 => unreachable!("not an x86 machine"),
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above, for `Isa::Neon`.
+            Isa::Neon => unsafe { neon::run(kernel) },
+            _ => unreachable!("an instruction set of another machine"),
         }
     }
 }

