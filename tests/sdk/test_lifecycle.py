@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 
-import httpx
+import httpx2
 import pytest
 import trustme
 
@@ -29,12 +29,12 @@ def read_stream(server, i, ends):
     }
     last = None
     try:
-        with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=60) as answer:
+        with httpx2.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=60) as answer:
             assert answer.status_code == 200, answer.read()
             for line in answer.iter_lines():
                 if line.startswith("data: "):
                     last = line.removeprefix("data: ")
-    except httpx.HTTPError as error:
+    except httpx2.HTTPError as error:
         last = f"broken: {error!r}"
     ends[i] = last
 
@@ -54,10 +54,10 @@ def test_sigterm_under_streams_ends_every_stream_in_order():
     # New connections are answered as long as streams run.
     refused = None
     while refused is None:
-        answer = httpx.get(f"{server.url}/health/ready", timeout=10)
+        answer = httpx2.get(f"{server.url}/health/ready", timeout=10)
         if answer.status_code == 503:
             body = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
-            refused = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=10)
+            refused = httpx2.post(f"{server.url}/v1/chat/completions", json=body, timeout=10)
     assert refused.status_code == 503, refused.text
     assert refused.json()["error"]["code"] == "server_shutting_down"
     assert int(refused.headers["retry-after"]) >= 1
@@ -90,7 +90,7 @@ requests_per_minute = 5
 
 def status(server, key):
     headers = {"authorization": f"Bearer {key}"}
-    return httpx.get(f"{server.url}/v1/models", headers=headers).status_code
+    return httpx2.get(f"{server.url}/v1/models", headers=headers).status_code
 
 
 def wait_for(ready):
@@ -145,7 +145,7 @@ def test_tls_with_a_certificate_that_is_exchanged(tmp_path):
         authority.configure_trust(context)
         url = f"https://localhost:{port}/v1/chat/completions"
         body = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
-        answer = httpx.post(url, json=body, verify=context, timeout=60)
+        answer = httpx2.post(url, json=body, verify=context, timeout=60)
         assert answer.status_code == 200, answer.text
         assert served() == first.strip()
         second = certificate()
@@ -196,8 +196,6 @@ def test_doctor_says_what_to_change(flags, word):
 
 
 def test_doctor_knows_a_model_that_fits():
-    model = ROOT / "tests/fixtures/models"
-    small = next(path for path in sorted(model.iterdir()) if (path / "config.json").exists())
-    well = run("doctor", "--port", "0", str(small))
+    well = run("doctor", "--port", "0", str(MODEL))
     assert well.returncode == 0, well.stdout + well.stderr
     assert "blocks of" in well.stdout
