@@ -369,16 +369,19 @@ fn the_first_tensor_that_differs_is_named() {
     }
 }
 
+/// Why a merge is refused, which leaves nothing behind.
+fn refused(scratch: &Scratch, options: &MergeOptions) -> String {
+    let out = scratch.path().join("merged");
+    let error = merge_checkpoints(options, &out).unwrap_err().to_string();
+    assert!(!out.exists());
+    error
+}
+
 #[test]
 fn what_cannot_be_merged_is_refused() {
     let scratch = Scratch::new();
-    let (base, other) = (fixture("llama31-gqa"), fixture("llama-yarn"));
-    let refused = |options: &MergeOptions| {
-        let out = scratch.path().join("merged");
-        let error = merge_checkpoints(options, &out).unwrap_err().to_string();
-        assert!(!out.exists());
-        error
-    };
+    let base = fixture("llama31-gqa");
+    let refused = |options: &MergeOptions| refused(&scratch, options);
     // The same tensors, but another model.
     let error = refused(&mean_of(&[&base, &fixture("mistral-sw")]));
     assert!(
@@ -395,6 +398,17 @@ fn what_cannot_be_merged_is_refused() {
     );
     let file = base.join("model.safetensors");
     assert!(refused(&mean_of(&[&base, &file])).contains("Hugging Face layout"));
+    // What is there already stays.
+    let taken = scratch.path().join("taken");
+    std::fs::create_dir(&taken).unwrap();
+    assert!(merge_checkpoints(&mean_of(&[&base, &base]), &taken).is_err());
+    assert!(taken.exists());
+}
+
+#[test]
+fn options_that_contradict_each_other_are_refused() {
+    let scratch = Scratch::new();
+    let (base, other) = (fixture("llama31-gqa"), fixture("llama-yarn"));
     let plain = mean_of(&[&base, &other]);
     let with = |method| MergeOptions {
         method,
@@ -438,12 +452,7 @@ fn what_cannot_be_merged_is_refused() {
             "exactly two",
         ),
     ] {
-        let error = refused(&options);
+        let error = refused(&scratch, &options);
         assert!(error.contains(part), "{part} in {error}");
     }
-    // What is there already stays.
-    let taken = scratch.path().join("taken");
-    std::fs::create_dir(&taken).unwrap();
-    assert!(merge_checkpoints(&plain, &taken).is_err());
-    assert!(taken.exists());
 }

@@ -102,15 +102,7 @@ impl Settings {
 
     pub fn resolve(args: ServeArgs) -> Result<Self, SettingsError> {
         check_sizes(&args)?;
-        for (flag, values) in [
-            ("api-key", &args.api_key),
-            ("admin-key", &args.admin_key),
-            ("served-model-name", &args.served_model_name),
-        ] {
-            if values.iter().any(|value| value.trim().is_empty()) {
-                return Err(SettingsError::Empty { flag });
-            }
-        }
+        check_filled(&args)?;
         check_names(&args)?;
         check_origins(&args.cors_origin)?;
         let adapters = adapters(&args)?;
@@ -284,6 +276,20 @@ fn check_origins(origins: &[String]) -> Result<(), SettingsError> {
             origin: origin.clone(),
         }),
     }
+}
+
+/// Refuses keys and names that are blank.
+fn check_filled(args: &ServeArgs) -> Result<(), SettingsError> {
+    for (flag, values) in [
+        ("api-key", &args.api_key),
+        ("admin-key", &args.admin_key),
+        ("served-model-name", &args.served_model_name),
+    ] {
+        if values.iter().any(|value| value.trim().is_empty()) {
+            return Err(SettingsError::Empty { flag });
+        }
+    }
+    Ok(())
 }
 
 /// A name that looks like a model was meant to be one.
