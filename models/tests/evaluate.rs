@@ -1,7 +1,5 @@
 //! Comparing a model with itself quantized.
 
-#![expect(clippy::unwrap_used, reason = "what cannot fail may panic in a test")]
-
 mod common;
 
 use common::{MAX_BATCHED_TOKENS, fixture, runner, runner_in, scored_row};
