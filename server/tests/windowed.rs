@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 const WINDOW: usize = 16;
 const BLOCK: usize = 4;
 const BATCH: usize = 16;
-const PROMPT: usize = 3000;
+const PROMPT: usize = 30_000;
 
 /// The server, which ends with the test.
 struct Server {
@@ -95,7 +95,7 @@ fn a_long_context_holds_blocks_for_its_window() {
     let config = model.path().join("config.json");
     let mut json: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
     assert_eq!(json["sliding_window"], WINDOW);
-    json["max_position_embeddings"] = json!(4096);
+    json["max_position_embeddings"] = json!(32_768);
     fs::write(&config, json.to_string()).unwrap();
     // 20 blocks: keys and values of 3 layers, 2 heads of 32, 2 bytes each.
     let bytes = 20 * BLOCK * 2 * 3 * 2 * 32 * 2;
