@@ -1,8 +1,6 @@
 //! Schemas and grammars that nobody should send, while others stream: is each refused in time,
 //! and do the streams stutter?
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -10,10 +8,10 @@ use serde_json::{Value, json};
 use tests::hostile::hostile;
 
 use crate::http::Client;
-use crate::interference::{follow, gaps};
 use crate::report::{Report, ms, quantile};
 use crate::server::Product;
-use crate::traffic::{Rng, completion, model_name, plain_token};
+use crate::streams::{Streams, gaps};
+use crate::traffic::{Rng, model_name};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -40,31 +38,15 @@ pub(crate) fn run(product: &Product, options: &Options) -> Result<Report> {
         "/v1/chat/completions",
         &request(&model, json!({"regex": "a"})),
     )?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let token = plain_token(&client, &model)?;
-    let mut rng = Rng(3);
-    let streams: Vec<_> = (0..options.streams)
-        .map(|_| {
-            // Long enough for both phases; the connection is closed after them.
-            let mut body = completion(&model, &rng.tokens(32), 7_000);
-            body["logit_bias"] = json!({ token.as_str(): 100 });
-            follow(client.clone(), body, Arc::clone(&stop))
-        })
-        .collect();
+    let streams = Streams::start(&client, &model, options.streams, 32, &mut Rng(3))?;
     std::thread::sleep(Duration::from_secs(2));
     let quiet = Instant::now();
     std::thread::sleep(Duration::from_secs(options.baseline));
     let attack = Instant::now();
     let took = attack_by_all(&client, &model, options)?;
     let end = Instant::now();
-    stop.store(true, Ordering::Relaxed);
-    let mut alone = Vec::new();
-    let mut beside = Vec::new();
-    for stream in streams {
-        let times = stream.join().map_err(|_| anyhow!("a client panicked"))??;
-        alone.extend(gaps(&times, quiet, attack));
-        beside.extend(gaps(&times, attack, end));
-    }
+    let times = streams.end()?;
+    let (alone, beside) = (gaps(&times, quiet, attack), gaps(&times, attack, end));
     report(options, &took, &alone, &beside)
 }
 

@@ -6,12 +6,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use serde_json::json;
 
 use crate::http::Client;
 use crate::report::{Report, ms, quantile};
 use crate::server::Product;
-use crate::traffic::{Rng, completion, model_name, plain_token};
+use crate::streams::{Streams, gaps};
+use crate::traffic::{Rng, completion, model_name};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -38,34 +38,19 @@ pub(crate) fn run(product: &Product, options: &Options) -> Result<Report> {
     let server = product.start(&flags)?;
     let client = server.client();
     let model = model_name(&client)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let token = plain_token(&client, &model)?;
     let mut rng = Rng(1);
-    let streams: Vec<_> = (0..options.streams)
-        .map(|_| {
-            // Long enough for both phases; the connection is closed after them.
-            let mut body = completion(&model, &rng.tokens(64), 7_000);
-            body["logit_bias"] = json!({ token.as_str(): 100 });
-            follow(client.clone(), body, Arc::clone(&stop))
-        })
-        .collect();
+    let streams = Streams::start(&client, &model, options.streams, 64, &mut rng)?;
     // Until all stream.
     std::thread::sleep(Duration::from_secs(3));
-    let health = probe(client.clone(), Arc::clone(&stop));
+    let health = probe(client.clone(), streams.stop());
     let quiet = Instant::now();
     std::thread::sleep(Duration::from_secs(options.baseline));
     let sent = Instant::now();
     let long = completion(&model, &rng.tokens(options.prompt), 1);
     let ttft = client.time_to_first_token(&long)?;
     let end = Instant::now();
-    stop.store(true, Ordering::Relaxed);
-    let mut alone = Vec::new();
-    let mut beside = Vec::new();
-    for stream in streams {
-        let times = stream.join().map_err(|_| anyhow!("a client panicked"))??;
-        alone.extend(gaps(&times, quiet, sent));
-        beside.extend(gaps(&times, sent, end));
-    }
+    let times = streams.end()?;
+    let (alone, beside) = (gaps(&times, quiet, sent), gaps(&times, sent, end));
     let health = health.join().map_err(|_| anyhow!("a client panicked"))??;
     report(options, &alone, &beside, &health, ttft)
 }
@@ -102,24 +87,6 @@ fn report(
     Ok(report)
 }
 
-/// The times of a stream's events, until told to stop.
-pub(crate) fn follow(
-    client: Client,
-    body: serde_json::Value,
-    stop: Arc<AtomicBool>,
-) -> JoinHandle<Result<Vec<Instant>>> {
-    std::thread::spawn(move || {
-        let mut times = Vec::new();
-        for event in client.stream(&body)? {
-            times.push(event?);
-            if stop.load(Ordering::Relaxed) {
-                break;
-            }
-        }
-        Ok(times)
-    })
-}
-
 /// How long `/health` takes, fifty times a second.
 fn probe(client: Client, stop: Arc<AtomicBool>) -> JoinHandle<Result<Vec<Duration>>> {
     std::thread::spawn(move || {
@@ -130,12 +97,4 @@ fn probe(client: Client, stop: Arc<AtomicBool>) -> JoinHandle<Result<Vec<Duratio
         }
         Ok(took)
     })
-}
-
-/// Times between events, for those that end within a window.
-pub(crate) fn gaps(times: &[Instant], from: Instant, to: Instant) -> Vec<Duration> {
-    let pairs = times
-        .windows(2)
-        .filter(|pair| pair[1] >= from && pair[1] < to);
-    pairs.map(|pair| pair[1] - pair[0]).collect()
 }

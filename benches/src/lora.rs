@@ -10,20 +10,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use kernels::{CpuOptions, Device, KvType, Numerics};
-use models::{Adapter, AdapterStack, Checkpoint, Model, ModelConfig, ModelRunner, RunnerOptions};
-use scheduler::{
-    AdapterId, Batch, BatchRow, BlockId, Executor, RequestId, SampleSpec, SamplingParams,
-    SequenceId,
-};
+use models::{Adapter, AdapterStack, ModelConfig, ModelRunner};
+use scheduler::{AdapterId, Batch, BatchRow, Executor};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
-use understudy::source::{self, SourceSettings};
 
 use crate::report::Report;
+use crate::steps::{BLOCK_SIZE, Room, row, runner};
 use crate::traffic::Rng;
-
-const BLOCK_SIZE: usize = 16;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -98,24 +92,12 @@ struct Bench {
 
 impl Bench {
     fn new(model: Option<&str>, options: &Options) -> Result<Self> {
-        let found = source::resolve(model, &SourceSettings::from_env()?)?;
-        let device = Device::cpu(CpuOptions {
-            n_threads: options.threads,
-            isa: None,
-        });
-        let checkpoint = Checkpoint::open(&found.path)?;
-        let model = Model::load(&checkpoint, &device, Numerics::Native, None)?;
-        let per_sequence = (options.context + 1).div_ceil(BLOCK_SIZE);
-        let runner = ModelRunner::new(
-            model,
-            RunnerOptions {
-                n_blocks: 64 * per_sequence,
-                block_size: BLOCK_SIZE,
-                kv_type: KvType::Bf16,
-                max_batched_tokens: 64,
-                max_model_len: options.context + 1,
-            },
-        )?;
+        let room = Room {
+            n_blocks: 64 * (options.context + 1).div_ceil(BLOCK_SIZE),
+            max_batched_tokens: 64,
+            max_model_len: options.context + 1,
+        };
+        let runner = runner(model, options.threads, room)?;
         let dir = tempfile::tempdir()?;
         Ok(Self { runner, dir })
     }
@@ -151,7 +133,9 @@ impl Bench {
             rows: (0..n_rows)
                 .map(|i| {
                     let adapter = with.then(|| ids[i % ids.len()]);
-                    row(i, options.context, per_sequence, adapter)
+                    let token = (100 + i) as u32;
+                    let row = row(i, vec![token], options.context, per_sequence);
+                    BatchRow { adapter, ..row }
                 })
                 .collect(),
         };
@@ -175,35 +159,6 @@ impl Bench {
         };
         let [base, own] = &mut times;
         Ok((median(base)?, median(own)?))
-    }
-}
-
-/// The next token of a sequence. Keys before it are zeros: they cost what others do.
-fn row(i: usize, context: usize, n_blocks: usize, adapter: Option<AdapterId>) -> BatchRow {
-    let first = (i * n_blocks) as u32;
-    BatchRow {
-        sequence: SequenceId {
-            request: RequestId(i as u64),
-            index: 0,
-        },
-        tokens: vec![(100 + i) as u32],
-        start: context as u32,
-        first_block: 0,
-        blocks: (first..first + n_blocks as u32).map(BlockId).collect(),
-        adapter,
-        sample: Some(SampleSpec {
-            params: Arc::new(SamplingParams {
-                temperature: 0.0,
-                ..SamplingParams::default()
-            }),
-            n_generated: 0,
-            history: Vec::new(),
-            n_prompt: context as u32,
-            banned: Arc::new([]),
-            allowed: None,
-        }),
-        scoring: None,
-        pooling: None,
     }
 }
 

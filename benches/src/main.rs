@@ -16,6 +16,8 @@ mod report;
 mod scheduler;
 mod server;
 mod speed;
+mod steps;
+mod streams;
 mod structured;
 mod traffic;
 

@@ -1,21 +1,16 @@
 //! Steps of the runner without a server: prompts of some lengths, and decode steps of some
 //! batches. The fastest of several, so that a busy machine disturbs least.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use kernels::{CpuOptions, Device, KvType, Numerics};
-use models::{Checkpoint, Model, ModelRunner, RunnerOptions};
-use scheduler::{
-    Batch, BatchRow, BlockId, Executor, RequestId, SampleSpec, SamplingParams, SequenceId,
-};
-use understudy::source::{self, SourceSettings};
+use models::ModelRunner;
+use scheduler::{Batch, Executor};
 
 use crate::report::Report;
+use crate::steps::{BLOCK_SIZE, Room, row, runner};
 use crate::traffic::Rng;
 
-const BLOCK_SIZE: usize = 16;
 /// Tokens of a step of a prompt: the server's default.
 const STEP: usize = 512;
 
@@ -65,26 +60,15 @@ struct Bench {
 
 impl Bench {
     fn new(model: Option<&str>, options: &Options) -> Result<Self> {
-        let found = source::resolve(model, &SourceSettings::from_env()?)?;
-        let device = Device::cpu(CpuOptions {
-            n_threads: options.threads,
-            isa: None,
-        });
-        let checkpoint = Checkpoint::open(&found.path)?;
-        let model = Model::load(&checkpoint, &device, Numerics::Native, None)?;
         let per_sequence = (options.context + 1).div_ceil(BLOCK_SIZE);
         let n_decode = options.batches.iter().max().unwrap_or(&0) * per_sequence;
         let longest = options.prompts.iter().max().unwrap_or(&0);
-        let runner = ModelRunner::new(
-            model,
-            RunnerOptions {
-                n_blocks: n_decode.max(longest.div_ceil(BLOCK_SIZE)),
-                block_size: BLOCK_SIZE,
-                kv_type: KvType::Bf16,
-                max_batched_tokens: STEP,
-                max_model_len: (*longest).max(options.context + 1),
-            },
-        )?;
+        let room = Room {
+            n_blocks: n_decode.max(longest.div_ceil(BLOCK_SIZE)),
+            max_batched_tokens: STEP,
+            max_model_len: (*longest).max(options.context + 1),
+        };
+        let runner = runner(model, options.threads, room)?;
         Ok(Self { runner })
     }
 
@@ -99,9 +83,9 @@ impl Bench {
             .map(|start| {
                 let end = n_tokens.min(start + STEP);
                 let chunk = tokens[start..end].to_vec();
-                Batch {
-                    rows: vec![row(0, chunk, start, n_blocks, end == n_tokens)],
-                }
+                let mut row = row(0, chunk, start, n_blocks);
+                row.sample = row.sample.filter(|_| end == n_tokens);
+                Batch { rows: vec![row] }
             })
             .collect();
         fastest(seconds, || {
@@ -117,7 +101,7 @@ impl Bench {
         let per_sequence = (options.context + 1).div_ceil(BLOCK_SIZE);
         let rows = (0..n_rows).map(|i| {
             let token = 1000 + i as u32;
-            row(i, vec![token], options.context, per_sequence, true)
+            row(i, vec![token], options.context, per_sequence)
         });
         let batch = Batch {
             rows: rows.collect(),
@@ -143,33 +127,4 @@ fn fastest(seconds: f64, mut call: impl FnMut() -> Result<()>) -> Result<f64> {
         best = best.min(start.elapsed());
     }
     Ok(best.as_secs_f64())
-}
-
-fn row(i: usize, tokens: Vec<u32>, start: usize, n_blocks: usize, sample: bool) -> BatchRow {
-    let first = (i * n_blocks) as u32;
-    let spec = SampleSpec {
-        params: Arc::new(SamplingParams {
-            temperature: 0.0,
-            ..SamplingParams::default()
-        }),
-        n_generated: 0,
-        history: Vec::new(),
-        n_prompt: 0,
-        banned: Arc::new([]),
-        allowed: None,
-    };
-    BatchRow {
-        sequence: SequenceId {
-            request: RequestId(i as u64),
-            index: 0,
-        },
-        tokens,
-        start: start as u32,
-        first_block: 0,
-        blocks: (first..first + n_blocks as u32).map(BlockId).collect(),
-        adapter: None,
-        sample: sample.then_some(spec),
-        scoring: None,
-        pooling: None,
-    }
 }

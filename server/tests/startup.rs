@@ -6,10 +6,13 @@
     reason = "a test that cannot go on should say where"
 )]
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use common::assert_refused;
 use tempfile::TempDir;
 
 /// A scratch copy of a micro checkpoint, removed when dropped.
@@ -55,14 +58,7 @@ fn serve(model: &Path) -> Output {
 
 /// The server refuses `model` in one line that contains all of `parts`.
 fn refused(model: &Path, parts: &[&str]) {
-    let output = serve(model);
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(!stderr.contains("panicked"), "{stderr}");
-    let line = stderr.trim_end().lines().last().unwrap_or("");
-    for part in parts {
-        assert!(line.contains(part), "no {part:?} in: {stderr}");
-    }
+    assert_refused(serve(model), parts);
 }
 
 #[test]

@@ -4,18 +4,13 @@ import os
 
 import pytest
 
-from running import Guest, Server
+from running import shared
 
 # What clients would say of themselves over the network.
 os.environ |= {"LANGSMITH_TRACING": "false", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "OPENAI_AGENTS_DISABLE_TRACING": "1"}
 
 
-@pytest.fixture(scope="session")
-def server():
-    url = os.environ.get("UNDERSTUDY_URL")
-    running = Guest(url) if url else Server()
-    yield running
-    running.stop()
+server = pytest.fixture(scope="session", name="server")(shared)
 
 
 @pytest.fixture(scope="session")

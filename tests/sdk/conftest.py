@@ -1,19 +1,12 @@
 """Hands out SDK clients that point at the real binary with the demo model."""
 
-import os
-
 import openai
 import pytest
 
-from running import BINARY, MODEL, ROOT, Guest, Server, free_port, run_node  # noqa: F401 (tests take them from here)
+from running import BINARY, MODEL, ROOT, Server, free_port, run_node, shared  # noqa: F401 (tests take them from here)
 
 
-@pytest.fixture(scope="session")
-def server():
-    url = os.environ.get("UNDERSTUDY_URL")
-    running = Guest(url) if url else Server()
-    yield running
-    running.stop()
+server = pytest.fixture(scope="session", name="server")(shared)
 
 
 @pytest.fixture

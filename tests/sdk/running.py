@@ -74,6 +74,14 @@ class Guest(Server):
         pass
 
 
+def shared():
+    """A fixture's server for a whole run of tests: the one that UNDERSTUDY_URL names, or one of its own."""
+    url = os.environ.get("UNDERSTUDY_URL")
+    running = Guest(url) if url else Server()
+    yield running
+    running.stop()
+
+
 def run_node(file: str, server: Server, n_tests: int, here: pathlib.Path = ROOT / "tests/sdk") -> None:
     """Runs a file of Node tests in `here` against a server; all of them must pass."""
     done = subprocess.run(

@@ -19,10 +19,7 @@ pub(crate) async fn tokenize(
     Call(state): Call,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<TokenList>, ApiError> {
-    let body = prepare::body(&state, body)?;
-    prepare::reading(&state, body, |state, body| {
-        let fields = Fields::from_body(body)?;
-        let (fields, tokenizer, max_model_len) = of_model(state, fields)?;
+    reading(&state, body, |state, fields, tokenizer, max_model_len| {
         let request = TokenizeRequest::parse(fields, state.model.vocab_size)?;
         let tokens = match request.what {
             Tokenized::Chat(chat) => {
@@ -50,10 +47,7 @@ pub(crate) async fn detokenize(
     Call(state): Call,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<PromptText>, ApiError> {
-    let body = prepare::body(&state, body)?;
-    prepare::reading(&state, body, |state, body| {
-        let fields = Fields::from_body(body)?;
-        let (fields, tokenizer, _) = of_model(state, fields)?;
+    reading(&state, body, |_, fields, tokenizer, _| {
         let tokens = detokenized(fields, tokenizer.vocab_size())?;
         let mut prompt = String::new();
         for part in tokens.chunk_by(|a, b| tokenizer.is_special(*a) == tokenizer.is_special(*b)) {
@@ -73,15 +67,27 @@ pub(crate) async fn apply_template(
     Call(state): Call,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<PromptText>, ApiError> {
-    let body = prepare::body(&state, body)?;
-    prepare::reading(&state, body, |state, body| {
-        let fields = Fields::from_body(body)?;
-        let (fields, ..) = of_model(state, fields)?;
+    reading(&state, body, |state, fields, _, _| {
         let chat = ChatRequest::parse(fields, state.model.vocab_size)?;
         let prompt = conversation::prompt(state, &chat, Input::Messages, Thoughts::Allowed)?;
         Ok(Json(PromptText {
             prompt: prompt.text,
         }))
+    })
+    .await
+}
+
+/// Answers from the fields of a body, by the tokenizer of the model it is for, and most tokens that
+/// the model reads.
+async fn reading<T: Send + 'static>(
+    state: &AppState,
+    body: Result<Bytes, BytesRejection>,
+    answer: fn(&AppState, Fields, Tokenizer, usize) -> Result<T, ApiError>,
+) -> Result<T, ApiError> {
+    let body = prepare::body(state, body)?;
+    prepare::reading(state, body, move |state, body| {
+        let (fields, tokenizer, max_model_len) = of_model(state, Fields::from_body(body)?)?;
+        answer(state, fields, tokenizer, max_model_len)
     })
     .await
 }

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::common::assert_refused;
 use crate::machine::{Server, Setup, is_real, model};
 
 fn ask(server: &Server) -> (u16, Value) {
@@ -13,14 +14,7 @@ fn ask(server: &Server) -> (u16, Value) {
 
 /// It ends with one line that contains all of `parts`.
 fn refused(setup: Setup, parts: &[&str]) {
-    let output = setup.output();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(!stderr.contains("panicked"), "{stderr}");
-    let line = stderr.trim_end().lines().last().unwrap_or("");
-    for part in parts {
-        assert!(line.contains(part), "no {part:?} in: {stderr}");
-    }
+    assert_refused(setup.output(), parts);
 }
 
 #[test]

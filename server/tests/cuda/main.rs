@@ -10,6 +10,8 @@
 
 mod adapters;
 mod answers;
+#[path = "../common/mod.rs"]
+mod common;
 mod faults;
 mod graphs;
 mod machine;

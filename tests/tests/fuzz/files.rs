@@ -103,17 +103,27 @@ fn safetensors() {
         "rms_norm_eps",
     ];
     run("safetensors", |rng| {
-        let mut own_config = config.clone();
-        let mut bytes = weights.clone();
-        match rng.range(0, 2) {
-            0 => mutate_json(rng, &mut own_config, &names),
-            1 => bytes = mutate_header(rng, &weights),
-            _ => mutate_bytes(rng, &mut bytes, safetensors_head(&weights)),
-        }
+        let (own_config, bytes) = mutate_either(rng, &config, &weights, &names);
         scratch.put("config.json", own_config.to_string().as_bytes());
         scratch.put("model.safetensors", &bytes);
         load(scratch.0.path(), &device)
     });
+}
+
+/// A configuration and safetensors beside it, one of them wrong.
+fn mutate_either(
+    rng: &mut Rng,
+    config: &Value,
+    weights: &[u8],
+    names: &[&str],
+) -> (Value, Vec<u8>) {
+    let (mut config, mut bytes) = (config.clone(), weights.to_vec());
+    match rng.range(0, 2) {
+        0 => mutate_json(rng, &mut config, names),
+        1 => bytes = mutate_header(rng, weights),
+        _ => mutate_bytes(rng, &mut bytes, safetensors_head(weights)),
+    }
+    (config, bytes)
 }
 
 #[test]
@@ -164,13 +174,7 @@ fn adapters() {
         "peft_type",
     ];
     run("adapters", |rng| {
-        let mut own_config = config.clone();
-        let mut bytes = weights.clone();
-        match rng.range(0, 2) {
-            0 => mutate_json(rng, &mut own_config, &names),
-            1 => bytes = mutate_header(rng, &weights),
-            _ => mutate_bytes(rng, &mut bytes, safetensors_head(&weights)),
-        }
+        let (own_config, bytes) = mutate_either(rng, &config, &weights, &names);
         scratch.put("adapter_config.json", own_config.to_string().as_bytes());
         scratch.put("adapter_model.safetensors", &bytes);
         match Adapter::load(scratch.0.path(), target) {
