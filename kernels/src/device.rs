@@ -83,6 +83,19 @@ impl Device {
         }
     }
 
+    /// Devices of the same arithmetic give the same bits for the same ops. Its number goes up with
+    /// every change of a kernel that changes bits.
+    pub fn arithmetic(&self) -> String {
+        match &*self.backend {
+            // All instruction sets round alike, and any number of threads.
+            Backend::Cpu(_) => "CPU 2".to_owned(),
+            Backend::Cuda(gpu) => {
+                let (major, minor) = gpu.driver.capability;
+                format!("CUDA 1 {major}.{minor}")
+            }
+        }
+    }
+
     /// Free memory of a device that has its own; `None`: it shares the host's.
     pub fn free_bytes(&self) -> Option<u64> {
         self.as_cuda().map(|gpu| gpu.driver.free_bytes())

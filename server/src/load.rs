@@ -138,7 +138,8 @@ fn load_decoder(settings: &Settings, source: &ModelSource) -> Result<Loaded, Sta
         head_start: settings.head_start,
         age_bound_steps: SchedulerConfig::AGE_BOUND_STEPS,
     })?;
-    let identity = identity(checkpoint.digest(), settings.precision);
+    let arithmetic = device.arithmetic();
+    let identity = identity(checkpoint.digest(), settings.precision, &arithmetic);
     let served = ServedModel {
         names: names(settings, source),
         tokenizer,
@@ -206,8 +207,9 @@ fn names(settings: &Settings, source: &ModelSource) -> Vec<String> {
 }
 
 /// Digest of everything that the numbers in the KV cache, and so the answers, depend on.
-fn identity(weights: u64, precision: Precision) -> [u8; 32] {
-    let text = format!("{}/{weights:016x}/{precision:?}", env!("CARGO_PKG_VERSION"));
+fn identity(weights: u64, precision: Precision, arithmetic: &str) -> [u8; 32] {
+    let version = env!("CARGO_PKG_VERSION");
+    let text = format!("{version}/{weights:016x}/{precision:?}/{arithmetic}");
     Sha256::digest(text.as_bytes()).into()
 }
 
@@ -235,9 +237,11 @@ mod tests {
                     kv_type,
                 })
             })
-            .map(|precision| identity(7, precision))
+            .flat_map(|precision| {
+                ["CPU", "CUDA"].map(|arithmetic| identity(7, precision, arithmetic))
+            })
             .collect();
-        assert_eq!(identities.len(), 8);
+        assert_eq!(identities.len(), 16);
     }
 
     #[test]
