@@ -25,7 +25,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 32)]
     answer: usize,
     /// Times that the whole is done.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 20)]
     rounds: usize,
 }
 

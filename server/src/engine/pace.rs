@@ -5,7 +5,8 @@
 //! the model and how much the token follows. So it is measured: a step takes a time of its own,
 //! for reading the weights, and as much again for each token. Prompts get as many tokens as make
 //! the step `stretch` times as long as the streams alone would. Where more wait with a prompt
-//! than stream, a step has that many times more of prompts: two streams do not hold up fifty.
+//! than stream, a step has that many times more of prompts, within reason: two streams do not hold
+//! up fifty.
 //! With nobody streaming, the scheduler's own budget is the only limit.
 
 use std::time::Duration;
@@ -22,6 +23,9 @@ const PROBE_EVERY: u32 = 32;
 /// much. With the usual stretch of 2, steps become 2.7 times as long, for no more tokens than the
 /// flow's head start.
 const BEHIND: f64 = 1.7;
+/// Prompts get so many times what is usual at most, however many they are beside few streams: it
+/// is most of the step already, and whoever comes waits for the step that runs.
+const MOST_BY_HEADS: f64 = 4.0;
 /// Weight of the newest measurement.
 const NEW: f64 = 0.3;
 /// Tokens by which two kinds of steps must differ to tell what a token takes.
@@ -83,8 +87,12 @@ impl Pace {
         }
         #[expect(clippy::cast_precision_loss, reason = "counts of sequences")]
         let (n_streaming, n_prompting) = (crowd.n_streaming as f64, crowd.n_prompting as f64);
-        let share = if crowd.is_behind { BEHIND } else { 1.0 };
-        let share = share * (n_prompting / n_streaming).max(1.0);
+        let by_heads = (n_prompting / n_streaming).max(1.0);
+        let share = if crowd.is_behind {
+            by_heads * BEHIND
+        } else {
+            by_heads.min(MOST_BY_HEADS)
+        };
         let chunk = match (self.cost, self.expected(n_streaming)) {
             (Some(cost), Some(alone)) => alone * (stretch - 1.0) * share / cost,
             _ => FIRST_CHUNK,

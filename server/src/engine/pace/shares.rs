@@ -115,13 +115,21 @@ fn sampled(batch: &Batch) -> Vec<Sampled> {
 }
 
 /// The longer of the times to the first token of a flow's two requests, beside `n_others` of
-/// another flow that came half a second before.
+/// another flow that came half a second before, at the worst moment of a step.
 fn longest_wait(machine: &mut Machine, n_others: usize) -> f64 {
+    let moments = (0..12).map(|moment| 0.5 + 0.03 * f64::from(moment));
+    moments
+        .map(|ahead| wait(machine, n_others, ahead))
+        .fold(0.0, f64::max)
+}
+
+/// The same when the others came `ahead` seconds before.
+fn wait(machine: &mut Machine, n_others: usize, ahead: f64) -> f64 {
     for _ in 0..n_others {
         machine.submit(1, 128, 32);
     }
-    machine.run_until(machine.now + 0.5);
-    let came = machine.now;
+    let came = machine.now + ahead;
+    machine.run_until(came);
     let ids = [machine.submit(2, 128, 32), machine.submit(2, 128, 32)];
     machine.run();
     let waits = ids.map(|id| machine.tokens[id][0] - came);
