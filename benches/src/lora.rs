@@ -49,7 +49,7 @@ const BOUND: f64 = 0.85;
 
 /// Layers that adapters are beside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Targets {
+pub(crate) enum Targets {
     QueriesAndValues,
     AllLinear,
 }
@@ -166,7 +166,7 @@ const Q: &str = "self_attn.q_proj";
 const V: &str = "self_attn.v_proj";
 
 /// Writes an adapter with small random values beside all linear layers of a Llama.
-fn write_adapter(
+pub(crate) fn write_adapter(
     dir: &Path,
     config: &ModelConfig,
     rank: usize,

@@ -3,6 +3,7 @@
 //! themselves.
 
 mod abuse;
+mod adapters;
 mod fairness;
 mod hostile;
 mod http;
@@ -59,6 +60,8 @@ enum Benchmark {
     Hostile(hostile::Options),
     /// Answers that must match a schema, and answers that need not.
     Structured(structured::Options),
+    /// More adapters than may be in memory: what their loads do to streams.
+    Adapters(adapters::Options),
     /// Steps with adapters and without.
     Lora(lora::Options),
     /// How near every kernel comes to what the machine can do.
@@ -99,6 +102,7 @@ fn main() -> Result<ExitCode> {
         Benchmark::Prefix(options) => prefix::run(&product, options)?,
         Benchmark::Overload(options) => overload::run(&product, options)?,
         Benchmark::Abuse(options) => abuse::run(&product, options)?,
+        Benchmark::Adapters(options) => adapters::run(&product, options)?,
         Benchmark::Invariance(options) => invariance::run(&product, options)?,
         Benchmark::Hostile(options) => hostile::run(&product, options)?,
         Benchmark::Structured(options) => structured::run(&product, options)?,

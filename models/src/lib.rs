@@ -34,7 +34,10 @@ mod sampler;
 mod step;
 mod weights;
 
-pub use adapter::{Adapter, AdapterError, AdapterStack, AdapterTable, AdapterTarget, merge};
+pub use adapter::{
+    Adapter, AdapterError, AdapterStack, AdapterSummary, AdapterTable, AdapterTarget,
+    adapter_to_gguf, merge,
+};
 pub use checkpoint::{Checkpoint, LoadError};
 pub use config::{
     AttentionConfig, BlockConfig, EmbeddingConfig, ExpertsConfig, LatentConfig, LayerConfig,

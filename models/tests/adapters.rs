@@ -7,7 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use common::{GgufWriter, Scratch, fixture, runner, scored_row, tiny_llama};
-use models::{Adapter, AdapterStack, ModelRunner};
+use kernels::WeightType;
+use models::{
+    Adapter, AdapterStack, Checkpoint, GgufMetadata, ModelRunner, adapter_to_gguf, convert,
+};
 use scheduler::{AdapterId, Batch, Executor};
 use serde_json::{Map, Value, json};
 
@@ -324,4 +327,42 @@ fn adapters_in_gguf() {
     let mut gguf = gguf_adapter();
     gguf.tensor("blk.0.attn_norm.weight", &[32], 0, vec![0; 128]);
     assert!(load(&runner, &gguf).unwrap_err().contains("attn_norm"));
+}
+
+#[test]
+fn an_adapter_means_the_same_in_both_containers() {
+    let dir = Scratch::new();
+    let checkpoint = Checkpoint::open(&fixture("llama31-gqa")).unwrap();
+    let model = dir.path().join("model.gguf");
+    let metadata = GgufMetadata::default();
+    convert(&checkpoint, &model, WeightType::F32, &metadata, 1).unwrap();
+    let mut runner = runner(&model);
+    let target = runner.model().adapter_target().clone();
+    let mut load = |id: u32, path: &std::path::Path| {
+        let stack = AdapterStack::single(Arc::new(Adapter::load(path, &target).unwrap()));
+        runner.adapters().insert(AdapterId(id), stack);
+        let mut row = scored_row(u64::from(id), &[1, 2, 3, 4, 5], 0);
+        row.adapter = Some(AdapterId(id));
+        let results = runner.execute(&Batch { rows: vec![row] }).unwrap();
+        format!("{:?}", results[0].scored)
+    };
+    for name in [
+        "llama31-gqa-plain",
+        "llama31-gqa-rslora",
+        "llama31-gqa-layers",
+    ] {
+        let peft = adapters().join(name);
+        let gguf = dir.path().join(format!("{name}.gguf"));
+        adapter_to_gguf(&peft, &target, &gguf).unwrap();
+        assert_eq!(load(1, &peft), load(2, &gguf), "{name}");
+    }
+    for (name, part) in [
+        ("llama31-gqa-dora", "lora_magnitude_vector"),
+        ("llama31-gqa-save-embed", "only low-rank matrices"),
+    ] {
+        let gguf = dir.path().join("refused.gguf");
+        let error = adapter_to_gguf(&adapters().join(name), &target, &gguf).unwrap_err();
+        assert!(error.to_string().contains(part), "{name}: {error}");
+        assert!(!gguf.exists());
+    }
 }

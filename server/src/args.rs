@@ -8,7 +8,9 @@ use std::ffi::OsString;
 use clap::error::ErrorKind;
 use kernels::WeightType;
 
-use crate::commands::{ConvertArgs, EvalQuantArgs, MergeArgs, QuantizeArgs, parse_weight_type};
+use crate::commands::{
+    AdaptersArgs, ConvertArgs, EvalQuantArgs, MergeArgs, QuantizeArgs, parse_weight_type,
+};
 
 use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
@@ -80,6 +82,7 @@ pub enum Command {
     Fetch(FetchArgs),
     /// Ask a running server how it is; the exit code is 0 if it is well.
     Healthcheck(HealthcheckArgs),
+    Adapters(AdaptersArgs),
     Convert(ConvertArgs),
     Quantize(QuantizeArgs),
     Merge(MergeArgs),
@@ -218,7 +221,12 @@ pub struct ServeArgs {
     /// Most memory for adapters, such as 2GiB.
     #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = crate::settings::parse_bytes)]
     pub adapter_memory: u64,
+    /// An adapter that never leaves memory, loaded at the start; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub pin: Vec<String>,
     /// Another name for the model or for an adapter, such as gpt-4o-mini=NAME; may be repeated.
+    /// With weights, such as gpt-4o-mini=BASE*90,TUNED*10,NEXT*shadow:5, requests are dealt out,
+    /// and shadows get copies of so many percent of them, whose answers are dropped.
     #[arg(long, value_name = "ALIAS=NAME")]
     pub alias: Vec<String>,
 

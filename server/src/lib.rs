@@ -3,6 +3,7 @@
 
 pub mod adapters;
 mod admission;
+pub mod aliases;
 pub mod answer;
 pub mod anthropic;
 pub mod app;

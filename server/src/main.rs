@@ -53,6 +53,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Healthcheck(args) => Ok(healthcheck::check(&args)?),
         Command::Config(args) => tell(&args.text()),
         Command::Doctor(args) => doctor::run(*args),
+        Command::Adapters(args) => tell(&args.run()?),
         Command::Convert(args) => tell(&args.run()?),
         Command::Quantize(args) => tell(&args.run()?),
         Command::Merge(args) => tell(&args.run()?),

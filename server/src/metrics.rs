@@ -15,6 +15,7 @@ use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
+use crate::adapters::AdaptersInUse;
 use crate::auth::LimitKind;
 pub use alias::Served;
 use name::{Kind, Name};
@@ -96,6 +97,15 @@ impl Rejection {
 #[derive(Clone, Debug)]
 pub struct FlowMetrics {
     pub prompt_tokens: Counter,
+    pub generated_tokens: Counter,
+    pub time_to_first_token: Histogram,
+}
+
+/// What is measured for an arm of an alias.
+#[derive(Clone, Debug)]
+pub struct ArmMetrics {
+    pub requests: Counter,
+    pub failures: Counter,
     pub generated_tokens: Counter,
     pub time_to_first_token: Histogram,
 }
@@ -234,14 +244,33 @@ impl Metrics {
         }
     }
 
+    /// The figures of what answers in the place of an alias, or gets copies of its requests.
+    pub fn of_arm(&self, alias: &str, target: &str, is_shadow: bool) -> ArmMetrics {
+        let role = if is_shadow { "shadow" } else { "arm" };
+        let labels = || {
+            vec![
+                Label::new("alias", alias.to_owned()),
+                Label::new("target", target.to_owned()),
+                Label::from_static_parts("role", role),
+            ]
+        };
+        let ttft = Name::AliasTimeToFirstToken.key_with(labels());
+        ArmMetrics {
+            requests: self.counter_with(Name::AliasRequests, labels()),
+            failures: self.counter_with(Name::AliasFailures, labels()),
+            generated_tokens: self.counter_with(Name::AliasGeneratedTokens, labels()),
+            time_to_first_token: self.recorder.register_histogram(&ttft, &METADATA),
+        }
+    }
+
     /// The text of `/metrics`: our own series, and once it is known what is served, vLLM's
     /// names for them.
     pub fn render(&self) -> String {
-        self.render_with(&(Vec::new(), 0))
+        self.render_with(&AdaptersInUse::default())
     }
 
-    /// The same; `adapters` are those in use, and how many may be in memory.
-    pub fn render_with(&self, adapters: &(Vec<String>, usize)) -> String {
+    /// The same with the adapters in use.
+    pub fn render_with(&self, adapters: &AdaptersInUse) -> String {
         let mut text = self.handle.render();
         if let Some(served) = self.served.get() {
             let aliases = alias::render(&text, served, adapters, crate::identity::unix_seconds());

@@ -6,6 +6,7 @@ use kernels::{KvType, Numerics, WeightType};
 use scheduler::Pooling;
 
 use crate::adapters::AdapterOptions;
+use crate::aliases::{Alias, AliasError};
 use crate::args::{CacheType, Dtype, EmbeddingPooling, ServeArgs};
 use crate::auth::{ApiKeys, KeysError};
 use crate::connections::{ConnectionOptions, Tls, TlsError};
@@ -32,6 +33,8 @@ pub enum SettingsError {
     Stretch { factor: f64 },
     #[error("--{flag} is `{value}`; expected two names with `=` between them")]
     Pair { flag: &'static str, value: String },
+    #[error("--alias {text}: {error}")]
+    Alias { text: String, error: AliasError },
     #[error("--{flag} names `{name}` twice")]
     Twice { flag: &'static str, name: String },
     #[error("--{flag} must not be empty")]
@@ -124,7 +127,7 @@ impl Settings {
         check_origins(&args.cors_origin)?;
         let adapters = adapters(&args)?;
         let connections = connections(&args)?;
-        let app = app(&args, pairs("alias", &args.alias)?)?;
+        let app = app(&args, aliases(&args.alias)?)?;
         Ok(Self {
             adapters,
             model: args.model,
@@ -195,10 +198,11 @@ fn adapters(args: &ServeArgs) -> Result<AdapterOptions, SettingsError> {
             .adapter_root
             .as_ref()
             .and_then(|_| args.store_dir.clone()),
+        pinned: args.pin.clone(),
     })
 }
 
-fn app(args: &ServeArgs, aliases: Vec<(String, String)>) -> Result<AppOptions, SettingsError> {
+fn app(args: &ServeArgs, aliases: Vec<Alias>) -> Result<AppOptions, SettingsError> {
     Ok(AppOptions {
         keys: ApiKeys::open(
             args.api_key.iter().map(String::as_str),
@@ -230,6 +234,24 @@ fn connections(args: &ServeArgs) -> Result<ConnectionOptions, SettingsError> {
         max_body_bytes: args.max_body_size.saturating_mul(BODIES_AT_ONCE),
         tls,
     })
+}
+
+/// Aliases, each name once.
+fn aliases(texts: &[String]) -> Result<Vec<Alias>, SettingsError> {
+    let mut aliases: Vec<Alias> = Vec::with_capacity(texts.len());
+    for text in texts {
+        let wrong = |error| SettingsError::Alias {
+            text: text.clone(),
+            error,
+        };
+        let alias = Alias::parse(text).map_err(wrong)?;
+        if aliases.iter().any(|earlier| earlier.name == alias.name) {
+            let (flag, name) = ("alias", alias.name);
+            return Err(SettingsError::Twice { flag, name });
+        }
+        aliases.push(alias);
+    }
+    Ok(aliases)
 }
 
 /// `NAME=VALUE`, each name once.

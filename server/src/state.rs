@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use crate::adapters::{Adapters, Choice, Lease, Names};
+use crate::aliases::{Alias, ChosenArm};
 use crate::answer::{ReasoningSyntax, ToolSyntax};
 use crate::auth::{ApiKeys, Grant};
 use crate::dialect::Dialect;
@@ -72,7 +73,7 @@ pub struct AppOptions {
     /// Requests that take longer are told in the log.
     pub slow_request: Option<Duration>,
     /// Other names, and what they stand for.
-    pub aliases: Vec<(String, String)>,
+    pub aliases: Vec<Alias>,
     /// What becomes of parameters that the API does not have.
     pub unknown_params: UnknownParams,
 }
@@ -101,7 +102,9 @@ impl Default for AppOptions {
 pub struct AppState {
     pub model: Arc<ServedModel>,
     pub adapters: Adapters,
-    pub(crate) aliases: Arc<[(String, String)]>,
+    pub(crate) aliases: Arc<[Alias]>,
+    /// What an alias of several things stands for in this request; nothing outside of one.
+    pub(crate) arm: Option<ChosenArm>,
     /// What this request is answered with beside the model; nothing outside of one.
     pub(crate) lease: Option<Arc<Lease>>,
     pub engine: EngineHandle,
@@ -164,6 +167,7 @@ impl AppState {
             model: Arc::new(model),
             adapters: Adapters::none(),
             aliases: Arc::from(options.aliases.as_slice()),
+            arm: None,
             lease: None,
             engine,
             embedder: None,
@@ -302,7 +306,7 @@ impl AppState {
     pub(crate) fn choice(&self, fields: &mut Fields) -> Result<(String, Choice), ApiError> {
         let names = Names {
             base: &self.model.names,
-            aliases: &self.aliases,
+            meant: &|name| self.meant(name),
             is_adapter: &|name| self.adapters.knows(name),
         };
         let (name, choice) = Choice::take(fields, &names)?;
@@ -320,6 +324,34 @@ impl AppState {
         }
         let body = serde_json::json!({ "model": name });
         Fields::from_value("", body).is_ok_and(|mut fields| self.choice(&mut fields).is_ok())
+    }
+
+    /// The same of a name alone, which is no alias.
+    pub(crate) fn choice_of(&self, name: &str) -> Result<Choice, ApiError> {
+        let names = Names {
+            base: &self.model.names,
+            meant: &|_| None,
+            is_adapter: &|name| self.adapters.knows(name),
+        };
+        Choice::of_model(name, &names)
+    }
+
+    /// What an alias stands for in this request; `None`: it is none.
+    fn meant(&self, name: &str) -> Option<String> {
+        if let Some(arm) = self.arm.as_ref().filter(|arm| arm.alias == name) {
+            return Some(arm.target.clone());
+        }
+        self.arm_of(name, None).map(|arm| arm.target)
+    }
+
+    /// What answers a request that calls the model `name`, if that is an alias. Requests of one
+    /// `key` are answered by the same; those without are dealt out one by one.
+    pub(crate) fn arm_of(&self, name: &str, key: Option<&str>) -> Option<ChosenArm> {
+        let alias = self.aliases.iter().find(|alias| alias.name == name)?;
+        Some(match key {
+            Some(key) => alias.choose(key),
+            None => alias.choose(&self.ids.id("")),
+        })
     }
 
     /// Root of the KV keys of what this request is answered with.

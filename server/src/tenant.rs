@@ -67,6 +67,15 @@ impl Tenant {
         }
     }
 
+    /// Nobody: copies of requests that a client does not know of.
+    pub(crate) fn shadow() -> Self {
+        Self {
+            index: u32::MAX >> 1,
+            label: Arc::from("shadow"),
+            ..Self::default()
+        }
+    }
+
     pub fn label(&self) -> &str {
         &self.label
     }

@@ -17,8 +17,10 @@ mod pattern;
 mod rows;
 pub(crate) mod sites;
 mod stack;
+mod summary;
 mod table;
 mod target;
+mod to_gguf;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,8 +34,10 @@ pub use merge::merge;
 pub(crate) use rows::{AdapterRows, StepAdapters};
 pub use stack::AdapterStack;
 pub(crate) use stack::OwnNorm;
+pub use summary::AdapterSummary;
 pub use table::AdapterTable;
 pub use target::AdapterTarget;
+pub use to_gguf::adapter_to_gguf;
 
 use embedding::AdapterEmbedding;
 use file::AdapterFile;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use kernels::{Device, Linear, RopeStyle};
 
-use super::modules::{Module, Order, modules};
+use super::modules::{LinearModule, Module, ModuleKind, Order, modules};
 use super::sites::{SiteLayer, Sites};
 use crate::config::NormWeight;
 use crate::families::Names;
-use crate::{Checkpoint, ModelConfig};
+use crate::{Checkpoint, Gguf, GgufValue, ModelConfig};
 
 /// A model as adapters see it: names and shapes of its modules, and its weights where an adapter
 /// depends on them. Clones share it; it may be used on any thread while the model runs.
@@ -29,6 +29,7 @@ struct Shared {
     digest: u64,
     hugging_face: NamedModules,
     gguf: Option<NamedModules>,
+    gguf_architecture: Option<String>,
 }
 
 /// Modules under the names of one container.
@@ -44,6 +45,16 @@ impl NamedModules {
             prefix: names.prefix,
             by_name: modules(config, names, order),
         }
+    }
+
+    /// Its linear layers.
+    pub(crate) fn linear(&self) -> impl Iterator<Item = (&str, &LinearModule)> {
+        self.by_name
+            .iter()
+            .filter_map(|(name, module)| match &module.kind {
+                ModuleKind::Linear(linear) => Some((name.as_str(), linear)),
+                ModuleKind::Norm(_) | ModuleKind::Embedding => None,
+            })
     }
 
     /// The module of this name and its full name; what stands before all names may be missing.
@@ -76,6 +87,7 @@ impl AdapterTarget {
             shared: Arc::new(Shared {
                 hugging_face: NamedModules::new(config, names.hugging_face, order),
                 gguf: is_gguf.then(|| NamedModules::new(config, names.gguf, Order::Same)),
+                gguf_architecture: checkpoint.gguf().and_then(architecture),
                 config: config.clone(),
                 device: device.clone(),
                 sites,
@@ -134,7 +146,19 @@ impl AdapterTarget {
         &self.shared.hugging_face
     }
 
+    /// What the model's GGUF file calls its architecture.
+    pub(crate) fn gguf_architecture(&self) -> Option<&str> {
+        self.shared.gguf_architecture.as_deref()
+    }
+
     pub(crate) fn gguf(&self) -> Option<&NamedModules> {
         self.shared.gguf.as_ref()
+    }
+}
+
+fn architecture(gguf: &Gguf) -> Option<String> {
+    match gguf.get("general.architecture") {
+        Some(GgufValue::String(name)) => Some(name.to_string()),
+        _ => None,
     }
 }

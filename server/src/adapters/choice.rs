@@ -18,8 +18,8 @@ pub enum Choice {
 #[expect(missing_debug_implementations, reason = "it borrows a closure")]
 pub struct Names<'a> {
     pub base: &'a [String],
-    /// Other names for all of these, which are not followed further.
-    pub aliases: &'a [(String, String)],
+    /// What another name stands for, which is not followed further.
+    pub meant: &'a dyn Fn(&str) -> Option<String>,
     pub is_adapter: &'a dyn Fn(&str) -> bool,
 }
 
@@ -27,9 +27,8 @@ impl Choice {
     /// Takes `model`, and the extensions `adapter` and `adapters`. Returns what `model` said.
     pub fn take(fields: &mut Fields, names: &Names<'_>) -> Result<(String, Self), ApiError> {
         let model = fields.required_string("model")?;
-        let alias = names.aliases.iter().find(|(alias, _)| *alias == model);
-        let meant = alias.map_or(model.as_str(), |(_, meant)| meant);
-        let named = Self::of_model(meant, names)?;
+        let meant = (names.meant)(&model);
+        let named = Self::of_model(meant.as_deref().unwrap_or(&model), names)?;
         let parts = match (fields.string("adapter")?, parts_field(fields)?) {
             (None, None) => return Ok((model, named)),
             (Some(_), Some(_)) => return Err(combined("adapters", "adapter")),
@@ -43,7 +42,8 @@ impl Choice {
         Ok((model, Self::Adapters(parts)))
     }
 
-    fn of_model(model: &str, names: &Names<'_>) -> Result<Self, ApiError> {
+    /// What a name that is no alias stands for.
+    pub(crate) fn of_model(model: &str, names: &Names<'_>) -> Result<Self, ApiError> {
         let single = |name: &str| Self::Adapters(vec![(name.to_owned(), 1.0)]);
         if names.base.iter().any(|base| base == model) {
             return Ok(Self::Base);
@@ -134,10 +134,11 @@ mod tests {
     fn choice(body: Value) -> Result<Choice, ApiError> {
         let names = Names {
             base: &["base".to_owned(), "org/b:1".to_owned()],
-            aliases: &[
-                ("gpt-4o-mini".to_owned(), "base:one@0.5".to_owned()),
-                ("ft:gpt-4o-mini:org::id".to_owned(), "two".to_owned()),
-            ],
+            meant: &|name| match name {
+                "gpt-4o-mini" => Some("base:one@0.5".to_owned()),
+                "ft:gpt-4o-mini:org::id" => Some("two".to_owned()),
+                _ => None,
+            },
             is_adapter: &|name| ["one", "two", "a+b"].contains(&name),
         };
         let mut fields = Fields::from_value("", body)?;

@@ -66,6 +66,13 @@ pub(super) fn names_in(dir: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
+/// Names and paths of all adapters in `dir`.
+pub(crate) fn adapters_in(dir: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let names = names_in(dir)?.into_iter();
+    let found = names.filter_map(|name| in_dir(dir, &name).map(|path| (name, path)));
+    Ok(found.collect())
+}
+
 /// `path` without links, if it and the files in it lie in `root`. A path that is not absolute
 /// begins at `root`.
 pub(super) fn confined(root: &Path, path: &Path) -> Result<PathBuf, String> {

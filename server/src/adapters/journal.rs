@@ -5,6 +5,15 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
+/// What is kept of an adapter.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(super) struct Kept {
+    pub(super) path: PathBuf,
+    pub(super) pinned: bool,
+}
+
 /// A file with names and paths, replaced as a whole so that it is never half written.
 #[derive(Clone, Debug)]
 pub(super) struct Journal {
@@ -20,7 +29,7 @@ impl Journal {
     }
 
     /// What was kept; nothing if nothing was.
-    pub(super) fn read(&self) -> io::Result<BTreeMap<String, PathBuf>> {
+    pub(super) fn read(&self) -> io::Result<BTreeMap<String, Kept>> {
         match std::fs::read(&self.path) {
             Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
@@ -29,7 +38,7 @@ impl Journal {
     }
 
     /// On disk when this returns.
-    pub(super) fn write(&self, adapters: &BTreeMap<String, PathBuf>) -> io::Result<()> {
+    pub(super) fn write(&self, adapters: &BTreeMap<String, Kept>) -> io::Result<()> {
         let next = self.path.with_extension("json.next");
         let mut file = File::create(&next)?;
         file.write_all(&serde_json::to_vec_pretty(adapters)?)?;

@@ -1,6 +1,7 @@
 //! A stack of adapters in use.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use models::{AdapterStack, AdapterTable};
 use scheduler::AdapterId;
@@ -14,6 +15,46 @@ pub struct Lease {
     kv_root: u64,
     digest: [u8; 32],
     table: AdapterTable,
+    n_waiting: AtomicUsize,
+    n_running: AtomicUsize,
+}
+
+/// A lease as a request holds it, which waits first and then runs.
+#[derive(Debug)]
+pub struct LeaseInUse {
+    lease: Arc<Lease>,
+    runs: bool,
+}
+
+impl LeaseInUse {
+    pub fn waiting(lease: Arc<Lease>) -> Self {
+        lease.n_waiting.fetch_add(1, Ordering::Relaxed);
+        Self { lease, runs: false }
+    }
+
+    /// See [`Lease::label`].
+    pub fn label(&self) -> &Arc<str> {
+        self.lease.label()
+    }
+
+    /// A step works on the request.
+    pub fn start(&mut self) {
+        if !std::mem::replace(&mut self.runs, true) {
+            self.lease.n_waiting.fetch_sub(1, Ordering::Relaxed);
+            self.lease.n_running.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for LeaseInUse {
+    fn drop(&mut self) {
+        let count = if self.runs {
+            &self.lease.n_running
+        } else {
+            &self.lease.n_waiting
+        };
+        count.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Lease {
@@ -32,9 +73,21 @@ impl Lease {
             kv_root: stack.kv_root(base_root),
             digest: stack.digest(),
             table: table.clone(),
+            n_waiting: AtomicUsize::new(0),
+            n_running: AtomicUsize::new(0),
         };
         table.insert(id, stack);
         Arc::new(lease)
+    }
+
+    /// Whether steps work on a request of it.
+    pub fn runs(&self) -> bool {
+        self.n_running.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether a request of it waits for its first step.
+    pub fn waits(&self) -> bool {
+        self.n_waiting.load(Ordering::Relaxed) > 0
     }
 
     pub fn id(&self) -> AdapterId {

@@ -8,9 +8,12 @@ mod choice;
 mod disk;
 mod journal;
 mod lease;
+mod loader;
 mod registry;
 mod serving;
 
+pub(crate) use disk::adapters_in;
+
 pub use choice::{Choice, Names};
-pub use lease::Lease;
-pub use serving::{AdapterError, AdapterOptions, Adapters, LoadRequest, Served};
+pub use lease::{Lease, LeaseInUse};
+pub use serving::{AdapterError, AdapterOptions, Adapters, AdaptersInUse, LoadRequest, Served};

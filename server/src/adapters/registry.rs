@@ -85,6 +85,17 @@ impl Registry {
         self.entries.iter()
     }
 
+    /// Of all that is in memory, stacks as well.
+    pub(super) fn leases(&self) -> Vec<Arc<Lease>> {
+        let entries = self.entries.values();
+        let loaded = entries.filter_map(|entry| match &entry.state {
+            State::Loaded { lease, .. } => Some(lease),
+            _ => None,
+        });
+        let stacks = self.stacks.iter().map(|(_, lease)| lease);
+        loaded.chain(stacks).cloned().collect()
+    }
+
     /// An id that was never used.
     pub(super) fn next_id(&mut self) -> AdapterId {
         self.next_id += 1;

@@ -1,5 +1,7 @@
 //! The adapters of a server: found, loaded, chosen, replaced.
 
+mod told;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,11 +11,14 @@ use tokio::sync::Semaphore;
 
 use super::choice::Choice;
 use super::disk::{self, Stamp};
-use super::journal::Journal;
+use super::journal::{Journal, Kept};
 use super::lease::Lease;
+use super::loader;
 use super::registry::{Limits, Origin, Registry, StackKey, State};
 use crate::identity::unix_seconds;
 use crate::metrics::Metrics;
+
+pub use told::{AdaptersInUse, Served};
 
 /// How often the files of an adapter from a directory are looked at, at most.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
@@ -32,6 +37,8 @@ pub struct AdapterOptions {
     pub root: Option<PathBuf>,
     pub max_loaded: usize,
     pub max_bytes: u64,
+    /// Adapters that never leave memory.
+    pub pinned: Vec<String>,
     /// Where adapters loaded by request are remembered.
     pub journal_dir: Option<PathBuf>,
 }
@@ -73,20 +80,6 @@ pub struct LoadRequest {
     /// The generation that is to be replaced.
     pub if_generation: Option<u64>,
     pub pinned: bool,
-}
-
-/// What is told of an adapter.
-#[derive(Clone, Debug)]
-pub struct Served {
-    pub name: String,
-    pub created: u64,
-    pub generation: u64,
-    pub is_pinned: bool,
-    /// `loaded`, `on_disk` or `failed`.
-    pub state: &'static str,
-    /// Of those in memory.
-    pub adapter: Option<Arc<Adapter>>,
-    pub failure: Option<String>,
 }
 
 /// The adapters of one base model. Clones are the same.
@@ -151,9 +144,11 @@ impl Adapters {
             let (adapter, stamp) = shared.read(&name, &path)?;
             shared.install(&name, adapter, stamp);
         }
-        for (name, path) in remembered {
-            let origin = Origin::Request;
-            shared.lock().add(&name, path, origin, unix_seconds());
+        for (name, kept) in remembered {
+            shared.recall(&name, kept);
+        }
+        for name in shared.options.pinned.clone() {
+            shared.pin(&name)?;
         }
         Ok(Self {
             shared: Some(Arc::new(shared)),
@@ -238,32 +233,6 @@ impl Adapters {
         shared.remember()
     }
 
-    /// All of them by name.
-    pub fn list(&self) -> Vec<Served> {
-        let Some(shared) = &self.shared else {
-            return Vec::new();
-        };
-        shared.scan();
-        let registry = shared.lock();
-        let served = registry.iter().map(|(name, entry)| {
-            let (state, adapter, failure) = match &entry.state {
-                State::OnDisk => ("on_disk", None, None),
-                State::Loaded { adapter, .. } => ("loaded", Some(Arc::clone(adapter)), None),
-                State::Failed(message) => ("failed", None, Some(message.clone())),
-            };
-            Served {
-                name: name.clone(),
-                created: entry.created,
-                generation: entry.generation,
-                is_pinned: entry.is_pinned,
-                state,
-                adapter,
-                failure,
-            }
-        });
-        served.collect()
-    }
-
     /// Compares all adapters with their files, wherever they came from, and looks for new ones in
     /// the directory. Those that have changed are loaded anew when they are next asked for;
     /// returns their names.
@@ -274,24 +243,52 @@ impl Adapters {
         shared.scan();
         shared.lock().put_back_changed()
     }
-
-    /// Names of adapters that requests are using, and how many may be in memory.
-    pub fn in_use(&self) -> (Vec<String>, usize) {
-        let Some(shared) = &self.shared else {
-            return (Vec::new(), 0);
-        };
-        let registry = shared.lock();
-        let used = registry.iter().filter(|(_, entry)| match &entry.state {
-            // The registry holds one itself.
-            State::Loaded { lease, .. } => Arc::strong_count(lease) > 1,
-            _ => false,
-        });
-        let names = used.map(|(name, _)| name.clone()).collect();
-        (names, shared.options.max_loaded)
-    }
 }
 
 impl Shared {
+    /// Makes known what was loaded by request in an earlier run. It has to be in the root still,
+    /// which may be another by now.
+    fn recall(&self, name: &str, kept: Kept) {
+        let root = self.options.root.as_deref();
+        let path = match root.map(|root| disk::confined(root, &kept.path)) {
+            Some(Ok(path)) => path,
+            Some(Err(message)) => {
+                tracing::warn!(adapter = name, message, "an adapter is forgotten");
+                return;
+            }
+            None => return,
+        };
+        let mut registry = self.lock();
+        if registry.get(name).is_none() {
+            registry.add(name, path, Origin::Request, unix_seconds());
+            if let Some(entry) = registry.get_mut(name) {
+                entry.is_pinned = kept.pinned;
+            }
+        }
+    }
+
+    /// Loads an adapter that is to stay. Blocks on disk.
+    fn pin(&self, name: &str) -> Result<(), AdapterError> {
+        let unknown = || AdapterError::Unknown(name.to_owned());
+        if !self.find(name) {
+            return Err(unknown());
+        }
+        let (path, is_loaded) = {
+            let mut registry = self.lock();
+            let entry = registry.get_mut(name).ok_or_else(unknown)?;
+            entry.is_pinned = true;
+            (
+                entry.path.clone(),
+                matches!(entry.state, State::Loaded { .. }),
+            )
+        };
+        if !is_loaded {
+            let (adapter, stamp) = self.read(name, &path)?;
+            self.install(name, adapter, stamp);
+        }
+        Ok(())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Registry> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -446,7 +443,7 @@ impl Shared {
         let turn = Arc::clone(&self.loads).acquire_owned().await;
         let turn = turn.map_err(|error| failed(&error))?;
         let (target, owned) = (self.target.clone(), path.to_path_buf());
-        let read = tokio::task::spawn_blocking(move || {
+        let read = loader::run(move || {
             let stamp = Stamp::of(&owned);
             let adapter = Adapter::load(&owned, &target);
             drop(turn);
@@ -589,7 +586,13 @@ impl Shared {
         let requested = registry
             .iter()
             .filter(|(_, entry)| entry.origin == Origin::Request);
-        let requested = requested.map(|(name, entry)| (name.clone(), entry.path.clone()));
+        let requested = requested.map(|(name, entry)| {
+            let kept = Kept {
+                path: entry.path.clone(),
+                pinned: entry.is_pinned,
+            };
+            (name.clone(), kept)
+        });
         // Under the lock, so that the file is never older than the registry.
         let written = journal.write(&requested.collect());
         written.map_err(|error| AdapterError::Journal(error.to_string()))

@@ -1,10 +1,12 @@
 //! Commands that make files of models: what they say, not what they do, which is in `models`.
 
+mod adapters;
 mod convert;
 mod eval_quant;
 mod merge;
 mod weight_type;
 
+pub use adapters::AdaptersArgs;
 pub use convert::{ConvertArgs, QuantizeArgs};
 pub use eval_quant::EvalQuantArgs;
 pub use merge::{MergeArgs, Method as MergeMethodName};
@@ -12,7 +14,7 @@ pub use weight_type::{parse_weight_type, weight_type_name};
 
 use std::path::PathBuf;
 
-use models::{LoadError, MergeError};
+use models::{AdapterError, LoadError, MergeError};
 use scheduler::ExecutorError;
 
 use crate::source::SourceError;
@@ -25,6 +27,14 @@ pub enum CommandError {
     Source(#[from] SourceError),
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    #[error("{n_bad} of {n} adapters do not fit:\n{list}")]
+    Misfits {
+        n: usize,
+        n_bad: usize,
+        list: String,
+    },
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
     #[error(transparent)]

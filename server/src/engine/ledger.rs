@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::queue::{Place, Queue};
 use super::{Deadline, EngineError, Submission};
-use crate::adapters::Lease;
+use crate::adapters::LeaseInUse;
 use crate::metrics::{FlowMetrics, Metrics};
 use crate::telemetry::Timeline;
 use crate::tenant::Tenant;
@@ -42,7 +42,7 @@ pub(super) struct Entry {
     flow_metrics: FlowMetrics,
     tenant: Tenant,
     /// Batches may name its id until the request is gone.
-    lease: Option<Arc<Lease>>,
+    lease: Option<LeaseInUse>,
     timeline: Option<Arc<Timeline>>,
     n_generated: u64,
 }
@@ -126,7 +126,7 @@ impl Ledger {
             last_token: vec![None; request.n as usize],
             flow_metrics,
             tenant,
-            lease,
+            lease: lease.map(LeaseInUse::waiting),
             timeline,
             n_generated: 0,
         };
@@ -211,6 +211,7 @@ impl Ledger {
                 if let Some(timeline) = &entry.timeline {
                     timeline.note_started();
                 }
+                entry.lease.as_mut().map(LeaseInUse::start);
                 self.metrics.queue.record(entry.submitted.elapsed());
                 self.metrics.prompt_tokens.increment(entry.n_prompt);
                 entry.flow_metrics.prompt_tokens.increment(entry.n_prompt);

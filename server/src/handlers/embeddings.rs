@@ -6,9 +6,11 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use scheduler::{Event, FinishReason, Request};
+use serde_json::Value;
 
 use super::prepare;
 use crate::admission::Call;
+use crate::aliases::Meter;
 use crate::embedder::{Embedder, EmbeddingModel};
 use crate::engine::TokenStream;
 use crate::openai::{ApiError, EmbeddingList, EmbeddingRequest, EncodingFormat, Fields, Prompt};
@@ -57,7 +59,12 @@ pub(crate) async fn create(
 fn prepare(state: &AppState, body: &[u8]) -> Result<Prepared, ApiError> {
     let mut fields = Fields::from_body(body)?;
     let name = fields.required_string("model")?;
-    let embedder = state.embedder_of(&name)?;
+    let key = fields.peek("user").and_then(Value::as_str);
+    let arm = state.arm_of(&name, key);
+    let embedder = state.embedder_of(arm.as_ref().map_or(&name, |arm| &arm.target))?;
+    if let Some(arm) = &arm {
+        Meter::begin(&state.metrics, &arm.alias, &arm.target, false);
+    }
     let model = &embedder.model;
     let request = EmbeddingRequest::parse(fields, model.vocab_size, model.width)?;
     if request.dimensions.is_some_and(|n| n != model.width) && !model.is_matryoshka {

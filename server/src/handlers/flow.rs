@@ -13,7 +13,8 @@ use axum::response::{IntoResponse, Response};
 use futures::stream::{self, BoxStream, StreamExt, select_all};
 use scheduler::Request;
 
-use super::prepare;
+use super::{prepare, shadow};
+use crate::aliases::Meter;
 use crate::generation::{Generation, TextRules, Update};
 use crate::grammar::Constraint;
 use crate::openai::ApiError;
@@ -22,7 +23,7 @@ use crate::state::AppState;
 use crate::store::{Store, Write};
 
 /// What the engine is to generate for one prompt.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Job {
     /// Still without its id.
     pub(super) request: Request,
@@ -123,6 +124,12 @@ impl<F: Fold> Folding<F> {
     /// Submits the jobs. Dropping it cancels them.
     pub(super) fn begin(state: &AppState, prepared: Prepared<F>) -> Result<Self, ApiError> {
         let Prepared { jobs, rules, fold } = prepared;
+        let copied = state
+            .arm
+            .as_ref()
+            .is_some_and(|arm| !arm.shadows.is_empty());
+        // Copied before they are given away, and sent after: nobody has a place before them.
+        let copies: Vec<Job> = if copied { jobs.clone() } else { Vec::new() };
         let shapes: Vec<(u32, usize)> = jobs
             .iter()
             .map(|job| (job.request.n, job.n_to_score))
@@ -134,6 +141,10 @@ impl<F: Fold> Folding<F> {
         let streams = state
             .engine
             .submit_all(requests.collect(), state.lease.clone())?;
+        shadow::start(state, &copies, &rules);
+        let metrics = &state.metrics;
+        let arm = state.arm.as_ref();
+        let mut meter = arm.map(|arm| Meter::begin(metrics, &arm.alias, &arm.target, false));
         let updates = (0..).zip(streams).zip(shapes);
         let updates = updates.map(|((job, events), (n, n_to_score))| {
             let tokenizer = &state.model.tokenizer;
@@ -145,7 +156,13 @@ impl<F: Fold> Folding<F> {
         Ok(Self {
             fold,
             store: state.store.clone(),
-            updates: select_all(updates).boxed(),
+            updates: select_all(updates)
+                .inspect(move |update| {
+                    if let Some(meter) = &mut meter {
+                        meter.note(update.as_ref().map(|(_, update)| update));
+                    }
+                })
+                .boxed(),
             queue: VecDeque::new(),
             n_started: Some(0),
             is_ended: false,

@@ -30,6 +30,7 @@ mod records;
 mod response_context;
 mod response_fold;
 pub(crate) mod responses;
+mod shadow;
 pub(crate) mod stored_chats;
 pub(crate) mod stored_responses;
 pub(crate) mod tokens;

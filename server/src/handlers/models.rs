@@ -33,7 +33,7 @@ fn objects(state: &AppState) -> Vec<ModelObject> {
     let adapters = state.adapters.list().into_iter();
     let base = model.names.first().map_or("", String::as_str);
     let aliases = state.aliases.iter();
-    let aliases = aliases.map(|(alias, _)| ModelObject::new(alias, model.created));
+    let aliases = aliases.map(|alias| ModelObject::new(&alias.name, model.created));
     own.chain(adapters.map(|adapter| of_adapter(&adapter, base)))
         .chain(aliases)
         .filter(|object| state.may_use(object.id()))

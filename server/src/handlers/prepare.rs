@@ -46,18 +46,32 @@ struct Chosen {
     model: Option<Value>,
     adapter: Option<Value>,
     adapters: Option<Value>,
+    prompt_cache_key: Option<Value>,
+    user: Option<Value>,
+    safety_identifier: Option<Value>,
 }
 
-/// The state for a request with this body: with the adapters that it asks for, which are loaded
-/// first if need be. What is wrong with the body is told when it is read as a whole.
+impl Chosen {
+    /// What the arm of an alias is chosen by, so that a conversation stays with one.
+    fn key(&self) -> Option<&str> {
+        let keys = [&self.prompt_cache_key, &self.user, &self.safety_identifier];
+        keys.into_iter().flatten().find_map(Value::as_str)
+    }
+}
+
+/// The state for a request with this body: with the arm of an alias that answers it, and with the
+/// adapters that it asks for, which are loaded first if need be. What is wrong with the body is told when it is read as a whole.
 pub(super) async fn with_adapters(state: &AppState, body: &Bytes) -> Result<AppState, ApiError> {
     let mut state = state.clone();
-    if !state.adapters.are_served() {
+    if !state.adapters.are_served() && state.aliases.is_empty() {
         return Ok(state);
     }
     let Ok(chosen) = serde_json::from_slice::<Chosen>(body) else {
         return Ok(state);
     };
+    if let Some(Value::String(name)) = &chosen.model {
+        state.arm = state.arm_of(name, chosen.key());
+    }
     let fields = [
         ("model", chosen.model),
         ("adapter", chosen.adapter),

@@ -7,6 +7,7 @@
 use std::fmt::Write;
 
 use super::name::Name;
+use crate::adapters::AdaptersInUse;
 
 /// Our series, and vLLM's name for the same.
 const ALIASES: [(Name, &str); 14] = [
@@ -50,7 +51,7 @@ pub struct Served {
 pub(super) fn render(
     own: &str,
     served: &Served,
-    (adapters, max_adapters): &(Vec<String>, usize),
+    adapters: &AdaptersInUse,
     unix_seconds: u64,
 ) -> String {
     let model = escape(&served.model);
@@ -66,8 +67,10 @@ pub(super) fn render(
         n_blocks,
         ..
     } = served;
-    let adapters = escape(&adapters.join(","));
-    // Writing to a string cannot fail. An adapter whose requests wait counts as running.
+    let running = escape(&adapters.running.join(","));
+    let waiting = escape(&adapters.waiting.join(","));
+    let max_loaded = adapters.max_loaded;
+    // Writing to a string cannot fail.
     write!(
         text,
         "# HELP vllm:cache_config_info Shape of the KV cache\n\
@@ -76,9 +79,9 @@ pub(super) fn render(
          block_size=\"{block_size}\",num_gpu_blocks=\"{n_blocks}\"}} 1\n\
          # HELP vllm:lora_requests_info Adapters that run and wait; the value is the time\n\
          # TYPE vllm:lora_requests_info gauge\n\
-         vllm:lora_requests_info{{max_lora=\"{max_adapters}\",\
-         running_lora_adapters=\"{adapters}\",\
-         waiting_lora_adapters=\"\"}} {unix_seconds}\n"
+         vllm:lora_requests_info{{max_lora=\"{max_loaded}\",\
+         running_lora_adapters=\"{running}\",\
+         waiting_lora_adapters=\"{waiting}\"}} {unix_seconds}\n"
     )
     .ok();
     text
@@ -155,7 +158,11 @@ mod tests {
         let text = render(
             "understudy_sequences_running 3\n",
             &served,
-            &(vec!["a".to_owned(), "b".to_owned()], 7),
+            &AdaptersInUse {
+                running: vec!["a".to_owned(), "b".to_owned()],
+                waiting: vec!["b".to_owned()],
+                max_loaded: 7,
+            },
             5,
         );
         assert!(
@@ -163,7 +170,8 @@ mod tests {
                 r#"model_name="a\"b\\c",engine="0",block_size="16",num_gpu_blocks="10"} 1"#
             )
         );
-        let adapters = "max_lora=\"7\",running_lora_adapters=\"a,b\",waiting_lora_adapters=\"\"} 5";
+        let adapters =
+            "max_lora=\"7\",running_lora_adapters=\"a,b\",waiting_lora_adapters=\"b\"} 5";
         assert!(text.contains(adapters));
     }
 }

@@ -47,6 +47,10 @@ pub(super) enum Name {
     Reloads,
     Panics,
     TracedRequests,
+    AliasRequests,
+    AliasFailures,
+    AliasGeneratedTokens,
+    AliasTimeToFirstToken,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +62,7 @@ pub(super) enum Kind {
 
 /// All of them: name on `/metrics`, kind, help.
 #[rustfmt::skip]
-pub(super) const ALL: [(Name, &str, Kind, &str); 42] = {
+pub(super) const ALL: [(Name, &str, Kind, &str); 46] = {
     use Kind::{Counter, Gauge, Histogram};
     [
         (Name::HttpRequests, "understudy_http_requests_total", Counter, "HTTP requests by route and status"),
@@ -103,6 +107,10 @@ pub(super) const ALL: [(Name, &str, Kind, &str); 42] = {
         (Name::Reloads, "understudy_reloads_total", Counter, "Times that files were read anew, by what and with which result"),
         (Name::Panics, "understudy_panics_total", Counter, "Panics that were caught, by place"),
         (Name::TracedRequests, "understudy_traced_requests_total", Counter, "Requests whose spans were sent to the collector, or were dropped"),
+        (Name::AliasRequests, "understudy_alias_requests_total", Counter, "Requests that called an alias, by what answered them (arm) or got a copy (shadow)"),
+        (Name::AliasFailures, "understudy_alias_failures_total", Counter, "Requests that called an alias and failed, by what was to answer them"),
+        (Name::AliasGeneratedTokens, "understudy_alias_generated_tokens_total", Counter, "Tokens of answers to requests that called an alias"),
+        (Name::AliasTimeToFirstToken, "understudy_alias_time_to_first_token_seconds", Histogram, "From submission to the first text of an answer, by alias and what answered"),
     ]
 };
 
