@@ -5,21 +5,28 @@
 mod abuse;
 mod adapters;
 mod fairness;
+mod guard;
 mod hostile;
 mod http;
 mod interference;
 mod invariance;
 mod kernels;
 mod lora;
+mod null_server;
+mod overhead;
 mod overload;
 mod prefix;
 mod report;
+mod results;
 mod scheduler;
 mod server;
+mod simulate;
 mod speed;
+mod startup;
 mod steps;
 mod streams;
 mod structured;
+mod text;
 mod traffic;
 
 use std::path::{Path, PathBuf};
@@ -70,50 +77,77 @@ enum Benchmark {
     Speed(speed::Options),
     /// Idle connections, slow heads, floods of headers, large bodies: what others notice.
     Abuse(abuse::Options),
+    /// Servers in simulated time, validated here and used for what is not here.
+    Simulate(simulate::Options),
     /// What a step's policy costs, without a model.
     Scheduler(scheduler::Args),
+    /// Tokenizer, detokenizer and masks of grammars.
+    Text(text::Options),
+    /// What a request costs beside the model.
+    Overhead(overhead::Options),
+    /// How long a start takes, by phase.
+    Startup(startup::Options),
+    /// Instructions of a few pieces of work against what is recorded (needs valgrind).
+    Guard(guard::Options),
+    /// Everything, as benches/RESULTS.md.
+    Results(results::Options),
+    /// The server of `overhead`.
+    #[command(hide = true)]
+    NullServer,
+    /// The work of `guard`.
+    #[command(hide = true)]
+    GuardWork(guard::Work),
 }
 
 fn main() -> Result<ExitCode> {
     let args = Args::parse();
-    if let Benchmark::Scheduler(args) = &args.benchmark {
-        scheduler::run(args)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    if let Benchmark::Lora(options) = &args.benchmark {
-        return end(
-            &lora::run(args.model.as_deref(), options)?,
-            args.results.as_deref(),
-        );
-    }
-    if let Benchmark::Kernels(options) = &args.benchmark {
-        return end(&kernels::run(options)?, args.results.as_deref());
-    }
-    if let Benchmark::Speed(options) = &args.benchmark {
-        return end(
-            &speed::run(args.model.as_deref(), options)?,
-            args.results.as_deref(),
-        );
-    }
-    let product = Product::new(args.model)?;
-    let report: Report = match &args.benchmark {
-        Benchmark::Interference(options) => interference::run(&product, options)?,
-        Benchmark::Fairness(options) => fairness::run(&product, options)?,
-        Benchmark::Prefix(options) => prefix::run(&product, options)?,
-        Benchmark::Overload(options) => overload::run(&product, options)?,
-        Benchmark::Abuse(options) => abuse::run(&product, options)?,
-        Benchmark::Adapters(options) => adapters::run(&product, options)?,
-        Benchmark::Invariance(options) => invariance::run(&product, options)?,
-        Benchmark::Hostile(options) => hostile::run(&product, options)?,
-        Benchmark::Structured(options) => structured::run(&product, options)?,
-        Benchmark::Kernels(_)
-        | Benchmark::Lora(_)
-        | Benchmark::Scheduler(_)
-        | Benchmark::Speed(_) => {
-            unreachable!("it needs no server and has run")
+    let model = args.model.as_deref();
+    match &args.benchmark {
+        Benchmark::Results(options) => results::run(model, options)?,
+        Benchmark::NullServer => null_server::run(model)?,
+        Benchmark::GuardWork(work) => guard::work(work)?,
+        benchmark => {
+            let report = match without_server(benchmark, model) {
+                Some(report) => report?,
+                None => with_server(benchmark, args.model)?,
+            };
+            return end(&report, args.results.as_deref());
         }
-    };
-    end(&report, args.results.as_deref())
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Benchmarks that start no server, or their own.
+fn without_server(benchmark: &Benchmark, model: Option<&str>) -> Option<Result<Report>> {
+    Some(match benchmark {
+        Benchmark::Guard(options) => guard::run(options),
+        Benchmark::Kernels(options) => kernels::run(options),
+        Benchmark::Lora(options) => lora::run(model, options),
+        Benchmark::Overhead(options) => overhead::run(model, options),
+        Benchmark::Scheduler(args) => scheduler::run(args),
+        Benchmark::Simulate(options) => simulate::run(model, options),
+        Benchmark::Speed(options) => speed::run(model, options),
+        Benchmark::Text(options) => text::run(model, options),
+        _ => return None,
+    })
+}
+
+/// Benchmarks of the release binary.
+fn with_server(benchmark: &Benchmark, model: Option<String>) -> Result<Report> {
+    let product = Product::new(model)?;
+    match benchmark {
+        Benchmark::Interference(options) => interference::run(&product, options),
+        Benchmark::Fairness(options) => fairness::run(&product, options),
+        Benchmark::Prefix(options) => prefix::run(&product, options),
+        Benchmark::Overload(options) => overload::run(&product, options),
+        Benchmark::Abuse(options) => abuse::run(&product, options),
+        Benchmark::Adapters(options) => adapters::run(&product, options),
+        Benchmark::Invariance(options) => invariance::run(&product, options),
+        Benchmark::Hostile(options) => hostile::run(&product, options),
+        Benchmark::Structured(options) => structured::run(&product, options),
+        Benchmark::Startup(options) => startup::run(&product, options),
+        _ => unreachable!("all others have run without the binary"),
+    }
 }
 
 /// Publishes a report; whether its expectations were met is the exit code.

@@ -114,13 +114,14 @@ impl Report {
             "version": env!("CARGO_PKG_VERSION"),
             "unix_seconds": now.unwrap_or_default().as_secs(),
             "machine": machine(),
+            "pressure_percent": pressure(),
             "rows": rows,
         })
     }
 }
 
 /// The processor, and how many of it.
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = text
         .lines()
@@ -128,6 +129,14 @@ fn machine() -> String {
     let model = model.map_or("unknown", |line| line.trim_start_matches(['\t', ' ', ':']));
     let n = std::thread::available_parallelism().map_or(1, usize::from);
     format!("{n} x {model}")
+}
+
+/// Share of the last minute in which something waited for a processor, in percent, where the
+/// system tells.
+fn pressure() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/pressure/cpu").ok()?;
+    let value = text.split("avg60=").nth(1)?.split_whitespace().next()?;
+    value.parse().ok()
 }
 
 /// Milliseconds.

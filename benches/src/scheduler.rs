@@ -3,10 +3,10 @@
 //! The cost must grow with the rows of a batch, never with the queue behind them. So each figure
 //! stands beside the same machine's with a hundred times the queue, and the ratio is printed.
 
-use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::report::Report;
 use anyhow::{Result, ensure};
 use scheduler::{
     Batch, FlowId, Priority, Request, RequestId, Sampled, SampledToken, SamplingParams, Scheduler,
@@ -34,36 +34,41 @@ struct Load {
     max_new_tokens: u32,
 }
 
-pub(crate) fn run(args: &Args) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(
-        out,
-        "microseconds a step (begin_step + end_step), median and 99th percentile of {} steps",
-        args.steps
-    )?;
-    writeln!(
-        out,
-        "      load running   waiting    p50    p99   p50 a row   p50 vs. shortest queue"
-    )?;
-    for (name, max_new_tokens) in [("long", 100_000), ("come-and-go", 8)] {
-        for n_running in [1, 64, 256] {
+pub(crate) fn run(args: &Args) -> Result<Report> {
+    let mut report = Report::new("scheduler");
+    for (name, max_new_tokens) in [("long answers", 100_000), ("short answers", 8)] {
+        for n_running in [1, 100, 10_000] {
             let mut shortest = None;
-            for n_waiting in [100, 1_000, 10_000] {
+            for n_waiting in [100, 10_000] {
                 let load = Load {
                     n_running,
                     n_waiting,
                     max_new_tokens,
                 };
                 let (p50, p99) = measure(load, args.steps)?;
-                let ratio = p50 / *shortest.get_or_insert(p50);
-                writeln!(
-                    out,
-                    "{name:>11} {n_running:6} {n_waiting:9} {p50:6.1} {p99:6.1} {:11.3} {ratio:8.2}",
-                    p50 / n_running as f64
-                )?;
+                let what = format!("{name}, {n_running} running, {n_waiting} waiting");
+                report.note(format!("{what}: step p50"), p50, "us");
+                report.note(format!("{what}: step p99"), p99, "us");
+                #[expect(clippy::cast_precision_loss, reason = "a small count")]
+                report.note(format!("{what}: a row"), p50 / n_running as f64, "us");
+                let shortest = *shortest.get_or_insert(p50);
+                if n_waiting > 100 {
+                    report.note(format!("{what}: against 100 waiting"), p50 / shortest, "x");
+                }
             }
         }
     }
+    Ok(report)
+}
+
+/// Steps for the guard: as many as asked for, with a hundred sequences running.
+pub(crate) fn steps(n: usize) -> Result<()> {
+    let load = Load {
+        n_running: 100,
+        n_waiting: 100,
+        max_new_tokens: 64,
+    };
+    measure(load, n)?;
     Ok(())
 }
 
@@ -74,7 +79,7 @@ fn measure(load: Load, n_steps: usize) -> Result<(f64, f64)> {
     let mut scheduler = Scheduler::new(SchedulerConfig {
         block_size: BLOCK_SIZE,
         n_blocks,
-        max_batched_tokens: 512,
+        max_batched_tokens: load.n_running.max(256) * 2,
         max_sequences: load.n_running,
         max_model_len: n_longest,
         window: None,
@@ -85,7 +90,7 @@ fn measure(load: Load, n_steps: usize) -> Result<(f64, f64)> {
     })?;
     let mut next_id = 0;
     let mut times = Vec::with_capacity(n_steps);
-    let n_warm_up = n_steps / 10 + 50;
+    let n_warm_up = 100;
     for step in 0..n_warm_up + n_steps {
         // The queue is as long in every step. Submitting is not part of what is measured.
         while scheduler.stats().n_waiting + scheduler.stats().n_running

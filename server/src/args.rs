@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use kernels::WeightType;
 
 use crate::commands::{
-    AdaptersArgs, ConvertArgs, EvalQuantArgs, MergeArgs, QuantizeArgs, parse_weight_type,
+    AdaptersArgs, ConvertArgs, EvalQuantArgs, MergeArgs, PlanArgs, QuantizeArgs, parse_weight_type,
 };
 
 use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -83,6 +83,8 @@ pub enum Command {
     /// Ask a running server how it is; the exit code is 0 if it is well.
     Healthcheck(HealthcheckArgs),
     Adapters(AdaptersArgs),
+    Bench(Box<load::BenchArgs>),
+    Plan(Box<PlanArgs>),
     Convert(ConvertArgs),
     Quantize(QuantizeArgs),
     Merge(MergeArgs),

@@ -54,6 +54,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Config(args) => tell(&args.text()),
         Command::Doctor(args) => doctor::run(*args),
         Command::Adapters(args) => tell(&args.run()?),
+        Command::Bench(args) => tell(&load::run(*args)?),
+        Command::Plan(args) => tell(&args.run()?),
         Command::Convert(args) => tell(&args.run()?),
         Command::Quantize(args) => tell(&args.run()?),
         Command::Merge(args) => tell(&args.run()?),

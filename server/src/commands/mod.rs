@@ -1,15 +1,17 @@
-//! Commands that make files of models: what they say, not what they do, which is in `models`.
+//! Commands beside `serve`: what they say, not what they do, which is in `models` and `load`.
 
 mod adapters;
 mod convert;
 mod eval_quant;
 mod merge;
+mod plan;
 mod weight_type;
 
 pub use adapters::AdaptersArgs;
 pub use convert::{ConvertArgs, QuantizeArgs};
 pub use eval_quant::EvalQuantArgs;
 pub use merge::{MergeArgs, Method as MergeMethodName};
+pub use plan::PlanArgs;
 pub use weight_type::{parse_weight_type, weight_type_name};
 
 use std::path::PathBuf;
@@ -41,6 +43,10 @@ pub enum CommandError {
     Executor(#[from] ExecutorError),
     #[error(transparent)]
     Merge(#[from] MergeError),
+    #[error(transparent)]
+    Measure(#[from] load::LoadError),
+    #[error("the server to measure did not start: {message}")]
+    Server { message: String },
     #[error("{flag}: {message}")]
     Flag { flag: &'static str, message: String },
     #[error("{}: {message}", file.display())]

@@ -8,7 +8,7 @@ mod constraints;
 mod drain;
 mod handle;
 mod ledger;
-mod pace;
+pub mod pace;
 mod queue;
 mod snapshot;
 mod step;

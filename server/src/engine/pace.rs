@@ -36,7 +36,7 @@ const OUTLIER: f64 = 2.0;
 
 /// What has been measured.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
+pub struct Pace {
     /// Length of a step, relative to one without prompts; `None`: no limit.
     stretch: Option<f64>,
     /// Steps of streams alone, and steps with prompts.
@@ -56,15 +56,15 @@ struct Mean {
 
 /// What a step computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Load {
+pub struct Load {
     /// Rows of one token.
-    pub(super) n_singles: usize,
+    pub n_singles: usize,
     /// Tokens of all other rows.
-    pub(super) n_chunked: usize,
+    pub n_chunked: usize,
 }
 
 impl Pace {
-    pub(super) fn new(stretch: Option<f64>) -> Self {
+    pub fn new(stretch: Option<f64>) -> Self {
         Self {
             stretch,
             alone: None,
@@ -75,7 +75,7 @@ impl Pace {
     }
 
     /// Most tokens of the next step.
-    pub(super) fn budget(&self, crowd: Crowd) -> usize {
+    pub fn budget(&self, crowd: Crowd) -> usize {
         let Some(stretch) = self.stretch else {
             return usize::MAX;
         };
@@ -107,7 +107,7 @@ impl Pace {
     }
 
     /// Learns from a step.
-    pub(super) fn note(&mut self, load: Load, took: Duration) {
+    pub fn note(&mut self, load: Load, took: Duration) {
         let took = took.as_secs_f64();
         tracing::trace!(?load, took, ?self, "step");
         #[expect(clippy::cast_precision_loss, reason = "a count of tokens")]
