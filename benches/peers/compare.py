@@ -1,6 +1,7 @@
 """Understudy beside other servers: the same weights, threads and requests, in turns.
 
-    python3 benches/peers/compare.py [--models demo,...] [--scenarios prefill512,...] [--results DIR]
+    python3 benches/peers/compare.py [--peer llama.cpp|vllm] [--models demo:q4_1,...]
+        [--scenarios prefill512,...] [--results DIR]
 
 See README.md.
 """
@@ -29,15 +30,22 @@ SCENARIOS = {
     "decode": (load.decode, 5, 1),
     "streams32": (lambda server, rng: load.streams(server, rng, 32, 256, 128), 1, 32),
 }
-DEFAULT = ["demo:q4_1", "qwen2.5-0.5b:q8_0", "qwen2.5-0.5b:q4_0", "llama-3.2-1b:q4_k", "qwen2.5-0.5b:bf16"]
+DEFAULT = {
+    "llama.cpp": ["demo:q4_1", "qwen2.5-0.5b:q8_0", "qwen2.5-0.5b:q4_0", "llama-3.2-1b:q4_k", "qwen2.5-0.5b:bf16"],
+    "vllm": ["smollm2-135m:hf", "qwen2.5-0.5b:hf", "llama-3.2-1b:hf"],
+}
 HIGHER_IS_BETTER = {"tokens_per_s"}
 
 
 def model_file(spec, work, binary, demo):
-    """The GGUF file of `shape:type`, made once."""
+    """The GGUF file of `shape:type`, or for type `hf` the folder in bf16, made once."""
     name, kind = spec.split(":")
     if name == "demo":
         return demo
+    if kind == "hf":
+        if not (work / f"{name}.hf/model.safetensors").exists():
+            shapes.write_hf(name, demo, work / f"{name}.hf")
+        return work / f"{name}.hf"
     base = work / f"{name}.bf16.gguf"
     if not base.exists():
         shapes.write(name, demo, base)
@@ -61,24 +69,36 @@ def pressure():
 def compare(spec, path, args, work):
     """Rows of one model: a dict a scenario."""
     rows = []
-    home = servers.fetch_llama_cpp(args.peers)
+    fetch, start = {
+        "llama.cpp": (servers.fetch_llama_cpp, servers.llama_cpp),
+        "vllm": (servers.fetch_vllm, servers.vllm),
+    }[args.peer]
+    home = fetch(args.peers)
     groups = {}
     for scenario in args.scenarios:
-        groups.setdefault(SCENARIOS[scenario][2], []).append(scenario)
+        # vLLM takes minutes to start, and loses nothing by more slots.
+        slots = 32 if args.peer == "vllm" else SCENARIOS[scenario][2]
+        groups.setdefault(slots, []).append(scenario)
     for slots, scenarios in groups.items():
         with (
             servers.understudy(args.binary, path, args.threads, work, args.kv_memory) as ours,
-            servers.llama_cpp(home, path, args.threads, work, slots) as peer,
+            start(home, path, args.threads, work, slots) as peer,
         ):
             both = [ours, peer]
             for server in both:
                 load.prefill(server, random.Random(0), 64)
+                load.decode(server, random.Random(0), 8)
             for scenario in scenarios:
                 rows.append(measure(spec, scenario, both, args))
                 rows[-1]["resident_mb"] = {server.name: server.resident_mb() for server in both}
-                rows[-1]["file_mb"] = path.stat().st_size / 2**20
+                rows[-1]["file_mb"] = file_mb(path)
                 print_row(rows[-1])
     return rows
+
+
+def file_mb(path):
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files) / 2**20
 
 
 def measure(spec, scenario, both, args):
@@ -105,13 +125,14 @@ def print_row(row):
         print(f"{row['model']:<22} {row['scenario']:<12} {key:<13} {figures}  -> {ratio:.2f}x", flush=True)
 
 
-def markdown(rows):
-    lines = ["| model | scenario | figure | understudy | llama.cpp | ratio |", "|---|---|---|--:|--:|--:|"]
+def markdown(rows, peer):
+    lines = [f"| model | scenario | figure | understudy | {peer} | ratio |", "|---|---|---|--:|--:|--:|"]
     for row in rows:
         for key, ratio in row["ratios"].items():
             ours, theirs = (values[key] for values in row["medians"].values())
             lines.append(f"| {row['model']} | {row['scenario']} | {key} | {ours:.3g} | {theirs:.3g} | {ratio:.2f} |")
-    lines += ["", "| model | scenario | file, MB | understudy, resident MB | llama.cpp, resident MB |", "|---|---|--:|--:|--:|"]
+    lines += ["", f"| model | scenario | file, MB | understudy, resident MB | {peer}, resident MB |"]
+    lines += ["|---|---|--:|--:|--:|"]
     for row in rows:
         ours, theirs = row["resident_mb"].values()
         lines.append(f"| {row['model']} | {row['scenario']} | {row['file_mb']:.0f} | {ours:.0f} | {theirs:.0f} |")
@@ -121,7 +142,8 @@ def markdown(rows):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", type=Path, default=ROOT / "target/release/understudy")
-    parser.add_argument("--models", type=lambda text: text.split(","), default=DEFAULT)
+    parser.add_argument("--peer", choices=list(DEFAULT), default="llama.cpp")
+    parser.add_argument("--models", type=lambda text: text.split(","), help="SHAPE:TYPE; type hf: bf16 in safetensors")
     parser.add_argument("--scenarios", type=lambda text: text.split(","), default=list(SCENARIOS))
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--runs", type=int, help="of each scenario, instead of its own number")
@@ -144,7 +166,7 @@ def main():
     began, before, rows, left = time.monotonic(), pressure(), [], []
     if before > 20:
         print(f"The machine is busy ({before:.0f}% of the time something waits): figures are rough.", flush=True)
-    for spec in args.models:
+    for spec in args.models or DEFAULT[args.peer]:
         if time.monotonic() - began > 60 * args.minutes:
             left.append(spec)
             continue
@@ -154,9 +176,10 @@ def main():
     if args.results:
         args.results.mkdir(parents=True, exist_ok=True)
         about = {"machine": platform.processor() or platform.machine(), "threads": args.threads, "pressure": before}
-        about |= {"llama.cpp": servers.LLAMA_CPP, "rows": rows, "not_measured": left}
-        (args.results / "peers.json").write_text(json.dumps(about, indent=2) + "\n")
-        (args.results / "peers.md").write_text(markdown(rows))
+        versions = {"llama.cpp": servers.LLAMA_CPP, "vllm": servers.VLLM}
+        about |= {"peer": versions[args.peer], "rows": rows, "not_measured": left}
+        (args.results / f"peers-{args.peer}.json").write_text(json.dumps(about, indent=2) + "\n")
+        (args.results / f"peers-{args.peer}.md").write_text(markdown(rows, args.peer))
 
 
 if __name__ == "__main__":

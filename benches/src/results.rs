@@ -139,7 +139,7 @@ const SECTIONS: [Section; 16] = [
         title: "Beside llama.cpp",
         command: &["python3", "benches/peers/compare.py"],
         is_own: false,
-        file: "peers.json",
+        file: "peers-llama.cpp.json",
     },
 ];
 
