@@ -7,6 +7,7 @@ import random
 import statistics
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -35,13 +36,21 @@ def prompts(path, rng, args):
             out.write(json.dumps({"prompt": text, "output_tokens_count": args.output_tokens}) + "\n")
 
 
-def guidellm(url, model, args, turn):
+# How the same load is asked for. Both are the same from run to run: the phases of several clients in a closed loop are
+# not, and decide whether their prompts meet in one step.
+LOADS = {
+    "one client": ("kind=concurrent,streams=1", ["--concurrency", "1"]),
+    "constant rate": ("kind=constant,rate={rate}", ["--gaps", "constant", "--rate", "{rate}"]),
+}
+
+
+def guidellm(url, model, load, args, turn):
     """Figures of guidellm, and how many tokens its prompts had."""
     data, out = WORK / f"prompts-{turn}.jsonl", WORK / f"guidellm-{turn}.json"
-    prompts(data, random.Random(turn), args)
+    prompts(data, random.Random(f"{load} {turn}"), args)
     command = [str(Path(sys.executable).parent / "guidellm"), "run", "--disable-console"]
     command += ["--backend", f"kind=openai_http,target={url},model={model},request_format=/v1/completions"]
-    command += ["--profile", f"kind=concurrent,streams={args.clients}"]
+    command += ["--profile", LOADS[load][0].format(rate=args.rate)]
     command += ["--constraint", f"kind=max_requests,count={args.requests}"]
     command += ["--data", f"kind=json_file,path={data}", "--output", f"kind=json,path={out}"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "GUIDELLM__MAX_WORKER_PROCESSES": "1"}
@@ -64,26 +73,61 @@ def guidellm(url, model, args, turn):
     return figures, round(statistics.mean(request["prompt_tokens"] for request in requests))
 
 
-def own(binary, url, n_prompt, args, turn):
+def own(binary, url, n_prompt, load, args, turn):
     """The same figures of `understudy bench`."""
+    seed = 1000 * list(LOADS).index(load) + turn
     out = WORK / f"bench-{turn}.json"
     command = [str(binary), "bench", "--base-url", url, "--endpoint", "completions", "--prompt-as", "text"]
-    command += ["--concurrency", str(args.clients), "--requests", str(args.requests), "--seed", str(turn)]
+    command += [word.format(rate=args.rate) for word in LOADS[load][1]]
+    command += ["--requests", str(args.requests), "--seed", str(seed)]
     command += ["--prompt-tokens", str(n_prompt), "--output-tokens", str(args.output_tokens)]
     command += ["--no-progress", "--json", str(out)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    load = json.loads(out.read_text())["loads"][0]
-    if load["n_failed"]:
-        raise SystemExit(f"failed: {load['errors']}")
-    figures = {"ttft_ms": load["ttft_ms"]["mean"], "itl_ms": load["tpot_ms"]["mean"]}
-    return {**figures, "tokens_per_s": load["output_tokens_per_s"]}, load["prompt_tokens"]["mean"]
+    told = json.loads(out.read_text())["loads"][0]
+    if told["n_failed"]:
+        raise SystemExit(f"failed: {told['errors']}")
+    figures = {"ttft_ms": told["ttft_ms"]["mean"], "itl_ms": told["tpot_ms"]["mean"]}
+    return {**figures, "tokens_per_s": told["output_tokens_per_s"]}, told["prompt_tokens"]["mean"]
+
+
+def compare(url, model, load, args):
+    """Runs of both tools, in turns; the first round warms up and does not count."""
+    found = {"guidellm": [], "understudy bench": []}
+    n_prompt = args.words
+    for turn in range(args.rounds + 1):
+        # Who goes first changes, for the machine may be busier now than later.
+        if turn % 2 == 0:
+            theirs, n_prompt = guidellm(url, model, load, args, turn)
+            ours, n_own = own(args.binary, url, n_prompt, load, args, turn)
+        else:
+            ours, n_own = own(args.binary, url, n_prompt, load, args, turn)
+            theirs, n_prompt = guidellm(url, model, load, args, turn)
+        print(f"{load}, round {turn}: prompts of {n_prompt} and {n_own:.1f} tokens", theirs, ours, flush=True)
+        if turn:
+            found["guidellm"].append(theirs)
+            found["understudy bench"].append(ours)
+    return found
+
+
+def commit():
+    """What is checked out."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout.strip() or "unknown"
+
+
+def pressure():
+    """Share of the last five minutes in which something waited for a processor, in percent."""
+    try:
+        return float(Path("/proc/pressure/cpu").read_text().split("avg300=")[1].split()[0])
+    except OSError:
+        return None
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--binary", type=Path, default=ROOT / "target/release/understudy")
-    parser.add_argument("--clients", type=int, default=4)
-    parser.add_argument("--requests", type=int, default=48)
+    parser.add_argument("--rate", type=float, default=2, help="requests a second of the constant rate")
+    parser.add_argument("--requests", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--words", type=int, default=160)
     parser.add_argument("--output-tokens", type=int, default=64)
@@ -92,35 +136,30 @@ def main():
     args = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
     process, url = serve(args.binary)
-    found = {"guidellm": [], "understudy bench": []}
+    found = {}
     try:
         with urllib.request.urlopen(f"{url}/v1/models") as answer:
             model = json.load(answer)["data"][0]["id"]
-        # The first round warms all three up.
-        for turn in range(args.rounds + 1):
-            # Who goes first changes, for the machine may be busier now than later.
-            if turn % 2 == 0:
-                theirs, n_prompt = guidellm(url, model, args, turn)
-                ours, n_own = own(args.binary, url, n_prompt, args, turn)
-            else:
-                ours, n_own = own(args.binary, url, n_prompt, args, turn)
-                theirs, n_prompt = guidellm(url, model, args, turn)
-            print(f"round {turn}: prompts of {n_prompt} and {n_own:.1f} tokens", theirs, ours, flush=True)
-            if turn:
-                found["guidellm"].append(theirs)
-                found["understudy bench"].append(ours)
+        for load in LOADS:
+            runs = compare(url, model, load, args)
+            for tool, figures in runs.items():
+                merged = found.setdefault(tool, [{} for _ in figures])
+                for into, run in zip(merged, figures):
+                    into |= {f"{load}: {key}": value for key, value in run.items()}
     finally:
         process.terminate()
         process.wait()
-    medians = {name: {key: statistics.median(run[key] for run in runs) for key in FIGURES} for name, runs in found.items()}
-    off = {key: 100 * (medians["understudy bench"][key] / medians["guidellm"][key] - 1) for key in FIGURES}
-    for key in FIGURES:
-        values = ", ".join(f"{name} {figures[key]:.1f}" for name, figures in medians.items())
-        print(f"{key:<14} {values}: {off[key]:+.1f}%")
+    keys = [f"{load}: {key}" for load in LOADS for key in FIGURES]
+    medians = {tool: {key: statistics.median(run[key] for run in runs) for key in keys} for tool, runs in found.items()}
+    off = {key: 100 * (medians["understudy bench"][key] / medians["guidellm"][key] - 1) for key in keys}
+    for key in keys:
+        values = ", ".join(f"{tool} {figures[key]:.1f}" for tool, figures in medians.items())
+        print(f"{key:<28} {values}: {off[key]:+.1f}%")
     agrees = all(abs(value) <= args.bound for value in off.values())
     if args.results:
         args.results.mkdir(parents=True, exist_ok=True)
-        about = {"clients": args.clients, "requests": args.requests, "rounds": args.rounds, "agrees": agrees}
+        about = {"unix_seconds": int(time.time()), "commit": commit(), "pressure_percent": pressure()}
+        about |= {"rate": args.rate, "requests": args.requests, "rounds": args.rounds, "agrees": agrees}
         about |= {"medians": medians, "off_percent": off, "bound_percent": args.bound, "runs": found}
         (args.results / "agree.json").write_text(json.dumps(about, indent=2) + "\n")
     print("they agree" if agrees else f"they differ by more than {args.bound}%")

@@ -14,7 +14,7 @@ use crate::text::{detokenize_once, encode_once, tokenizer};
 /// More than what is recorded by this is a regression.
 const TOLERANCE: f64 = 0.10;
 const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guard.json");
-const PROSE: &str = include_str!("../../README.md");
+const PROSE: &str = include_str!("../../server/src/commands/eval_text.txt");
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Options {

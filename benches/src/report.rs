@@ -114,6 +114,7 @@ impl Report {
             "version": env!("CARGO_PKG_VERSION"),
             "unix_seconds": now.unwrap_or_default().as_secs(),
             "machine": machine(),
+            "commit": told("git", &["describe", "--always", "--dirty", "--exclude", "*"]),
             "pressure_percent": pressure(),
             "rows": rows,
         })
@@ -129,6 +130,15 @@ pub(crate) fn machine() -> String {
     let model = model.map_or("unknown", |line| line.trim_start_matches(['\t', ' ', ':']));
     let n = std::thread::available_parallelism().map_or(1, usize::from);
     format!("{n} x {model}")
+}
+
+/// What a program says, in a line; `unknown` if it is not there.
+pub(crate) fn told(program: &str, args: &[&str]) -> String {
+    let output = std::process::Command::new(program).args(args).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    text.ok()
+        .filter(|text| !text.is_empty())
+        .unwrap_or_else(|| "unknown".to_owned())
 }
 
 /// Share of the last minute in which something waited for a processor, in percent, where the

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::report::machine;
+use crate::report::{machine, told};
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Options {
@@ -18,6 +18,9 @@ pub(crate) struct Options {
     /// Only these sections; the others stay as they were.
     #[arg(long, value_delimiter = ',', conflicts_with = "skip")]
     only: Vec<String>,
+    /// Models to run beside llama.cpp (benches/peers/README.md), instead of all.
+    #[arg(long)]
+    peer_models: Option<String>,
     /// Where the page goes.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/RESULTS.md"))]
     page: PathBuf,
@@ -52,7 +55,7 @@ const fn own(
     }
 }
 
-const SECTIONS: [Section; 16] = [
+const SECTIONS: [Section; 18] = [
     own(
         "kernels",
         "Kernels: share of the machine's limits",
@@ -109,6 +112,8 @@ const SECTIONS: [Section; 16] = [
         &["structured"],
         "structured.json",
     ),
+    own("abuse", "Misbehaving connections", &["abuse"], "abuse.json"),
+    own("lora", "Steps with adapters", &["lora"], "lora.json"),
     own(
         "validate",
         "Simulation against measurement",
@@ -163,7 +168,7 @@ pub(crate) fn run(model: Option<&str>, options: &Options) -> Result<()> {
         };
         if is_wanted {
             let begin = Instant::now();
-            let is_met = measure(model, section, &options.figures)?;
+            let is_met = measure(model, section, options)?;
             let seconds = begin.elapsed().as_secs_f64();
             let told = if is_met { "" } else { ", expectations missed" };
             std::io::Write::write_fmt(
@@ -177,7 +182,8 @@ pub(crate) fn run(model: Option<&str>, options: &Options) -> Result<()> {
 }
 
 /// Measures a section; whether its expectations were met. An error if it made no figures.
-fn measure(model: Option<&str>, section: &Section, figures: &Path) -> Result<bool> {
+fn measure(model: Option<&str>, section: &Section, options: &Options) -> Result<bool> {
+    let figures = &options.figures;
     let path = figures.join(section.file);
     if path.exists() {
         std::fs::remove_file(&path)?;
@@ -248,7 +254,7 @@ fn page(figures: &Path) -> Result<String> {
         } else {
             section.command.join(" ")
         };
-        writeln!(page, "`{command}`{}\n", pressure(&told))?;
+        writeln!(page, "`{command}`{}{}\n", when(&told), pressure(&told))?;
         match section.name {
             "peers" => peers(&mut page, &told)?,
             "agree" => agree(&mut page, &told)?,
@@ -256,6 +262,16 @@ fn page(figures: &Path) -> Result<String> {
         }
     }
     Ok(page.trim_end().to_owned() + "\n")
+}
+
+/// The day and the commit of a measurement, where it tells them.
+fn when(told: &Value) -> String {
+    let Some(seconds) = told["unix_seconds"].as_u64() else {
+        return String::new();
+    };
+    let day = crate::report::told("date", &["-u", "-d", &format!("@{seconds}"), "+%F"]);
+    let commit = told["commit"].as_str().unwrap_or("unknown");
+    format!(", {day}, {commit}")
 }
 
 /// What else ran: figures of a busy machine are rough.
@@ -271,14 +287,6 @@ fn pressure(told: &Value) -> String {
         }
         _ => String::new(),
     }
-}
-
-fn told(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).output();
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    text.ok()
-        .filter(|text| !text.is_empty())
-        .unwrap_or_else(|| "unknown".to_owned())
 }
 
 fn rows(page: &mut String, told: &Value) -> Result<()> {
@@ -336,6 +344,12 @@ fn agree(page: &mut String, told: &Value) -> Result<()> {
 }
 
 fn peers(page: &mut String, told: &Value) -> Result<()> {
+    let peer = told["llama.cpp"].as_str().unwrap_or("unknown");
+    let n_threads = &told["threads"];
+    writeln!(
+        page,
+        "llama.cpp is `{peer}`; each server has {n_threads} threads.\n"
+    )?;
     writeln!(
         page,
         "| model | scenario | figure | understudy | llama.cpp | ratio |\n|---|---|---|--:|--:|--:|"

@@ -14,8 +14,8 @@ use understudy::text::{Detokenizer, Tokenizer};
 use crate::report::Report;
 use crate::traffic::Rng;
 
-/// Prose, with code and tables in it.
-const PROSE: &str = include_str!("../../README.md");
+/// Prose that does not change with every edit of a document.
+const PROSE: &str = include_str!("../../server/src/commands/eval_text.txt");
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Options {

@@ -55,6 +55,8 @@ pub struct PlanArgs {
 
 /// Loads of the sweep, as shares of the most that the machine can do.
 const SHARES: [f64; 6] = [0.3, 0.5, 0.65, 0.8, 0.9, 1.0];
+/// A load for machines that miss the goal at the first of these.
+const LEAST_SHARE: f64 = 0.05;
 /// Fewest requests of a load: a 95th percentile of fewer says nothing.
 const LEAST_REQUESTS: f64 = 40.0;
 
@@ -128,7 +130,9 @@ async fn sweep(
     bench_args.when.duration = Some(args.seconds);
     let bench = Bench::new(bench_args.clone()).await?;
     let n_clients = args.clients;
-    let full = bench.measure(&Arrivals::Closed { n_clients }, 0).await;
+    let full = bench
+        .measure(&Arrivals::Closed { n_clients }, SHARES.len() + 1)
+        .await;
     let most = full.summary.requests_per_s;
     if full.summary.n_failed > 0 || most <= 0.0 {
         return Err(LoadError::Server {
@@ -139,25 +143,37 @@ async fn sweep(
     let goal = args.goal();
     let mut points = Vec::new();
     for (i, share) in SHARES.into_iter().enumerate() {
-        let rate = most * share;
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a small positive count"
-        )]
-        let n = (rate * args.seconds).max(LEAST_REQUESTS).ceil() as usize;
-        bench_args.when.requests = n;
-        bench_args.when.duration = None;
-        let bench = Bench::new(bench_args.clone()).await?;
-        let measured = bench
-            .measure(&Arrivals::Gamma { rate, shape: 1.0 }, 1 + i)
-            .await;
-        points.push(point(rate, &measured));
-        if goal.capacity(&points, 0.0).held < rate {
+        points.push(open_load(&bench_args, args, most * share, 1 + i).await?);
+        if goal.capacity(&points, 0.0).held < most * share {
             break;
         }
     }
+    if points.len() == 1 && goal.capacity(&points, 0.0).held == 0.0 {
+        // Where even the first is too much, one that is much less tells whether anything is held.
+        points.push(open_load(&bench_args, args, most * LEAST_SHARE, 0).await?);
+    }
     Ok(points)
+}
+
+/// Poisson arrivals at a rate.
+async fn open_load(
+    bench_args: &BenchArgs,
+    args: &PlanArgs,
+    rate: f64,
+    load_idx: usize,
+) -> Result<Point, LoadError> {
+    let mut bench_args = bench_args.clone();
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a small positive count"
+    )]
+    let n = (rate * args.seconds).max(LEAST_REQUESTS).ceil() as usize;
+    bench_args.when.requests = n;
+    bench_args.when.duration = None;
+    let bench = Bench::new(bench_args).await?;
+    let arrivals = Arrivals::Gamma { rate, shape: 1.0 };
+    Ok(point(rate, &bench.measure(&arrivals, load_idx).await))
 }
 
 fn point(rate: f64, measured: &Measured) -> Point {

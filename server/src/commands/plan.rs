@@ -16,12 +16,7 @@ pub struct PlanArgs {
     #[arg(long, value_name = "URL", conflicts_with = "serve")]
     pub base_url: Option<String>,
     /// Key to send as a bearer token to --base-url.
-    #[arg(
-        long,
-        env = "OPENAI_API_KEY",
-        hide_env_values = true,
-        requires = "base_url"
-    )]
+    #[arg(long, env = "OPENAI_API_KEY", hide_env_values = true)]
     pub api_key: Option<String>,
     /// What to serve, and flags of `serve`, after `--`; without them, the demo model.
     #[arg(last = true, value_name = "MODEL AND FLAGS OF SERVE")]
@@ -53,6 +48,8 @@ impl Server {
         let io = |error: std::io::Error| failed(error.to_string());
         let mut command = Command::new(std::env::current_exe().map_err(io)?);
         command.arg("serve").args(flags).args(["--port", "0"]);
+        // A line a request would say nothing here.
+        command.env("RUST_LOG", "warn");
         let mut child = command.stdout(Stdio::piped()).spawn().map_err(io)?;
         let Some(stdout) = child.stdout.take() else {
             return Err(failed("its standard output is not there".to_owned()));
