@@ -25,7 +25,7 @@ use crate::tenant::Tenant;
 const TIMEOUT_HEADER: HeaderName = HeaderName::from_static("x-request-timeout-ms");
 /// Bytes of a body that are a token at least. A low estimate: what is refused by it would be
 /// refused by the exact count as well.
-const BYTES_PER_TOKEN: usize = 16;
+pub(crate) const BYTES_PER_TOKEN: usize = 16;
 /// Time to read what a refused client is still sending; many do not listen before they are done.
 const READ_REST: Duration = Duration::from_secs(1);
 
@@ -81,9 +81,13 @@ fn engine_for(state: &AppState, request: &Request) -> Result<EngineHandle, ApiEr
                 state.metrics.count_rejected(Rejection::of(exceeded.kind));
             })?;
     }
-    let engine = state
-        .engine
-        .for_call(tenant.unwrap_or_default(), timeout, n_tokens)?;
+    let tenant = tenant.unwrap_or_default();
+    let engine = if state.fleet.is_some() {
+        // The body says whose queue it is; see `AppState::enter`.
+        state.engine.for_call_somewhere(tenant, timeout)?
+    } else {
+        state.engine.for_call(tenant, timeout, n_tokens)?
+    };
     if let Some(timeline) = request.extensions().get::<Arc<Timeline>>() {
         engine.note_in(Arc::clone(timeline));
     }

@@ -111,6 +111,16 @@ impl Alias {
         Ok(())
     }
 
+    /// All that answers requests or gets copies of them.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = &str> {
+        let arms = self.arms.iter().map(|arm| arm.target.as_str());
+        arms.chain(self.shadows.iter().map(|shadow| shadow.target.as_str()))
+    }
+
+    pub(crate) fn has_shadows(&self) -> bool {
+        !self.shadows.is_empty()
+    }
+
     fn total(&self) -> u64 {
         self.arms.iter().map(|arm| u64::from(arm.weight)).sum()
     }

@@ -154,6 +154,21 @@ pub struct ServeArgs {
     /// Without it, the demo model.
     pub model: Option<String>,
 
+    /// One of several models in one process, and its name; repeated for each. The first is the
+    /// one that a single MODEL would be.
+    #[arg(
+        id = "models",
+        long = "model",
+        value_name = "NAME=PATH",
+        conflicts_with = "model"
+    )]
+    pub models: Vec<String>,
+    /// Memory for all models together: weights, KV caches, and what steps work in. Those that it
+    /// has no room for are loaded when they are first asked for, and make others go that are not
+    /// in use. Default: nine tenths of what is free.
+    #[arg(long, value_name = "BYTES", value_parser = crate::settings::parse_bytes, requires = "models")]
+    pub model_memory: Option<u64>,
+
     /// A file of settings (TOML): `port = 8080` is --port 8080. Flags go before variables of the
     /// environment (UNDERSTUDY_ and the flag's name; docs/operations.md), those before the file.
     #[arg(long, value_name = "FILE")]
@@ -207,6 +222,7 @@ pub struct ServeArgs {
     pub api_keys: Option<std::path::PathBuf>,
 
     /// A LoRA adapter in PEFT layout (a directory) or GGUF, loaded at the start; may be repeated.
+    /// MODEL:NAME=PATH is one of another model than the first.
     #[arg(long, value_name = "NAME=PATH")]
     pub adapter: Vec<String>,
     /// A directory of adapters; each is loaded when it is first asked for, by the name of its

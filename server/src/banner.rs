@@ -3,27 +3,30 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 
+use crate::fleet::{MemberState, Told};
 use crate::load::Description;
 use crate::plan::{MemoryPlan, human_bytes};
 
 /// Everything the banner shows.
 #[derive(Debug)]
-pub struct Banner<'a> {
+pub struct Banner {
     pub address: SocketAddr,
     pub has_tls: bool,
-    pub names: &'a [String],
-    pub description: &'a Description,
-    pub plan: &'a MemoryPlan,
+    pub names: Vec<String>,
+    pub description: Description,
+    pub plan: MemoryPlan,
     pub needs_key: bool,
     /// Whether the model generates text; otherwise it makes vectors.
     pub generates: bool,
     /// Models that make vectors.
-    pub embedding_names: &'a [String],
+    pub embedding_names: Vec<String>,
     /// Whether the model has a chat template.
     pub can_chat: bool,
+    /// Models beside it.
+    pub others: Vec<Told>,
 }
 
-impl Banner<'_> {
+impl Banner {
     /// The text, with a curl line that works as it stands (given a key, if one is needed).
     pub fn text(&self) -> String {
         let Self {
@@ -57,7 +60,7 @@ impl Banner<'_> {
             ),
             (
                 "vectors",
-                match self.embedding_names {
+                match self.embedding_names.as_slice() {
                     [] => "none (see --embeddings and --embedding-model)".to_owned(),
                     names => format!("by {}", names.join(", ")),
                 },
@@ -69,6 +72,14 @@ impl Banner<'_> {
         for (name, value) in lines {
             // Writing to a string cannot fail.
             writeln!(text, "  {name:<9} {value}").ok();
+        }
+        for other in &self.others {
+            let state = match other.state {
+                MemberState::Loaded => "in memory",
+                MemberState::OnDisk | MemberState::Failed => "loaded when it is first asked for",
+            };
+            let bytes = human_bytes(other.n_bytes);
+            writeln!(text, "  and       {}: {bytes}, {state}", other.name).ok();
         }
         text.push_str("\nTry it:\n");
         text.push_str(&self.curl());
@@ -151,13 +162,14 @@ mod tests {
         let banner = Banner {
             address: "0.0.0.0:8000".parse().unwrap(),
             has_tls: false,
-            names: &["it's".to_owned()],
-            description: &description,
-            plan: &plan,
+            names: vec!["it's".to_owned()],
+            description,
+            plan,
             needs_key: true,
             generates: true,
-            embedding_names: &[],
+            embedding_names: Vec::new(),
             can_chat: true,
+            others: Vec::new(),
         };
         let text = banner.text();
         assert!(text.contains("curl http://localhost:8000/v1/chat/completions"));

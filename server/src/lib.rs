@@ -18,6 +18,7 @@ pub mod dialect;
 pub mod doctor;
 pub mod embedder;
 pub mod engine;
+pub mod fleet;
 pub mod generation;
 pub mod grammar;
 pub mod handlers;

@@ -4,6 +4,7 @@ mod encoder;
 
 use std::sync::Arc;
 
+use kernels::Device;
 use models::{Checkpoint, EncoderRunner, LoadError, Model, ModelRunner, RunnerOptions};
 use scheduler::{Batch, ConfigError, Executor, ExecutorError, Sampled, Scheduler, SchedulerConfig};
 use sha2::{Digest, Sha256};
@@ -51,6 +52,10 @@ pub struct Loaded {
     /// An encoder beside it.
     pub beside: Option<LoadedEncoder>,
     pub plan: MemoryPlan,
+    /// Of weights, KV cache, and what a step works in.
+    pub n_bytes: u64,
+    /// What other models may run on beside it; `None`: an encoder, which has no device.
+    pub device: Option<Device>,
     /// For people.
     pub description: Description,
 }
@@ -91,7 +96,24 @@ pub fn load(settings: &Settings, source: &ModelSource) -> Result<Loaded, StartEr
     }
 }
 
+/// Loads a decoder on a device that other models are on already.
+pub fn load_beside(
+    settings: &Settings,
+    source: &ModelSource,
+    device: &Device,
+) -> Result<Loaded, StartError> {
+    load_on(settings, source, || Ok((device.clone(), device.describe())))
+}
+
 fn load_decoder(settings: &Settings, source: &ModelSource) -> Result<Loaded, StartError> {
+    load_on(settings, source, || device::open(settings))
+}
+
+fn load_on(
+    settings: &Settings,
+    source: &ModelSource,
+    open_device: impl FnOnce() -> Result<(Device, String), NoDevice>,
+) -> Result<Loaded, StartError> {
     let checkpoint = Checkpoint::open(&source.path)?;
     // Small files first: their errors should not wait for the weights.
     let tokenizer = Tokenizer::load(&checkpoint)?;
@@ -100,7 +122,7 @@ fn load_decoder(settings: &Settings, source: &ModelSource) -> Result<Loaded, Sta
         try_template(template)?;
     }
     let config = checkpoint.config().clone();
-    let (device, device_text) = device::open(settings)?;
+    let (device, device_text) = open_device()?;
     let Precision {
         numerics,
         dense,
@@ -115,6 +137,7 @@ fn load_decoder(settings: &Settings, source: &ModelSource) -> Result<Loaded, Sta
         device: device_text,
     };
     let memory = FreeMemory::of(device.free_bytes());
+    let memory = memory.within(&settings.fleet, description.n_weight_bytes);
     let plan = MemoryPlan::new(&Needs::new(settings, &config, memory))?;
     let runner = ModelRunner::new(
         model,
@@ -126,18 +149,7 @@ fn load_decoder(settings: &Settings, source: &ModelSource) -> Result<Loaded, Sta
             max_model_len: plan.max_model_len,
         },
     )?;
-    let scheduler = Scheduler::new(SchedulerConfig {
-        block_size: plan.block_size,
-        n_blocks: plan.n_blocks,
-        max_batched_tokens: settings.max_batched_tokens,
-        max_sequences: settings.max_sequences,
-        max_model_len: plan.max_model_len,
-        window: config.kv_window(),
-        prefix_cache: settings.prefix_cache,
-        fairness: settings.fairness,
-        head_start: settings.head_start,
-        age_bound_steps: SchedulerConfig::AGE_BOUND_STEPS,
-    })?;
+    let scheduler = scheduler(settings, &plan, config.kv_window())?;
     let arithmetic = device.arithmetic();
     let identity = identity(checkpoint.digest(), settings.precision, &arithmetic);
     let served = ServedModel {
@@ -158,8 +170,31 @@ fn load_decoder(settings: &Settings, source: &ModelSource) -> Result<Loaded, Sta
         scheduler,
         runner: Runner::Decoder(Box::new(runner)),
         beside: None,
+        n_bytes: description.n_weight_bytes
+            + plan.n_bytes()
+            + ModelRunner::step_bytes(&config, settings.max_batched_tokens),
+        device: Some(device),
         plan,
         description,
+    })
+}
+
+fn scheduler(
+    settings: &Settings,
+    plan: &MemoryPlan,
+    window: Option<usize>,
+) -> Result<Scheduler, ConfigError> {
+    Scheduler::new(SchedulerConfig {
+        block_size: plan.block_size,
+        n_blocks: plan.n_blocks,
+        max_batched_tokens: settings.max_batched_tokens,
+        max_sequences: settings.max_sequences,
+        max_model_len: plan.max_model_len,
+        window,
+        prefix_cache: settings.prefix_cache,
+        fairness: settings.fairness,
+        head_start: settings.head_start,
+        age_bound_steps: SchedulerConfig::AGE_BOUND_STEPS,
     })
 }
 

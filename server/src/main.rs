@@ -6,19 +6,22 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use axum::Router;
+use kernels::Device;
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 use understudy::adapters::Adapters;
 use understudy::app::router;
 use understudy::args::{Args, Command, LogFormat};
 use understudy::banner::Banner;
-use understudy::embedder::Embedder;
+use understudy::embedder::{Embedder, EmbeddingModel};
 use understudy::engine::Engine;
+use understudy::fleet::{Builder, Fleet, FleetError};
 use understudy::load::{Loaded, LoadedEncoder, Runner, load, load_encoder};
 use understudy::metrics::{Metrics, Served};
+use understudy::plan::MemoryPlan;
 use understudy::reload::Reloads;
 use understudy::settings::Settings;
+use understudy::shutdown::Engines;
 use understudy::source::{ModelSource, SourceError, SourceSettings};
 use understudy::startup::Front;
 use understudy::state::{AppState, ServedModel};
@@ -149,84 +152,115 @@ async fn serve_on(
     let settings = Arc::new(settings);
     let loading = tokio::task::spawn_blocking({
         let settings = Arc::clone(&settings);
-        move || -> anyhow::Result<Loaded> {
+        move || -> anyhow::Result<(Loaded, Vec<ModelSource>)> {
             let source = find(settings.model.as_deref())?;
+            // Downloaded before anything is loaded: what is missing should be known at once.
+            let others = settings.fleet.models.iter();
+            let others = others.map(|model| find(Some(&model.path)));
+            let others = others.collect::<Result<_, _>>()?;
             let mut loaded = load(&settings, &source)?;
             if let Some(encoder) = &settings.embedding_model {
                 let source = find(Some(encoder))?;
                 let names = vec![source.name.clone()];
                 loaded.beside = Some(load_encoder(&settings, &source, names)?);
             }
-            Ok(loaded)
+            Ok((loaded, others))
         }
     });
-    let loaded = tokio::select! {
+    let (loaded, sources) = tokio::select! {
         loaded = loading => loaded??,
         () = shutdown::signal() => return Ok(()),
     };
-    let (app, engine, banner, reloads) = assemble(loaded, &settings, store, address)?;
+    let Assembled {
+        mut state,
+        engine,
+        mut banner,
+        reloads,
+        fleet,
+    } = assemble(loaded, &settings, sources, store, address)?;
+    let fleet = match fleet {
+        None => None,
+        Some((builder, n_bytes)) => {
+            let first = state.parts();
+            let opening = tokio::task::spawn_blocking(move || Fleet::open(builder, first, n_bytes));
+            tokio::select! {
+                fleet = opening => Some(fleet??),
+                () = shutdown::signal() => return Ok(()),
+            }
+        }
+    };
+    if let Some(fleet) = &fleet {
+        state = state.with_fleet(fleet.clone());
+        banner.others = fleet.list();
+    }
     tokio::spawn(reloads.listen());
-    front.open(app);
+    front.open(router(state, settings.app.keys.clone()));
     let mut stdout = io::stdout();
-    stdout.write_all(banner.as_bytes())?;
+    stdout.write_all(banner.text().as_bytes())?;
     stdout.flush()?;
-    let grace = settings.shutdown_timeout;
+    let (grace, engines) = (settings.shutdown_timeout, Engines::new(engine, fleet));
     listening
-        .until(engine, grace, shutdown::signal(), shutdown::signal())
+        .until(engines, grace, shutdown::signal(), shutdown::signal())
         .await?;
     Ok(())
 }
 
-/// The running engine, the application before it, and what is said of them.
+/// The first model, ready to serve.
+struct Assembled {
+    state: AppState,
+    engine: Engine,
+    banner: Banner,
+    reloads: Reloads,
+    /// What makes the other models, and the bytes of the first.
+    fleet: Option<(Builder, u64)>,
+}
+
+/// The running engine, the state before it, and what is said of them.
 fn assemble(
     loaded: Loaded,
-    settings: &Settings,
+    settings: &Arc<Settings>,
+    sources: Vec<ModelSource>,
     store: Store,
     address: SocketAddr,
-) -> anyhow::Result<(Router, Engine, String, Reloads)> {
+) -> anyhow::Result<Assembled> {
     let Loaded {
         served,
         scheduler,
         runner,
         embedding,
-        beside,
+        beside: encoder,
         plan,
+        n_bytes,
+        device,
         description,
     } = loaded;
-    let metrics = Metrics::new();
-    tokio::spawn(Metrics::upkeep(Arc::downgrade(&metrics)));
-    metrics.describe_served(Served {
-        model: served.names.first().cloned().unwrap_or_default(),
-        block_size: plan.block_size,
-        n_blocks: plan.n_blocks,
-    });
+    let name = served.names.first().cloned().unwrap_or_default();
+    let metrics = metrics_of(&name, sources.is_empty(), &plan);
+    let fleet = beside(settings, sources, device, &name, &metrics)?;
     let adapters = open_adapters(settings, &served, &runner, metrics.clone())?;
-    let engine = Engine::start(
-        scheduler,
-        Box::new(runner),
-        settings.engine,
-        metrics.clone(),
-    )?;
-    let embedder = match (embedding, beside) {
-        (Some(model), _) => Some(Embedder {
-            engine: engine.handle(),
-            model,
-        }),
-        (None, Some(encoder)) => Some(start_beside(encoder, settings)?),
-        (None, None) => None,
+    let (runner, options) = (Box::new(runner), settings.engine);
+    let engine = match &fleet {
+        None => Engine::start(scheduler, runner, options, metrics.clone())?,
+        Some(builder) => {
+            let turns = Arc::clone(&builder.turns);
+            Engine::start_beside(scheduler, runner, options, metrics.clone(), turns)?
+        }
     };
+    let embedder = embedder(&engine, embedding, encoder, settings)?;
     let banner = Banner {
         address,
         has_tls: settings.connections.tls.is_some(),
-        names: &served.names,
-        description: &description,
-        plan: &plan,
+        names: served.names.clone(),
+        description,
+        plan,
         needs_key: settings.app.keys.are_required(),
         generates: served.generates,
-        embedding_names: embedder.as_ref().map_or(&[], |e| &e.model.names),
+        embedding_names: embedder
+            .as_ref()
+            .map_or_else(Vec::new, |e| e.model.names.clone()),
         can_chat: served.template.is_some(),
-    }
-    .text();
+        others: Vec::new(),
+    };
     let reloads = Reloads {
         keys: settings.app.keys.clone(),
         tls: settings.connections.tls.clone(),
@@ -244,12 +278,78 @@ fn assemble(
     if let Some(embedder) = embedder {
         state = state.with_embedder(embedder);
     }
-    if let Some(url) = &settings.traces_url {
-        let (sent, dropped) = metrics.of_traces();
-        state = state.with_traces(Traces::start(url.clone(), sent, dropped)?);
+    state = traced(state, settings, &metrics)?;
+    Ok(Assembled {
+        state,
+        engine,
+        banner,
+        reloads,
+        fleet: fleet.map(|builder| (builder, n_bytes)),
+    })
+}
+
+/// Metrics that say what is served. One of several models has its name in its series.
+fn metrics_of(name: &str, is_alone: bool, plan: &MemoryPlan) -> Arc<Metrics> {
+    let metrics = if is_alone {
+        Metrics::new()
+    } else {
+        Metrics::of_first(name)
+    };
+    tokio::spawn(Metrics::upkeep(Arc::downgrade(&metrics)));
+    metrics.describe_served(Served {
+        model: name.to_owned(),
+        block_size: plan.block_size,
+        n_blocks: plan.n_blocks,
+    });
+    metrics
+}
+
+/// What makes the other models, if there are any.
+fn beside(
+    settings: &Arc<Settings>,
+    sources: Vec<ModelSource>,
+    device: Option<Device>,
+    name: &str,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Builder>, FleetError> {
+    if sources.is_empty() {
+        return Ok(None);
     }
-    let app = router(state, settings.app.keys.clone());
-    Ok((app, engine, banner, reloads))
+    let name = name.to_owned();
+    let device = device.ok_or(FleetError::Encoder { name })?;
+    Ok(Some(Builder {
+        settings: Arc::clone(settings),
+        sources,
+        device,
+        turns: Arc::default(),
+        metrics: Arc::clone(metrics),
+    }))
+}
+
+/// What makes vectors: the model itself, an encoder beside it, or nothing.
+fn embedder(
+    engine: &Engine,
+    own: Option<EmbeddingModel>,
+    encoder: Option<LoadedEncoder>,
+    settings: &Settings,
+) -> anyhow::Result<Option<Embedder>> {
+    Ok(match (own, encoder) {
+        (Some(model), _) => Some(Embedder {
+            engine: engine.handle(),
+            model,
+        }),
+        (None, Some(encoder)) => Some(start_beside(encoder, settings)?),
+        (None, None) => None,
+    })
+}
+
+/// The same state, with somewhere for spans to go if the settings name it.
+fn traced(state: AppState, settings: &Settings, metrics: &Metrics) -> anyhow::Result<AppState> {
+    let Some(url) = &settings.traces_url else {
+        return Ok(state);
+    };
+    let (sent, dropped) = metrics.of_traces();
+    Ok(state.with_traces(Traces::start(url.clone(), sent, dropped)?))
 }
 
 /// The adapters that may be served beside the model.

@@ -7,7 +7,7 @@ mod deployed;
 mod name;
 
 use std::fmt;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Label, Level, Metadata, Recorder};
@@ -33,9 +33,11 @@ const METADATA: Metadata<'static> = Metadata::new("understudy", Level::INFO, Non
 
 /// The metrics of one server.
 pub struct Metrics {
-    recorder: PrometheusRecorder,
+    recorder: Arc<PrometheusRecorder>,
     handle: PrometheusHandle,
-    served: OnceLock<Served>,
+    served: Arc<Mutex<Vec<Served>>>,
+    /// Label of all series of an engine, where there are several models.
+    model: Option<String>,
     pub running_sequences: Gauge,
     pub waiting_sequences: Gauge,
     pub running_tokens: Gauge,
@@ -119,10 +121,33 @@ impl fmt::Debug for Metrics {
 impl Metrics {
     /// A fresh set, all zero.
     pub fn new() -> Arc<Self> {
-        let recorder = recorder();
-        let counter = |name: Name| recorder.register_counter(&name.key(), &METADATA);
-        let gauge = |name: Name| recorder.register_gauge(&name.key(), &METADATA);
-        let histogram = |name: Name| recorder.register_histogram(&name.key(), &METADATA);
+        Self::over(Arc::new(recorder()), Arc::default(), None)
+    }
+
+    /// The same of the first of several models, whose series have its name as label `model`.
+    pub fn of_first(model: &str) -> Arc<Self> {
+        Self::over(Arc::new(recorder()), Arc::default(), Some(model))
+    }
+
+    /// The series of another model, which are rendered with these. They go on where they were,
+    /// if there were any.
+    pub fn of_another(&self, model: &str) -> Arc<Self> {
+        Self::over(
+            Arc::clone(&self.recorder),
+            Arc::clone(&self.served),
+            Some(model),
+        )
+    }
+
+    fn over(
+        recorder: Arc<PrometheusRecorder>,
+        served: Arc<Mutex<Vec<Served>>>,
+        model: Option<&str>,
+    ) -> Arc<Self> {
+        let key = |name: Name| name.key_with(labels_of(model));
+        let counter = |name: Name| recorder.register_counter(&key(name), &METADATA);
+        let gauge = |name: Name| recorder.register_gauge(&key(name), &METADATA);
+        let histogram = |name: Name| recorder.register_histogram(&key(name), &METADATA);
         Arc::new(Self {
             running_sequences: gauge(Name::RunningSequences),
             waiting_sequences: gauge(Name::WaitingSequences),
@@ -157,17 +182,44 @@ impl Metrics {
             adapter_failures: counter(Name::AdapterFailures),
             adapters_loaded: gauge(Name::AdaptersLoaded),
             adapter_bytes: gauge(Name::AdapterBytes),
-            served: OnceLock::new(),
+            served,
+            model: model.map(str::to_owned),
             handle: recorder.handle(),
             recorder,
         })
     }
 
-    /// Says what is served, which the aliases repeat. Only the first word counts.
+    /// Says what is served, which the aliases repeat.
     pub fn describe_served(&self, served: Served) {
-        if self.served.set(served).is_err() {
-            tracing::debug!("what is served was described already");
+        let mut all = self.served();
+        all.retain(|earlier| earlier.model != served.model);
+        all.push(served);
+    }
+
+    /// The model has left memory: nothing of it runs or is cached.
+    pub fn note_unloaded(&self) {
+        for gauge in [
+            &self.running_sequences,
+            &self.waiting_sequences,
+            &self.running_tokens,
+            &self.queued_requests,
+            &self.queued_tokens,
+            &self.kv_blocks,
+            &self.kv_blocks_in_use,
+            &self.kv_blocks_cached,
+            &self.kv_usage,
+            &self.adapters_loaded,
+            &self.adapter_bytes,
+        ] {
+            gauge.set(0.0);
         }
+        let model = self.model.as_deref();
+        self.served()
+            .retain(|served| Some(served.model.as_str()) != model);
+    }
+
+    fn served(&self) -> MutexGuard<'_, Vec<Served>> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts one answered HTTP request. `route` is a pattern, never a client's path.
@@ -176,7 +228,7 @@ impl Metrics {
             Label::new("route", route.to_owned()),
             Label::new("status", status.to_string()),
         ];
-        self.counter_with(Name::HttpRequests, labels).increment(1);
+        self.counter_of_all(Name::HttpRequests, labels).increment(1);
     }
 
     /// Counts `n` ended sequences.
@@ -206,27 +258,36 @@ impl Metrics {
             Label::from_static_parts("what", what),
             Label::from_static_parts("result", if is_good { "ok" } else { "failed" }),
         ];
-        self.counter_with(Name::Reloads, labels).increment(1);
+        self.counter_of_all(Name::Reloads, labels).increment(1);
     }
 
     /// Counters of requests whose spans were sent, and whose spans were not.
     pub fn of_traces(&self) -> (Counter, Counter) {
         let labels = |result| vec![Label::from_static_parts("result", result)];
         (
-            self.counter_with(Name::TracedRequests, labels("sent")),
-            self.counter_with(Name::TracedRequests, labels("dropped")),
+            self.counter_of_all(Name::TracedRequests, labels("sent")),
+            self.counter_of_all(Name::TracedRequests, labels("dropped")),
         )
     }
 
     /// Counts one panic: of a step, a handler, or the preparation of a request.
     pub fn count_panic(&self, place: &'static str) {
         let labels = vec![Label::from_static_parts("place", place)];
-        self.counter_with(Name::Panics, labels).increment(1);
+        self.counter_of_all(Name::Panics, labels).increment(1);
     }
 
     fn counter_with(&self, name: Name, labels: Vec<Label>) -> Counter {
+        self.counter_of_all(name, [self.labels(), labels].concat())
+    }
+
+    /// A counter of the server as a whole.
+    fn counter_of_all(&self, name: Name, labels: Vec<Label>) -> Counter {
         self.recorder
             .register_counter(&name.key_with(labels), &METADATA)
+    }
+
+    fn labels(&self) -> Vec<Label> {
+        labels_of(self.model.as_deref())
     }
 
     /// The figures of a tenant and an adapter, by its name.
@@ -236,7 +297,8 @@ impl Metrics {
             Label::new("tenant", tenant.to_owned()),
             Label::new("adapter", adapter),
         ];
-        let ttft = Name::TenantTimeToFirstToken.key_with(labels.clone());
+        let own = [self.labels(), labels.clone()].concat();
+        let ttft = Name::TenantTimeToFirstToken.key_with(own);
         FlowMetrics {
             prompt_tokens: self.counter_with(Name::TenantPromptTokens, labels.clone()),
             generated_tokens: self.counter_with(Name::TenantGeneratedTokens, labels),
@@ -256,9 +318,9 @@ impl Metrics {
         };
         let ttft = Name::AliasTimeToFirstToken.key_with(labels());
         ArmMetrics {
-            requests: self.counter_with(Name::AliasRequests, labels()),
-            failures: self.counter_with(Name::AliasFailures, labels()),
-            generated_tokens: self.counter_with(Name::AliasGeneratedTokens, labels()),
+            requests: self.counter_of_all(Name::AliasRequests, labels()),
+            failures: self.counter_of_all(Name::AliasFailures, labels()),
+            generated_tokens: self.counter_of_all(Name::AliasGeneratedTokens, labels()),
             time_to_first_token: self.recorder.register_histogram(&ttft, &METADATA),
         }
     }
@@ -272,8 +334,9 @@ impl Metrics {
     /// The same with the adapters in use.
     pub fn render_with(&self, adapters: &AdaptersInUse) -> String {
         let mut text = self.handle.render();
-        if let Some(served) = self.served.get() {
-            let aliases = alias::render(&text, served, adapters, crate::identity::unix_seconds());
+        let served = self.served();
+        if !served.is_empty() {
+            let aliases = alias::render(&text, &served, adapters, crate::identity::unix_seconds());
             text.push_str(&aliases);
         }
         text
@@ -290,6 +353,11 @@ impl Metrics {
             }
         }
     }
+}
+
+fn labels_of(model: Option<&str>) -> Vec<Label> {
+    let label = |model: &str| Label::new("model", model.to_owned());
+    model.map(label).into_iter().collect()
 }
 
 /// A recorder that knows the kind, the help and the buckets of every name.

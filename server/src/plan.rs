@@ -5,9 +5,9 @@ mod memory;
 use kernels::{KvShape, KvType};
 use models::{ModelConfig, ModelRunner};
 
-use crate::settings::Settings;
+use crate::settings::{FleetSettings, Settings};
 
-pub use memory::available_bytes;
+pub use memory::{available_bytes, weight_file_bytes};
 
 /// Tokens that a running sequence is expected to have, on average, where nobody says.
 const EXPECTED_TOKENS: usize = 2048;
@@ -94,6 +94,22 @@ impl FreeMemory {
                 n_bytes: available_bytes(),
                 kv_percent: 50,
             },
+        }
+    }
+}
+
+impl FreeMemory {
+    /// The same for one of several models that share a budget: no more than its weights leave of
+    /// that, of which all KV caches together take no larger a part than that of one alone.
+    #[must_use]
+    pub fn within(self, fleet: &FleetSettings, weight_bytes: u64) -> Self {
+        if fleet.models.is_empty() {
+            return self;
+        }
+        let left = fleet.budget_bytes.saturating_sub(weight_bytes);
+        Self {
+            n_bytes: self.n_bytes.min(left),
+            kv_percent: self.kv_percent / (fleet.models.len() as u64 + 1),
         }
     }
 }

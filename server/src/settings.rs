@@ -5,6 +5,8 @@ use std::time::Duration;
 use kernels::{KvType, Numerics, WeightType};
 use scheduler::Pooling;
 
+mod fleet;
+
 use crate::adapters::AdapterOptions;
 use crate::aliases::{Alias, AliasError};
 use crate::args::{CacheType, Dtype, EmbeddingPooling, ServeArgs};
@@ -15,6 +17,8 @@ use crate::engine::{EngineOptions, QueueLimits};
 use crate::state::AppOptions;
 use crate::store::StoreOptions;
 use crate::telemetry::{TraceError, Traces};
+
+pub use fleet::{FleetModel, FleetSettings};
 
 /// An argument that makes no sense.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +41,23 @@ pub enum SettingsError {
     Alias { text: String, error: AliasError },
     #[error("--{flag} names `{name}` twice")]
     Twice { flag: &'static str, name: String },
+    #[error(
+        "--model {value}: where there are several models, each is NAME=PATH, and a name has no \
+         white space and none of `/`, `:`, `@`, `+`, `\"` and `\\`"
+    )]
+    Model { value: String },
+    #[error("--{flag} is for a single model; --model NAME=PATH gives each of several its name")]
+    OneModel { flag: &'static str },
+    #[error(
+        "--adapter {value}: there is no model `{model}`; adapters of a model given with --model \
+         are MODEL:NAME=PATH"
+    )]
+    AdapterOf { value: String, model: String },
+    #[error(
+        "--alias {alias}: its shadows must be of the same model as all that answer, as they get \
+         the same tokens"
+    )]
+    Shadow { alias: String },
     #[error("--{flag} must not be empty")]
     Empty { flag: &'static str },
     #[error(
@@ -78,6 +99,8 @@ pub struct Precision {
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub model: Option<String>,
+    /// Other models beside it.
+    pub fleet: FleetSettings,
     /// How the model's own states become vectors, if they do.
     pub embeddings: Option<Pooling>,
     /// An encoder beside the model.
@@ -125,12 +148,20 @@ impl Settings {
         check_filled(&args)?;
         check_names(&args)?;
         check_origins(&args.cors_origin)?;
-        let adapters = adapters(&args)?;
+        let named = fleet::models(&args)?;
+        let (adapters, fleet) = fleet::with_adapters(named.as_deref(), &args)?;
         let connections = connections(&args)?;
         let app = app(&args, aliases(&args.alias)?)?;
+        fleet.check_shadows(&app.aliases)?;
+        let first = named.and_then(|named| named.into_iter().next());
+        let (names, model) = match first {
+            Some((name, path)) => (name.into_iter().collect(), Some(path)),
+            None => (args.served_model_name, args.model),
+        };
         Ok(Self {
             adapters,
-            model: args.model,
+            fleet,
+            model,
             embeddings: args.embeddings.map(|pooling| match pooling {
                 EmbeddingPooling::Last => Pooling::Last,
                 EmbeddingPooling::Mean => Pooling::Mean,
@@ -138,7 +169,7 @@ impl Settings {
             embedding_model: args.embedding_model,
             host: args.host,
             port: args.port,
-            names: args.served_model_name,
+            names,
             app,
             store: StoreOptions {
                 max_bytes: args.store_size.unwrap_or(if args.store_dir.is_some() {
@@ -178,13 +209,15 @@ impl Settings {
     }
 }
 
-fn adapters(args: &ServeArgs) -> Result<AdapterOptions, SettingsError> {
+fn adapters(
+    args: &ServeArgs,
+    named: Vec<(String, String)>,
+) -> Result<AdapterOptions, SettingsError> {
     if args.max_loaded_adapters == 0 {
         return Err(SettingsError::Zero {
             flag: "max-loaded-adapters",
         });
     }
-    let named = pairs("adapter", &args.adapter)?;
     Ok(AdapterOptions {
         named: named
             .into_iter()

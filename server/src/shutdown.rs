@@ -11,10 +11,48 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::connections::{self, ConnectionOptions};
-use crate::engine::{Engine, EngineHandle};
+use crate::engine::Engine;
+use crate::fleet::Fleet;
 
 /// Time for connections to close once their requests have been ended.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// All engines of a server.
+#[derive(Debug)]
+pub struct Engines {
+    first: Engine,
+    others: Option<Fleet>,
+}
+
+impl From<Engine> for Engines {
+    fn from(first: Engine) -> Self {
+        Self {
+            first,
+            others: None,
+        }
+    }
+}
+
+impl Engines {
+    pub fn new(first: Engine, others: Option<Fleet>) -> Self {
+        Self { first, others }
+    }
+
+    fn close(&self) {
+        self.first.handle().close();
+        self.others.iter().for_each(Fleet::close);
+    }
+
+    fn cancel_all(&self) {
+        self.first.handle().cancel_all();
+        self.others.iter().for_each(Fleet::cancel_all);
+    }
+
+    fn stop(self) {
+        self.others.iter().for_each(Fleet::stop);
+        self.first.stop();
+    }
+}
 
 /// A socket that is being served.
 #[derive(Debug)]
@@ -51,24 +89,25 @@ impl Listening {
     /// or until `told_again`, and is cancelled after that.
     pub async fn until(
         self,
-        engine: Engine,
+        engines: impl Into<Engines>,
         grace: Duration,
         told: impl Future<Output = ()>,
         told_again: impl Future<Output = ()>,
     ) -> io::Result<()> {
+        let engines = engines.into();
         let Self { ending, mut server } = self;
         let served = tokio::select! {
             ended = &mut server => ended.map_err(io::Error::other),
             () = told => {
                 tracing::info!("shutting down: running requests may finish");
                 // Before the connections are told: whose body is cut off is told why.
-                engine.handle().close();
+                engines.close();
                 ending.send_replace(true);
-                drain(&mut server, &engine.handle(), grace, told_again).await
+                drain(&mut server, &engines, grace, told_again).await
             }
         };
         // Joining the thread blocks, and nothing is left to be kept waiting.
-        tokio::task::spawn_blocking(move || engine.stop())
+        tokio::task::spawn_blocking(move || engines.stop())
             .await
             .map_err(io::Error::other)?;
         served
@@ -77,7 +116,7 @@ impl Listening {
 
 async fn drain(
     server: &mut JoinHandle<()>,
-    engine: &EngineHandle,
+    engines: &Engines,
     grace: Duration,
     told_again: impl Future<Output = ()>,
 ) -> io::Result<()> {
@@ -86,7 +125,7 @@ async fn drain(
         () = tokio::time::sleep(grace) => tracing::warn!("cancelling requests that still run"),
         () = told_again => tracing::warn!("told again: cancelling all requests"),
     }
-    engine.cancel_all();
+    engines.cancel_all();
     match timeout(CLOSE_TIMEOUT, &mut *server).await {
         Ok(ended) => ended.map_err(io::Error::other),
         Err(_) => {

@@ -13,7 +13,8 @@ use crate::answer::{ReasoningSyntax, ToolSyntax};
 use crate::auth::{ApiKeys, Grant};
 use crate::dialect::Dialect;
 use crate::embedder::Embedder;
-use crate::engine::EngineHandle;
+use crate::engine::{EngineHandle, Hold};
+use crate::fleet::{Fleet, Parts, Resident};
 use crate::grammar::GrammarCompiler;
 use crate::handlers::UnknownParams;
 use crate::idempotency::Answering;
@@ -108,6 +109,11 @@ pub struct AppState {
     /// What this request is answered with beside the model; nothing outside of one.
     pub(crate) lease: Option<Arc<Lease>>,
     pub engine: EngineHandle,
+    /// Other models beside the first.
+    pub(crate) fleet: Option<Fleet>,
+    /// The one of them that answers this request, which stays in memory meanwhile; nothing
+    /// outside of one.
+    pub(crate) resident: Option<Arc<Resident>>,
     /// What makes vectors, if anything does.
     pub embedder: Option<Arc<Embedder>>,
     pub metrics: Arc<Metrics>,
@@ -154,24 +160,22 @@ impl AppState {
         let seeds = options
             .seed
             .map_or_else(Numbers::from_entropy, Numbers::from_seed);
-        let grammars = GrammarCompiler::new(model.tokenizer.clone(), model.eos_tokens.clone());
+        let parts = Parts::new(model, Adapters::none(), engine, metrics, options);
         let n_cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         Self {
             preparing: Arc::new(Semaphore::new(n_cores)),
-            grammars: Arc::new(grammars),
-            dialect: Dialect::new(
-                model.template.as_ref(),
-                options.tool_syntax,
-                options.reasoning,
-            ),
-            model: Arc::new(model),
-            adapters: Adapters::none(),
+            grammars: parts.grammars,
+            dialect: parts.dialect,
+            model: parts.model,
+            adapters: parts.adapters,
             aliases: Arc::from(options.aliases.as_slice()),
             arm: None,
             lease: None,
-            engine,
+            engine: parts.engine,
+            fleet: None,
+            resident: None,
             embedder: None,
-            metrics,
+            metrics: parts.metrics,
             store,
             owner: Owner::default(),
             grant: Arc::default(),
@@ -190,6 +194,74 @@ impl AppState {
             ids: Arc::new(Numbers::from_entropy()),
             seeds: Arc::new(seeds),
         }
+    }
+
+    /// The same, beside other models.
+    #[must_use]
+    pub fn with_fleet(self, fleet: Fleet) -> Self {
+        Self {
+            fleet: Some(fleet),
+            ..self
+        }
+    }
+
+    /// What a request needs of the model.
+    pub fn parts(&self) -> Parts {
+        Parts {
+            model: Arc::clone(&self.model),
+            adapters: self.adapters.clone(),
+            engine: self.engine.clone(),
+            grammars: Arc::clone(&self.grammars),
+            dialect: self.dialect,
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+
+    /// The state of a request that calls `asked`, which stands for `target`: that of one of
+    /// several models, loaded if need be. The engine stays that of the call; see
+    /// [`enter`](Self::enter).
+    pub(crate) async fn of_model(&self, asked: &str, target: &str) -> Result<Self, ApiError> {
+        let found = self
+            .fleet
+            .as_ref()
+            .and_then(|fleet| Some((fleet, fleet.find(target)?)));
+        let Some((fleet, (i, choice))) = found else {
+            return Ok(self.clone());
+        };
+        // Nobody makes models come and go who may not use them.
+        self.grant
+            .check(asked, self.grant.allows(asked, &choice?))?;
+        let resident = fleet.lease(i).await?;
+        let parts = resident.parts().clone();
+        Ok(Self {
+            model: parts.model,
+            adapters: parts.adapters,
+            grammars: parts.grammars,
+            dialect: parts.dialect,
+            metrics: parts.metrics,
+            embedder: None,
+            resident: Some(resident),
+            ..self.clone()
+        })
+    }
+
+    /// Takes a place in the queue of the model that answers, where only the body told which that
+    /// is. `n_tokens` is an estimate.
+    pub(crate) fn enter(&mut self, n_tokens: usize) -> Result<(), ApiError> {
+        let Some(fleet) = &self.fleet else {
+            return Ok(());
+        };
+        self.engine = match &self.resident {
+            Some(resident) => {
+                let hold: Hold = Arc::clone(resident) as Hold;
+                let engine = &resident.parts().engine;
+                self.engine.moved_to(engine, n_tokens, Some(hold))?
+            }
+            None => self
+                .engine
+                .moved_to(&fleet.first().engine, n_tokens, None)?,
+        };
+        Ok(())
     }
 
     /// The same, with something that makes vectors.
@@ -216,6 +288,8 @@ impl AppState {
         if let Some(embedder) = &self.embedder {
             state.engine = embedder.engine.clone();
         }
+        // Their engine is known before their body is read.
+        state.fleet = None;
         state
     }
 
@@ -242,6 +316,12 @@ impl AppState {
         let embedders = embedder.flat_map(|model| model.names.iter().map(|n| (n, model.created)));
         let own = model.names.iter().map(|name| (name, model.created));
         own.chain(embedders.filter(|(name, _)| !model.names.contains(name)))
+    }
+
+    /// The same with the names of other models beside this one.
+    fn names_of_all(&self) -> impl Iterator<Item = &String> {
+        let others = self.fleet.iter().flat_map(Fleet::names);
+        self.all_names().map(|(name, _)| name).chain(others)
     }
 
     /// Refuses names of models that do not generate text.
@@ -319,8 +399,13 @@ impl AppState {
 
     /// Whether the caller may use what is served under this name.
     pub(crate) fn may_use(&self, name: &str) -> bool {
-        if self.all_names().any(|(known, _)| known == name) {
+        if self.names_of_all().any(|known| known == name) {
             return self.grant.allows_model(name);
+        }
+        let target = self.meant(name);
+        let target = target.as_deref().unwrap_or(name);
+        if let Some((_, choice)) = self.fleet.as_ref().and_then(|fleet| fleet.find(target)) {
+            return choice.is_ok_and(|choice| self.grant.allows(name, &choice));
         }
         let body = serde_json::json!({ "model": name });
         Fields::from_value("", body).is_ok_and(|mut fields| self.choice(&mut fields).is_ok())
@@ -371,10 +456,10 @@ impl AppState {
 
     /// Refuses names that are not served.
     pub fn check_model(&self, name: &str) -> Result<(), ApiError> {
-        if self.all_names().any(|(served, _)| served == name) {
+        if self.names_of_all().any(|served| served == name) {
             return Ok(());
         }
-        let names: Vec<String> = self.all_names().map(|(name, _)| name.clone()).collect();
+        let names: Vec<String> = self.names_of_all().cloned().collect();
         Err(ApiError::model_not_found(name, &names))
     }
 }

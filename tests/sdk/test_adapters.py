@@ -157,6 +157,28 @@ def spoil(source: pathlib.Path, target: pathlib.Path, how: str) -> None:
     elif how == "declared sizes":
         data = weights.read_bytes()
         weights.write_bytes((1 << 60).to_bytes(8, "little") + data[8:])
+    elif how == "a bomb":
+        # A file of almost nothing that says it holds a tebibyte, and does as far as its length.
+        values = 1 << 38
+        header = {
+            f"base_model.model.model.layers.0.self_attn.q_proj.lora_{part}.weight": {
+                "dtype": "F32", "shape": shape, "data_offsets": [i * values * 4, (i + 1) * values * 4],
+            }
+            for i, (part, shape) in enumerate([("A", [values // 576, 576]), ("B", [576, values // 576])])
+        }
+        text = json.dumps(header).encode()
+        with weights.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            file.truncate(8 + len(text) + 2 * values * 4)
+    elif how == "beyond the end":
+        header = {"a": {"dtype": "F32", "shape": [1 << 40, 1 << 40], "data_offsets": [0, 4]}}
+        text = json.dumps(header).encode()
+        weights.write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+    elif how == "no json":
+        config.write_text("{" * 100_000)
+    elif how == "linked weights":
+        weights.rename(source.parent.parent / "elsewhere")
+        weights.symlink_to(source.parent.parent / "elsewhere")
     elif how == "not a number":
         data = bytearray(weights.read_bytes())
         data[-4:] = b"\xff\xff\xff\xff"
@@ -171,10 +193,26 @@ def spoil(source: pathlib.Path, target: pathlib.Path, how: str) -> None:
         ("pickle", "adapter_model.bin"),
         ("cut off", "adapter_model.safetensors"),
         ("declared sizes", "adapter_model.safetensors"),
+        ("a bomb", "q_proj"),
+        ("beyond the end", "adapter_model.safetensors"),
+        ("no json", "adapter_config.json"),
+        ("linked weights", "not in the directory"),
         ("not a number", "lora_"),
     ],
 )
 def test_malformed_adapters_are_refused_by_name(server, client, root, how, word):
+    gauges = ["understudy_adapters_loaded", "understudy_adapter_bytes"]
+    ask(client, "pirate", "Hello.")
+
+    def held():
+        request = urllib.request.Request(
+            f"{server.url}/metrics", headers={"Authorization": f"Bearer {ADMIN}"}
+        )
+        with urllib.request.urlopen(request) as answer:
+            lines = answer.read().decode().splitlines()
+        return sorted(line for line in lines if line.split(" ")[0] in gauges)
+
+    before = held()
     spoil(root / "pirate", root / "spoilt", how)
     try:
         body = {"lora_name": "malformed", "lora_path": "spoilt"}
@@ -182,9 +220,12 @@ def test_malformed_adapters_are_refused_by_name(server, client, root, how, word)
         assert status == 400 and word in error["message"], error
         assert str(root) not in error["message"]
         assert "malformed" not in [model.id for model in client.models.list()]
-        with pytest.raises(openai.BadRequestError) as caught:
-            ask(client, "spoilt", "Hello.")
-        assert word in caught.value.message
+        # What lies in the directory of adapters was put there by the operator, links as well.
+        if how != "linked weights":
+            with pytest.raises(openai.BadRequestError) as caught:
+                ask(client, "spoilt", "Hello.")
+            assert word in caught.value.message
+        assert held() == before
     finally:
         shutil.rmtree(root / "spoilt")
     post(server, "unload_lora_adapter", {"lora_name": "spoilt"})

@@ -1,4 +1,4 @@
-//! The thread that an adapter is read on. It gives way to the threads that compute, so that a
+//! The thread that an adapter, or one of several models, is read on. It gives way to the threads that compute, so that a
 //! load costs the streams that run little.
 
 use std::io;
@@ -10,19 +10,19 @@ const NICE: i32 = 10;
 ///
 /// # Errors
 /// The system gives no thread, or `work` panicked.
-pub(super) async fn run<T: Send + 'static>(
+pub(crate) async fn run<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()
-        .name("adapter-loader".to_owned())
+        .name("loader".to_owned())
         .spawn(move || {
             give_way();
             if sender.send(work()).is_err() {
-                tracing::debug!("nobody waits for an adapter that was read");
+                tracing::debug!("nobody waits for what was read");
             }
         })?;
-    let panicked = |_| io::Error::other("the thread that read the adapter panicked");
+    let panicked = |_| io::Error::other("the thread that read it panicked");
     receiver.await.map_err(panicked)
 }
 

@@ -8,7 +8,7 @@ mod choice;
 mod disk;
 mod journal;
 mod lease;
-mod loader;
+pub(crate) mod loader;
 mod registry;
 mod serving;
 

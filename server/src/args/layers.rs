@@ -50,7 +50,13 @@ fn variable(arg: &Arg) -> Option<String> {
 
 /// What a file calls it.
 fn setting(arg: &Arg) -> Option<&str> {
-    let name = arg.get_long().unwrap_or(arg.get_id().as_str());
+    let id = arg.get_id().as_str();
+    // --model is repeated for each of several models; `model` is the one that stands alone.
+    let name = if id == "models" {
+        id
+    } else {
+        arg.get_long().unwrap_or(id)
+    };
     let is_setting = !NO_SETTINGS.contains(&name) || name == "config";
     is_setting.then_some(name)
 }
@@ -141,7 +147,7 @@ fn words_of_file(
             let word = match (arg.get_long(), &value) {
                 (None, Some(value)) => value.clone(),
                 (_, None) => format!("--{key}"),
-                (Some(_), Some(value)) => format!("--{key}={value}"),
+                (Some(long), Some(value)) => format!("--{long}={value}"),
             };
             words.push(OsString::from(word));
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use models::Checkpoint;
 
 use super::Finding;
-use crate::plan::{FreeMemory, MemoryPlan, Needs, available_bytes, human_bytes};
+use crate::plan::{FreeMemory, MemoryPlan, Needs, available_bytes, human_bytes, weight_file_bytes};
 use crate::settings::Settings;
 use crate::source;
 use crate::text::{ChatTemplate, Tokenizer};
@@ -54,7 +54,7 @@ fn decoder(settings: &Settings, path: &Path) -> Vec<Finding> {
         ),
         Err(error) => Finding::bad("template", error.to_string()),
     });
-    findings.push(plan(settings, config, n_weight_bytes(path)));
+    findings.push(plan(settings, config, weight_file_bytes(path)));
     findings
 }
 
@@ -85,24 +85,4 @@ fn plan(settings: &Settings, config: &models::ModelConfig, n_weights: u64) -> Fi
         ),
         Err(error) => Finding::bad("plan", error.to_string()),
     }
-}
-
-/// Bytes of the files that hold weights.
-fn n_weight_bytes(path: &Path) -> u64 {
-    let size = |path: &Path| std::fs::metadata(path).map_or(0, |about| about.len());
-    if path.is_file() {
-        return size(path);
-    }
-    let Ok(entries) = std::fs::read_dir(path) else {
-        return 0;
-    };
-    let is_weights = |path: &Path| {
-        path.extension()
-            .is_some_and(|end| end == "safetensors" || end == "gguf")
-    };
-    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    paths
-        .filter(|path| is_weights(path))
-        .map(|path| size(&path))
-        .sum()
 }

@@ -46,7 +46,11 @@ struct Call {
     place: Mutex<Option<Place>>,
     /// Where its phases are noted.
     timeline: OnceLock<Arc<Timeline>>,
+    hold: Option<Hold>,
 }
+
+/// What must stay for as long as anything runs that a call has submitted.
+pub(crate) type Hold = Arc<dyn fmt::Debug + Send + Sync>;
 
 impl fmt::Debug for EngineHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -88,19 +92,57 @@ impl EngineHandle {
     ) -> Result<Self, EngineError> {
         self.check_serving()?;
         let place = self.shared.queue.enter(1, n_tokens)?;
+        Ok(self.call_of(tenant, timeout, Some(place)))
+    }
+
+    /// The same without a place: which engine answers is not known before the body is read. See
+    /// [`moved_to`](Self::moved_to).
+    pub(crate) fn for_call_somewhere(
+        &self,
+        tenant: Tenant,
+        timeout: Option<Duration>,
+    ) -> Result<Self, EngineError> {
+        self.check_serving()?;
+        Ok(self.call_of(tenant, timeout, None))
+    }
+
+    /// The same call at another engine, with a place in its queue; `hold` lives as long as
+    /// anything that is submitted there.
+    pub(crate) fn moved_to(
+        &self,
+        engine: &Self,
+        n_tokens: usize,
+        hold: Option<Hold>,
+    ) -> Result<Self, EngineError> {
+        engine.check_serving()?;
+        let place = engine.shared.queue.enter(1, n_tokens)?;
+        Ok(Self {
+            shared: Arc::clone(&engine.shared),
+            call: Arc::new(Call {
+                tenant: self.call.tenant.clone(),
+                deadline: self.call.deadline,
+                place: Mutex::new(Some(place)),
+                timeline: self.call.timeline.clone(),
+                hold,
+            }),
+        })
+    }
+
+    fn call_of(&self, tenant: Tenant, timeout: Option<Duration>, place: Option<Place>) -> Self {
         let deadline = timeout.map(|timeout| Deadline {
             at: Instant::now() + timeout,
             timeout,
         });
-        Ok(Self {
+        Self {
             shared: Arc::clone(&self.shared),
             call: Arc::new(Call {
                 tenant,
                 deadline,
-                place: Mutex::new(Some(place)),
+                place: Mutex::new(place),
                 timeline: OnceLock::new(),
+                hold: self.call.hold.clone(),
             }),
-        })
+        }
     }
 
     /// Notes the phases of what this handle submits. Only the first word counts.

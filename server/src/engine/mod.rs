@@ -13,6 +13,7 @@ mod queue;
 mod snapshot;
 mod step;
 mod stream;
+mod turns;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,10 +33,12 @@ use crate::telemetry::Timeline;
 use crate::tenant::Tenant;
 
 pub use handle::EngineHandle;
+pub(crate) use handle::Hold;
 pub use queue::QueueLimits;
 pub use snapshot::{RequestSnapshot, Snapshot};
 pub use step::StepLoop;
 pub use stream::TokenStream;
+pub use turns::Turns;
 
 /// A request that the engine does not serve, or not to its end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -121,7 +124,22 @@ impl Engine {
         options: EngineOptions,
         metrics: Arc<Metrics>,
     ) -> std::io::Result<Self> {
+        Self::run(Self::parts(scheduler, executor, options, metrics))
+    }
+
+    /// The same beside other engines on the same cores, whose steps take `turns`.
+    pub fn start_beside(
+        scheduler: Scheduler,
+        executor: Box<dyn Executor + Send>,
+        options: EngineOptions,
+        metrics: Arc<Metrics>,
+        turns: Arc<Turns>,
+    ) -> std::io::Result<Self> {
         let (handle, step_loop) = Self::parts(scheduler, executor, options, metrics);
+        Self::run((handle, step_loop.in_turns(turns)))
+    }
+
+    fn run((handle, step_loop): (EngineHandle, StepLoop)) -> std::io::Result<Self> {
         let thread = std::thread::Builder::new()
             .name("engine".to_owned())
             .spawn(move || step_loop.run())?;

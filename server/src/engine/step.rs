@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::constraints::Constraints;
 use super::ledger::Ledger;
 use super::pace::{Load, Pace};
-use super::{Command, EngineError, StopFlag, Submission, snapshot};
+use super::{Command, EngineError, StopFlag, Submission, Turns, snapshot};
 use crate::metrics::Metrics;
 
 /// Everything the engine thread owns.
@@ -26,6 +26,8 @@ pub struct StepLoop {
     reported: Stats,
     has_work: bool,
     pace: Pace,
+    /// Where other engines compute on the same cores.
+    turns: Option<Arc<Turns>>,
     _flag: StopFlag,
 }
 
@@ -57,10 +59,18 @@ impl StepLoop {
             reported: Stats::default(),
             has_work: false,
             pace: Pace::new(stretch),
+            turns: None,
             _flag: flag,
         };
         step_loop.publish();
         step_loop
+    }
+
+    pub(super) fn in_turns(self, turns: Arc<Turns>) -> Self {
+        Self {
+            turns: Some(turns),
+            ..self
+        }
     }
 
     /// Runs until told to stop, or until nobody can tell it anything any more.
@@ -167,9 +177,12 @@ impl StepLoop {
 
     /// Runs a batch; a panic is an error like any other.
     fn execute(&mut self, batch: &Batch) -> Result<Vec<Sampled>, String> {
+        // Waiting for others is no time of the step, or pacing would learn from it.
+        let turn = self.turns.as_deref().map(Turns::take);
         let started = Instant::now();
         let executor = &mut self.executor;
         let result = catch_unwind(AssertUnwindSafe(|| executor.execute(batch)));
+        drop(turn);
         let took = started.elapsed();
         self.metrics.step.record(took);
         self.pace.note(load(batch), took);

@@ -16,6 +16,7 @@ pub(crate) async fn state(State(state): State<AppState>) -> Result<Json<Value>, 
         Some(embedder) => Some(embedder.engine.snapshot().await?),
         None => None,
     };
+    let others = others(&state).await?;
     let adapters = state.adapters.list().into_iter().map(|adapter| {
         json!({
             "name": adapter.name,
@@ -32,9 +33,37 @@ pub(crate) async fn state(State(state): State<AppState>) -> Result<Json<Value>, 
         "is_serving": state.engine.is_serving(),
         "engine": engine,
         "embedding_engine": embedder.as_ref().map(self::engine),
+        "other_models": others,
         "adapters": adapters.collect::<Vec<Value>>(),
         "keys": keys(&state),
     })))
+}
+
+/// Models beside the first; those in memory with what their engines are doing.
+async fn others(state: &AppState) -> Result<Option<Value>, ApiError> {
+    let Some(fleet) = &state.fleet else {
+        return Ok(None);
+    };
+    let mut told = Vec::new();
+    for member in fleet.list() {
+        let own = fleet.engines().find(|(name, _)| **name == member.name);
+        // One that is just being unloaded does not answer any more.
+        let snapshot = match own {
+            Some((_, engine)) => engine.snapshot().await.ok(),
+            None => None,
+        };
+        told.push(json!({
+            "name": member.name,
+            "state": member.state.word(),
+            "bytes": member.n_bytes,
+            "error": member.failure,
+            "engine": snapshot.as_ref().map(engine),
+        }));
+    }
+    let (in_memory, budget) = fleet.bytes();
+    Ok(Some(
+        json!({"bytes_in_memory": in_memory, "budget_bytes": budget, "models": told}),
+    ))
 }
 
 fn engine(snapshot: &Snapshot) -> Value {

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use crate::fleet::Fleet;
 use crate::state::AppState;
 
 /// 200 while requests are taken, 503 from the beginning of a shutdown on. Needs no key.
@@ -17,7 +18,7 @@ pub(crate) async fn ready(State(state): State<AppState>) -> Response {
 
 /// 200 unless the engine has stopped, which only a restart helps against.
 pub(crate) async fn live(State(state): State<AppState>) -> Response {
-    if state.engine.has_stopped() {
+    if state.engine.has_stopped() || state.fleet.as_ref().is_some_and(Fleet::has_stopped) {
         answer(StatusCode::SERVICE_UNAVAILABLE, "stopped")
     } else {
         answer(StatusCode::OK, "ok")

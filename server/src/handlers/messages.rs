@@ -29,6 +29,7 @@ pub(crate) async fn count_tokens(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let body = prepare::body(&state, body)?;
+    let state = prepare::with_model(&state, &body).await?;
     prepare::reading(&state, body, |state, body| {
         let (_, chat) = read(state, body, true)?;
         let prompt = conversation::prompt(state, &chat, Input::Messages, Thoughts::Allowed)?;

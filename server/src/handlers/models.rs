@@ -6,8 +6,9 @@ use axum::extract::rejection::PathRejection;
 
 use crate::adapters::Served;
 use crate::admission::Call;
+use crate::fleet::{Fleet, Told};
 use crate::identity::hex;
-use crate::openai::{AdapterFields, ApiError, ModelList, ModelObject};
+use crate::openai::{AdapterFields, ApiError, MemberFields, ModelList, ModelObject};
 use crate::state::AppState;
 
 /// All served names that the key may use: the models' own, then adapters, then aliases.
@@ -32,12 +33,31 @@ fn objects(state: &AppState) -> Vec<ModelObject> {
     let own = names.map(|(name, created)| ModelObject::new(name, created));
     let adapters = state.adapters.list().into_iter();
     let base = model.names.first().map_or("", String::as_str);
+    let others = state.fleet.iter().flat_map(Fleet::list);
+    let others = others.flat_map(|told| of_member(&told));
     let aliases = state.aliases.iter();
     let aliases = aliases.map(|alias| ModelObject::new(&alias.name, model.created));
     own.chain(adapters.map(|adapter| of_adapter(&adapter, base)))
+        .chain(others)
         .chain(aliases)
         .filter(|object| state.may_use(object.id()))
         .collect()
+}
+
+/// One of several models, and its adapters, which are called by its name.
+fn of_member(told: &Told) -> Vec<ModelObject> {
+    let own = ModelObject::new(&told.name, told.created).of_member(MemberFields {
+        state: told.state.word(),
+        bytes: told.n_bytes,
+    });
+    let adapters = told.adapters.iter().map(|adapter| {
+        let called = Served {
+            name: format!("{}:{}", told.name, adapter.name),
+            ..adapter.clone()
+        };
+        of_adapter(&called, &told.name)
+    });
+    std::iter::once(own).chain(adapters).collect()
 }
 
 fn of_adapter(served: &Served, base: &str) -> ModelObject {

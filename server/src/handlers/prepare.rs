@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::unknown::{UnknownParams, read_without};
+use crate::admission::BYTES_PER_TOKEN;
 use crate::connections::{BodyError, body_error};
 use crate::openai::{ApiError, Fields, Sampling};
 use crate::state::AppState;
@@ -59,11 +60,20 @@ impl Chosen {
     }
 }
 
-/// The state for a request with this body: with the arm of an alias that answers it, and with the
-/// adapters that it asks for, which are loaded first if need be. What is wrong with the body is told when it is read as a whole.
+/// The state for a request with this body, which is to run: as [`with_model`] has it, and with a
+/// place in the queue of its model.
 pub(super) async fn with_adapters(state: &AppState, body: &Bytes) -> Result<AppState, ApiError> {
+    let mut state = with_model(state, body).await?;
+    state.enter(body.len() / BYTES_PER_TOKEN)?;
+    Ok(state)
+}
+
+/// The state for a request with this body: with the arm of an alias that answers it, the one of
+/// several models that it calls, and the adapters that it asks for, which are loaded first if
+/// need be. What is wrong with the body is told when it is read as a whole.
+pub(super) async fn with_model(state: &AppState, body: &Bytes) -> Result<AppState, ApiError> {
     let mut state = state.clone();
-    if !state.adapters.are_served() && state.aliases.is_empty() {
+    if !state.adapters.are_served() && state.aliases.is_empty() && state.fleet.is_none() {
         return Ok(state);
     }
     let Ok(chosen) = serde_json::from_slice::<Chosen>(body) else {
@@ -71,6 +81,8 @@ pub(super) async fn with_adapters(state: &AppState, body: &Bytes) -> Result<AppS
     };
     if let Some(Value::String(name)) = &chosen.model {
         state.arm = state.arm_of(name, chosen.key());
+        let target = state.arm.as_ref().map_or(name, |arm| &arm.target);
+        state = state.of_model(name, target).await?;
     }
     let fields = [
         ("model", chosen.model),

@@ -85,6 +85,7 @@ async fn reading<T: Send + 'static>(
     answer: fn(&AppState, Fields, Tokenizer, usize) -> Result<T, ApiError>,
 ) -> Result<T, ApiError> {
     let body = prepare::body(state, body)?;
+    let state = &prepare::with_model(state, &body).await?;
     prepare::reading(state, body, move |state, body| {
         let (fields, tokenizer, max_model_len) = of_model(state, Fields::from_body(body)?)?;
         answer(state, fields, tokenizer, max_model_len)

@@ -128,6 +128,8 @@ pub(super) fn load_as_model(
         runner: Runner::Encoder(Box::new(runner)),
         embedding: Some(model),
         beside: None,
+        n_bytes: description.n_weight_bytes,
+        device: None,
         plan,
         description,
     })

@@ -50,11 +50,11 @@ pub struct Served {
 /// The text of all aliases, from the text of our own series.
 pub(super) fn render(
     own: &str,
-    served: &Served,
+    served: &[Served],
     adapters: &AdaptersInUse,
     unix_seconds: u64,
 ) -> String {
-    let model = escape(&served.model);
+    let model = escape(served.first().map_or("", |served| &served.model));
     let mut text = String::new();
     for line in own.lines() {
         if let Some(line) = renamed(line, &model) {
@@ -62,22 +62,31 @@ pub(super) fn render(
             text.push('\n');
         }
     }
-    let Served {
-        block_size,
-        n_blocks,
-        ..
-    } = served;
+    // Writing to a string cannot fail.
+    text.push_str(
+        "# HELP vllm:cache_config_info Shape of the KV cache\n\
+         # TYPE vllm:cache_config_info gauge\n",
+    );
+    for served in served {
+        let Served {
+            model,
+            block_size,
+            n_blocks,
+        } = served;
+        let model = escape(model);
+        writeln!(
+            text,
+            "vllm:cache_config_info{{model_name=\"{model}\",engine=\"0\",\
+             block_size=\"{block_size}\",num_gpu_blocks=\"{n_blocks}\"}} 1"
+        )
+        .ok();
+    }
     let running = escape(&adapters.running.join(","));
     let waiting = escape(&adapters.waiting.join(","));
     let max_loaded = adapters.max_loaded;
-    // Writing to a string cannot fail.
     write!(
         text,
-        "# HELP vllm:cache_config_info Shape of the KV cache\n\
-         # TYPE vllm:cache_config_info gauge\n\
-         vllm:cache_config_info{{model_name=\"{model}\",engine=\"0\",\
-         block_size=\"{block_size}\",num_gpu_blocks=\"{n_blocks}\"}} 1\n\
-         # HELP vllm:lora_requests_info Adapters that run and wait; the value is the time\n\
+        "# HELP vllm:lora_requests_info Adapters that run and wait; the value is the time\n\
          # TYPE vllm:lora_requests_info gauge\n\
          vllm:lora_requests_info{{max_lora=\"{max_loaded}\",\
          running_lora_adapters=\"{running}\",\
@@ -103,6 +112,10 @@ fn renamed(line: &str, model: &str) -> Option<String> {
             let (suffix, rest) = rest.split_at(n_suffix);
             if !["", "_bucket", "_sum", "_count"].contains(&suffix) {
                 continue;
+            }
+            // One of several models has its name as a label already.
+            if let Some(more) = rest.strip_prefix("{model=") {
+                return Some(format!("{alias}{suffix}{{engine=\"0\",model_name={more}"));
             }
             let labels = format!("model_name=\"{model}\",engine=\"0\"");
             return Some(match rest.strip_prefix('{') {
@@ -157,7 +170,7 @@ mod tests {
         };
         let text = render(
             "understudy_sequences_running 3\n",
-            &served,
+            &[served],
             &AdaptersInUse {
                 running: vec!["a".to_owned(), "b".to_owned()],
                 waiting: vec!["b".to_owned()],

@@ -120,10 +120,6 @@ impl Name {
         ALL[self as usize].1
     }
 
-    pub(super) fn key(self) -> Key {
-        Key::from_name(self.name())
-    }
-
     pub(super) fn key_with(self, labels: Vec<Label>) -> Key {
         Key::from_parts(self.name(), labels)
     }

@@ -271,6 +271,25 @@ impl ApiError {
             .after(Duration::from_secs(2))
     }
 
+    /// One of several models is not in memory, and others that are in use leave it no room.
+    pub fn no_room(model: &str) -> Self {
+        let message = format!(
+            "The model `{model}` is not in memory, and the models that are in use leave no room \
+             for it. Please retry after a moment."
+        );
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, message)
+            .with_code("model_not_loaded")
+            .after(Duration::from_secs(5))
+    }
+
+    /// One of several models is not in memory and cannot be loaded; the log says why.
+    pub fn not_loadable(model: &str) -> Self {
+        let message = format!("The model `{model}` could not be loaded.");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, message)
+            .with_code("model_not_loaded")
+            .after(Duration::from_secs(30))
+    }
+
     /// The server is going away.
     pub fn shutting_down() -> Self {
         let message = "The server is shutting down. Please retry after a moment.";

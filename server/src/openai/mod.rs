@@ -50,7 +50,7 @@ pub(crate) use fields::{array_too_long, empty_array, invalid_value};
 pub use formats::Format;
 pub(crate) use formats::check_name;
 pub use item_messages::item_messages;
-pub use models::{AdapterFields, ModelList, ModelObject};
+pub use models::{AdapterFields, MemberFields, ModelList, ModelObject};
 pub use prompts::Prompt;
 pub use response_events::{EventBody, ResponseEvent};
 pub use response_object::{

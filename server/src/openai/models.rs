@@ -12,6 +12,17 @@ pub struct ModelObject {
     owned_by: &'static str,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     adapter: Option<AdapterFields>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    member: Option<MemberFields>,
+}
+
+/// What is told of a model that comes and goes, beyond the API's own fields.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct MemberFields {
+    /// `loaded`, `on_disk` or `failed`.
+    pub state: &'static str,
+    /// Weights, KV cache, and what a step works in; estimated of one that was never loaded.
+    pub bytes: u64,
 }
 
 /// What is told of an adapter beyond the API's own fields. What is only known of those in memory
@@ -53,6 +64,7 @@ impl ModelObject {
             created,
             owned_by: "understudy",
             adapter: None,
+            member: None,
         }
     }
 
@@ -60,6 +72,13 @@ impl ModelObject {
     #[must_use]
     pub fn of_adapter(mut self, fields: AdapterFields) -> Self {
         self.adapter = Some(fields);
+        self
+    }
+
+    /// The same name as that of a model that comes and goes.
+    #[must_use]
+    pub fn of_member(mut self, fields: MemberFields) -> Self {
+        self.member = Some(fields);
         self
     }
 

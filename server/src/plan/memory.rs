@@ -13,6 +13,26 @@ pub fn available_bytes() -> u64 {
         .unwrap_or(u64::MAX)
 }
 
+/// Bytes of the files that hold weights.
+pub fn weight_file_bytes(path: &Path) -> u64 {
+    let size = |path: &Path| std::fs::metadata(path).map_or(0, |about| about.len());
+    if path.is_file() {
+        return size(path);
+    }
+    let Ok(entries) = std::fs::read_dir(path) else {
+        return 0;
+    };
+    let is_weights = |path: &Path| {
+        path.extension()
+            .is_some_and(|end| end == "safetensors" || end == "gguf")
+    };
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    paths
+        .filter(|path| is_weights(path))
+        .map(|path| size(&path))
+        .sum()
+}
+
 fn read(path: &Path) -> Option<String> {
     std::fs::read_to_string(path).ok()
 }
