@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::BodyDataStream;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, header};
@@ -62,9 +62,8 @@ pub(crate) async fn admit(
             next.run(request).await
         }
         Err(error) => {
-            let rest = read_rest(request.into_body(), state.max_body_bytes);
-            // Whether it came to an end makes no difference to the answer.
-            tokio::time::timeout(READ_REST, rest).await.ok();
+            let mut body = request.into_body().into_data_stream();
+            read_rest(&mut body, state.max_body_bytes).await;
             error.into_response()
         }
     }
@@ -94,7 +93,8 @@ fn engine_for(state: &AppState, request: &Request) -> Result<EngineHandle, ApiEr
     Ok(engine)
 }
 
-fn content_length(headers: &HeaderMap) -> usize {
+/// What the head of a request says of the length of its body; 0 if it says nothing.
+pub(crate) fn content_length(headers: &HeaderMap) -> usize {
     let length = headers.get(header::CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok());
     length.and_then(|text| text.parse().ok()).unwrap_or(0)
@@ -118,13 +118,17 @@ fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
     }
 }
 
-async fn read_rest(body: Body, max_bytes: usize) {
-    let mut frames = body.into_data_stream();
-    let mut n_bytes = 0;
-    while let Some(Ok(frame)) = frames.next().await {
-        n_bytes += frame.len();
-        if n_bytes > max_bytes {
-            return;
+/// Reads what a client that was refused is still sending, within bounds.
+pub(crate) async fn read_rest(body: &mut BodyDataStream, max_bytes: usize) {
+    let read = async {
+        let mut n_bytes = 0;
+        while let Some(Ok(frame)) = body.next().await {
+            n_bytes += frame.len();
+            if n_bytes > max_bytes {
+                return;
+            }
         }
-    }
+    };
+    // Whether it came to an end makes no difference to the answer.
+    tokio::time::timeout(READ_REST, read).await.ok();
 }

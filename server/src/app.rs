@@ -51,6 +51,7 @@ fn routes(state: &AppState) -> Routes {
     generating(state)
         .merge(embedding(state))
         .merge(stored())
+        .merge(uploaded())
         .merge(reading())
         .merge(about_models())
         .merge(administering())
@@ -177,6 +178,15 @@ fn stored() -> Routes {
             "/v1/conversations/{id}/items/{item}",
             get(conversations::retrieve_item).delete(conversations::delete_item),
         )
+}
+
+/// Files, whose bodies are written down as they come.
+fn uploaded() -> Routes {
+    use handlers::files;
+    Routes::of(Scope::Inference)
+        .route("/v1/files", get(files::list_all).post(files::create))
+        .route("/v1/files/{id}", get(files::retrieve).delete(files::delete))
+        .route("/v1/files/{id}/content", get(files::content))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the layer gives it away")]

@@ -324,6 +324,13 @@ pub struct ServeArgs {
     /// with --store-dir, else 256MiB.
     #[arg(long, value_name = "BYTES", value_parser = crate::settings::parse_bytes)]
     pub store_size: Option<u64>,
+    /// Largest file that may be uploaded; files need --store-dir.
+    #[arg(long, value_name = "BYTES", default_value = "512MiB", value_parser = crate::settings::parse_bytes)]
+    pub max_file_size: u64,
+    /// Most bytes of all uploaded files, which --store-size does not count; beyond, uploads are
+    /// refused.
+    #[arg(long, value_name = "BYTES", default_value = "8GiB", value_parser = crate::settings::parse_bytes)]
+    pub files_size: u64,
     /// An origin whose web pages may read answers, such as https://example.org, or * for all; may
     /// be repeated.
     #[arg(long, value_name = "ORIGIN")]

@@ -9,11 +9,14 @@ mod headers;
 mod limits;
 mod ring;
 mod scope;
+mod usage;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use sha2::{Digest, Sha256};
+
+use crate::store::DayUsage;
 
 use ring::{Numbering, Ring};
 
@@ -24,6 +27,7 @@ pub(crate) use guard::{Guard, require_key};
 pub(crate) use headers::NAMES as LIMIT_HEADERS;
 pub use limits::{Exceeded, LimitKind, Limits, Meter, Moment, Remaining};
 pub use scope::{Grant, Scope};
+pub use usage::UsageLog;
 
 /// SHA-256 of a key.
 type Digest32 = [u8; 32];
@@ -123,6 +127,11 @@ impl ApiKeys {
     /// Names and meters of the keys with limits or quotas.
     pub fn meters(&self) -> Vec<(Arc<str>, Arc<Meter>)> {
         self.ring().meters()
+    }
+
+    /// Goes on from what keys had used of the day before a restart.
+    pub fn resume(&self, usages: impl IntoIterator<Item = (u128, DayUsage)>) {
+        self.shared.numbering.resume(usages.into_iter().collect());
     }
 
     fn ring(&self) -> Arc<Ring> {

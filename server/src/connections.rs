@@ -34,7 +34,7 @@ use body::{BodyTimes, CallBody, TimedBody};
 use budget::Budget;
 use places::Places;
 
-pub(crate) use body::{BodyError, body_error};
+pub(crate) use body::{BodyError, Streamed, body_error};
 pub use tls::{Tls, TlsError};
 
 /// Time for a head, from its first byte on, or from the beginning of a connection.
@@ -213,10 +213,18 @@ where
         let call = activity.begin_call();
         let body_ending = ending.clone();
         let share = bodies.share();
-        let request = request.map(|body| {
-            let ending = is_ending(body_ending);
-            Body::new(TimedBody::new(body, BODY_TIMES, ending, share.clone()))
+        let streamed = Streamed::default();
+        let mut request = request.map(|body| {
+            let (ending, streamed) = (is_ending(body_ending), streamed.clone());
+            Body::new(TimedBody::new(
+                body,
+                BODY_TIMES,
+                ending,
+                share.clone(),
+                streamed,
+            ))
         });
+        request.extensions_mut().insert(streamed);
         let answer = app.clone().oneshot(request);
         async move {
             let Ok(response) = answer.await;

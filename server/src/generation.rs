@@ -10,6 +10,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use scheduler::{Event, FinishReason, SampledToken, TokenId, TokenLogprobs};
 
 use crate::engine::TokenStream;
+use crate::grammar::CANNOT_GO_ON;
 use crate::openai::ApiError;
 use crate::text::{StopSet, Tokenizer};
 
@@ -177,6 +178,9 @@ impl Generation {
 pub(crate) fn broken_off(reason: FinishReason, failure: Option<&str>) -> ApiError {
     if reason == FinishReason::Cancelled {
         return ApiError::shutting_down();
+    }
+    if let Some(reason) = failure.and_then(|failure| failure.strip_prefix(CANNOT_GO_ON)) {
+        return ApiError::grammar_failed(reason);
     }
     if let Some(failure) = failure {
         tracing::error!(%failure, "a row failed");

@@ -8,13 +8,16 @@ use std::sync::Arc;
 use anyhow::Context;
 use kernels::Device;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 use understudy::adapters::Adapters;
 use understudy::app::router;
 use understudy::args::{Args, Command, LogFormat};
+use understudy::auth::UsageLog;
 use understudy::banner::Banner;
 use understudy::embedder::{Embedder, EmbeddingModel};
 use understudy::engine::Engine;
+use understudy::files::Files;
 use understudy::fleet::{Builder, Fleet, FleetError};
 use understudy::load::{Loaded, LoadedEncoder, Runner, load, load_encoder};
 use understudy::metrics::{Metrics, Served};
@@ -111,11 +114,18 @@ fn serve(settings: Settings) -> anyhow::Result<()> {
         })?;
     listener.set_nonblocking(true)?;
     let store = Store::open(settings.store.clone())?;
+    let usage = UsageLog::open(settings.app.keys.clone(), store.clone())?;
+    let files = Files::open(&store, settings.files)?;
+    let stores = Stores {
+        store,
+        usage,
+        files,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(HTTP_THREADS)
         .enable_all()
         .build()?;
-    let served = runtime.block_on(serve_on(listener, settings, store));
+    let served = runtime.block_on(serve_on(listener, settings, stores));
     // A model that is still being loaded is not waited for.
     runtime.shutdown_background();
     served
@@ -139,12 +149,24 @@ fn allow_open_files() {
 #[cfg(not(unix))]
 fn allow_open_files() {}
 
-/// `store` is opened before the model is loaded: a directory in use should be known at once.
+/// What lies in the directory of the store. It is opened before the model is loaded: a directory
+/// in use should be known at once.
+struct Stores {
+    store: Store,
+    usage: UsageLog,
+    files: Option<Files>,
+}
+
 async fn serve_on(
     listener: std::net::TcpListener,
     settings: Settings,
-    store: Store,
+    stores: Stores,
 ) -> anyhow::Result<()> {
+    let Stores {
+        store,
+        usage,
+        files,
+    } = stores;
     let listener = TcpListener::from_std(listener)?;
     let address = listener.local_addr()?;
     let front = Front::default();
@@ -152,20 +174,7 @@ async fn serve_on(
     let settings = Arc::new(settings);
     let loading = tokio::task::spawn_blocking({
         let settings = Arc::clone(&settings);
-        move || -> anyhow::Result<(Loaded, Vec<ModelSource>)> {
-            let source = find(settings.model.as_deref())?;
-            // Downloaded before anything is loaded: what is missing should be known at once.
-            let others = settings.fleet.models.iter();
-            let others = others.map(|model| find(Some(&model.path)));
-            let others = others.collect::<Result<_, _>>()?;
-            let mut loaded = load(&settings, &source)?;
-            if let Some(encoder) = &settings.embedding_model {
-                let source = find(Some(encoder))?;
-                let names = vec![source.name.clone()];
-                loaded.beside = Some(load_encoder(&settings, &source, names)?);
-            }
-            Ok((loaded, others))
-        }
+        move || load_all(&settings)
     });
     let (loaded, sources) = tokio::select! {
         loaded = loading => loaded??,
@@ -177,7 +186,7 @@ async fn serve_on(
         mut banner,
         reloads,
         fleet,
-    } = assemble(loaded, &settings, sources, store, address)?;
+    } = assemble(loaded, &settings, sources, (store, files), address)?;
     let fleet = match fleet {
         None => None,
         Some((builder, n_bytes)) => {
@@ -194,6 +203,11 @@ async fn serve_on(
         banner.others = fleet.list();
     }
     tokio::spawn(reloads.listen());
+    let (end, is_ending) = oneshot::channel::<()>();
+    let usage = tokio::spawn(usage.keep(async {
+        // Both an end and a lost sender are one.
+        is_ending.await.ok();
+    }));
     front.open(router(state, settings.app.keys.clone()));
     let mut stdout = io::stdout();
     stdout.write_all(banner.text().as_bytes())?;
@@ -202,7 +216,24 @@ async fn serve_on(
     listening
         .until(engines, grace, shutdown::signal(), shutdown::signal())
         .await?;
-    Ok(())
+    drop(end);
+    Ok(usage.await?)
+}
+
+/// The first model, and where the others are.
+fn load_all(settings: &Settings) -> anyhow::Result<(Loaded, Vec<ModelSource>)> {
+    let source = find(settings.model.as_deref())?;
+    // Downloaded before anything is loaded: what is missing should be known at once.
+    let others = settings.fleet.models.iter();
+    let others = others.map(|model| find(Some(&model.path)));
+    let others = others.collect::<Result<_, _>>()?;
+    let mut loaded = load(settings, &source)?;
+    if let Some(encoder) = &settings.embedding_model {
+        let source = find(Some(encoder))?;
+        let names = vec![source.name.clone()];
+        loaded.beside = Some(load_encoder(settings, &source, names)?);
+    }
+    Ok((loaded, others))
 }
 
 /// The first model, ready to serve.
@@ -220,7 +251,7 @@ fn assemble(
     loaded: Loaded,
     settings: &Arc<Settings>,
     sources: Vec<ModelSource>,
-    store: Store,
+    (store, files): (Store, Option<Files>),
     address: SocketAddr,
 ) -> anyhow::Result<Assembled> {
     let Loaded {
@@ -274,7 +305,11 @@ fn assemble(
         store,
         &settings.app,
     )
-    .with_adapters(adapters);
+    .with_adapters(adapters)
+    .with_files(files.clone());
+    if let Some(files) = files {
+        tokio::spawn(files.upkeep());
+    }
     if let Some(embedder) = embedder {
         state = state.with_embedder(embedder);
     }

@@ -71,6 +71,7 @@ pub struct Metrics {
     pub adapter_failures: Counter,
     pub adapters_loaded: Gauge,
     pub adapter_bytes: Gauge,
+    pub file_bytes: Gauge,
 }
 
 /// The limit that a request was refused by.
@@ -182,6 +183,7 @@ impl Metrics {
             adapter_failures: counter(Name::AdapterFailures),
             adapters_loaded: gauge(Name::AdaptersLoaded),
             adapter_bytes: gauge(Name::AdapterBytes),
+            file_bytes: gauge(Name::FileBytes),
             served,
             model: model.map(str::to_owned),
             handle: recorder.handle(),

@@ -14,6 +14,7 @@ use crate::auth::{ApiKeys, KeysError};
 use crate::connections::{ConnectionOptions, Tls, TlsError};
 use crate::device::DeviceChoice;
 use crate::engine::{EngineOptions, QueueLimits};
+use crate::files::FilesOptions;
 use crate::state::AppOptions;
 use crate::store::StoreOptions;
 use crate::telemetry::{TraceError, Traces};
@@ -111,6 +112,7 @@ pub struct Settings {
     pub app: AppOptions,
     pub adapters: AdapterOptions,
     pub store: StoreOptions,
+    pub files: FilesOptions,
     pub max_model_len: Option<usize>,
     pub max_sequences: usize,
     pub max_batched_tokens: usize,
@@ -180,6 +182,10 @@ impl Settings {
                 dir: args.store_dir,
                 ttl: seconds(args.store_ttl.saturating_mul(3600)),
                 ..StoreOptions::default()
+            },
+            files: FilesOptions {
+                max_file_bytes: args.max_file_size,
+                max_bytes: args.files_size,
             },
             max_model_len: args.max_model_len,
             max_sequences: args.max_num_seqs,

@@ -14,6 +14,7 @@ use crate::auth::{ApiKeys, Grant};
 use crate::dialect::Dialect;
 use crate::embedder::Embedder;
 use crate::engine::{EngineHandle, Hold};
+use crate::files::Files;
 use crate::fleet::{Fleet, Parts, Resident};
 use crate::grammar::GrammarCompiler;
 use crate::handlers::UnknownParams;
@@ -128,6 +129,8 @@ pub struct AppState {
     pub grammars: Arc<GrammarCompiler>,
     pub dialect: Dialect,
     pub store: Store,
+    /// Uploaded files; `None`: the store has no directory to keep them in.
+    pub(crate) files: Option<Files>,
     /// Whose call this is; nobody in particular's outside of one.
     pub(crate) owner: Owner,
     /// What the caller may use; everything outside of a call.
@@ -177,6 +180,7 @@ impl AppState {
             embedder: None,
             metrics: parts.metrics,
             store,
+            files: None,
             owner: Owner::default(),
             grant: Arc::default(),
             runs: Arc::default(),
@@ -271,6 +275,12 @@ impl AppState {
             embedder: Some(Arc::new(embedder)),
             ..self
         }
+    }
+
+    /// The same, with files.
+    #[must_use]
+    pub fn with_files(self, files: Option<Files>) -> Self {
+        Self { files, ..self }
     }
 
     /// The same, with somewhere for spans to go.

@@ -121,6 +121,40 @@ def test_keys_are_read_anew_when_the_file_changes_and_on_sighup(tmp_path):
         server.stop()
 
 
+QUOTA = """
+[[key]]
+name = "daily"
+key = "sk-daily"
+tokens_per_day = 100000
+"""
+
+
+def test_quotas_survive_a_killed_process(tmp_path):
+    keys = tmp_path / "keys.toml"
+    keys.write_text(QUOTA)
+    flags = ["--api-keys", str(keys), "--store-dir", str(tmp_path / "store")]
+    headers = {"authorization": "Bearer sk-daily"}
+
+    def left(server):
+        body = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4, "ignore_eos": True}
+        answer = httpx2.post(f"{server.url}/v1/chat/completions", json=body, headers=headers, timeout=60)
+        return int(answer.headers["x-ratelimit-remaining-tokens-day"])
+
+    lefts = []
+    for _ in range(3):
+        server = Server(*flags)
+        try:
+            lefts.append(left(server))
+            time.sleep(1.5)
+        finally:
+            server.process.kill()
+            server.process.wait(timeout=20)
+    used = 100000 - lefts[0]
+    assert used > 10
+    if time.gmtime().tm_hour or time.gmtime().tm_min > 2:  # A day that ends between them begins anew.
+        assert lefts == [100000 - used * n for n in (1, 2, 3)]
+
+
 def test_tls_with_a_certificate_that_is_exchanged(tmp_path):
     authority = trustme.CA()
 

@@ -1,5 +1,6 @@
 """What was acknowledged is there after the server was killed, and nothing is there by halves."""
 
+import hashlib
 import os
 import random
 import shutil
@@ -17,12 +18,18 @@ SEED = int(os.environ.get("UNDERSTUDY_KILL_SEED", str(random.randrange(10**6))))
 N_CLIENTS = 4
 
 
-def write_until_killed(server, acknowledged, conversation):
+def write_until_killed(server, acknowledged, conversation, rng):
     client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0, timeout=20)
     i = 0
     try:
         while True:
             i += 1
+            if i % 3 == 0:
+                content = rng.randbytes(rng.choice([0, 10, 100_000, 3_000_000]))
+                # Its name says what is in it, so that also a file that nobody was told of must be whole.
+                name = hashlib.sha256(content).hexdigest()
+                acknowledged.append(("file", client.files.create(file=(name, content), purpose="user_data")))
+                continue
             ask = {"model": MODEL, "input": f"{i}", "max_output_tokens": 16, "metadata": {"i": str(i)}}
             if i % 4 == 0:
                 for event in client.responses.create(**ask, stream=True):
@@ -49,6 +56,8 @@ def check(client, acknowledged, conversation):
     for kind, made in acknowledged:
         if kind == "error":
             raise made
+        if kind == "file":
+            continue  # All files are looked at below.
         if kind == "chat":
             read = client.chat.completions.retrieve(made.id)
             assert read.choices[0].message.content == made.choices[0].message.content
@@ -64,6 +73,17 @@ def check(client, acknowledged, conversation):
         assert list(client.responses.input_items.list(made.id))
 
 
+def check_files(client, acknowledged, directory):
+    """Those that were acknowledged are listed, all that are listed are whole, and nothing else lies there."""
+    listed = {file.id: file for file in client.files.list()}
+    for made in (made for kind, made in acknowledged if kind == "file"):
+        assert listed[made.id] == made
+    for file in listed.values():
+        content = client.files.content(file.id).read()
+        assert len(content) == file.bytes and hashlib.sha256(content).hexdigest() == file.filename
+    assert {path.name for path in (directory / "files").iterdir()} == set(listed)
+
+
 def test_killed_at_random_moments(tmp_path):
     rng = random.Random(SEED)
     print(f"seed {SEED}")
@@ -76,8 +96,9 @@ def test_killed_at_random_moments(tmp_path):
             if conversation is None:
                 conversation = client.conversations.create().id
             check(client, acknowledged[-60:], conversation)
+            check_files(client, acknowledged, directory)
             threads = [
-                threading.Thread(target=write_until_killed, args=(server, acknowledged, conversation))
+                threading.Thread(target=write_until_killed, args=(server, acknowledged, conversation, random.Random(rng.random())))
                 for _ in range(N_CLIENTS)
             ]
             for thread in threads:
@@ -92,7 +113,10 @@ def test_killed_at_random_moments(tmp_path):
     try:
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0)
         check(client, acknowledged, conversation)
-        assert len(acknowledged) > ROUNDS
+        check_files(client, acknowledged, directory)
+        n_files = sum(kind == "file" for kind, _ in acknowledged)
+        print(f"{ROUNDS} rounds, {len(acknowledged)} acknowledged, of which {n_files} files")
+        assert len(acknowledged) > ROUNDS and n_files > 0
         # The directory has one owner.
         second = subprocess.run([BINARY, "serve", "--port", "0", "--store-dir", directory],
                                 capture_output=True, text=True, timeout=60)

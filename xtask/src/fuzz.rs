@@ -23,8 +23,9 @@ pub(crate) struct Args {
 }
 
 /// Targets, one after the other: each has the memory for itself.
-const TARGETS: [&str; 7] = [
+const TARGETS: [&str; 8] = [
     "bodies::bodies",
+    "bodies::uploads",
     "files::safetensors",
     "files::gguf",
     "files::adapters",

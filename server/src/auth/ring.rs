@@ -2,16 +2,17 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use super::file::{Described, KeysError};
-use super::limits::{Limits, Meter};
+use super::limits::{Limits, Meter, Moment};
 use super::scope::{Grant, Scope};
 use super::{Digest32, digest};
 use crate::identity::hex;
+use crate::store::DayUsage;
 use crate::tenant::{Owner, Tenant};
 
 /// All keys that are valid.
@@ -35,6 +36,8 @@ struct Key {
 #[derive(Debug, Default)]
 pub(super) struct Numbering {
     known: Mutex<HashMap<Digest32, Numbered>>,
+    /// What keys had used of a day before this process, by their numbers in the store.
+    earlier: OnceLock<HashMap<u128, DayUsage>>,
 }
 
 /// A number, and what has been used.
@@ -48,11 +51,55 @@ impl Numbering {
         match meter {
             Some(meter) => meter.set_limits(limits),
             None if limits.is_empty() => {}
-            None => *meter = Some(Arc::new(Meter::new(limits))),
+            None => *meter = Some(Arc::new(self.meter(digest, limits))),
         }
         let meter = meter.as_ref().filter(|_| !limits.is_empty());
         (*number, meter.map(Arc::clone))
     }
+
+    /// A meter that goes on from where the key was.
+    fn meter(&self, digest: Digest32, limits: Limits) -> Meter {
+        let meter = Meter::new(limits);
+        let earlier = self
+            .earlier
+            .get()
+            .and_then(|all| all.get(&stored_as(digest)));
+        if let Some(usage) = earlier {
+            meter.resume(usage.day, usage.n_tokens);
+        }
+        meter
+    }
+
+    /// Goes on from what the store knows, for all keys there are and will be. Only the first time
+    /// counts.
+    pub(super) fn resume(&self, usages: HashMap<u128, DayUsage>) {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let usages = self.earlier.get_or_init(|| usages);
+        for (digest, (_, meter)) in &*known {
+            if let (Some(meter), Some(usage)) = (meter, usages.get(&stored_as(*digest))) {
+                meter.resume(usage.day, usage.n_tokens);
+            }
+        }
+    }
+
+    /// What all keys with limits have used of today, by their numbers in the store.
+    pub(super) fn usages(&self, now: Moment) -> Vec<(u128, DayUsage)> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let usages = known.iter().filter_map(|(digest, (_, meter))| {
+            let (day, n_tokens) = meter.as_ref()?.today(now);
+            Some((stored_as(*digest), DayUsage { day, n_tokens }))
+        });
+        usages.collect()
+    }
+}
+
+/// The number of a key in the store, which tells nothing about the key.
+fn stored_as(digest: Digest32) -> u128 {
+    let digest = Sha256::new()
+        .chain_update(b"understudy usage ")
+        .chain_update(digest)
+        .finalize();
+    u128::from_le_bytes(digest[..16].try_into().expect("sixteen bytes"))
 }
 
 impl Ring {
@@ -216,6 +263,32 @@ mod tests {
         );
         let freed = ring(&numbering, vec![described("team", "three", None)]);
         assert!(freed.find("three").unwrap().meter().is_none());
+    }
+
+    #[test]
+    fn a_day_goes_on_after_a_restart_and_for_keys_that_come_later() {
+        let limited = |name: &str, key: &str| Described {
+            limits: Limits {
+                tokens_per_day: Some(100),
+                ..Limits::default()
+            },
+            ..described(name, key, None)
+        };
+        let now = Moment::now();
+        let before = Numbering::default();
+        let keys = ring(&before, vec![limited("a", "three"), limited("b", "four")]);
+        let charge = |key: &str, n| keys.find(key).unwrap().charge_prompt(n).unwrap();
+        charge("three", 60);
+        charge("four", 70);
+        let usages: HashMap<u128, DayUsage> = before.usages(now).into_iter().collect();
+        assert_eq!(usages.len(), 2);
+        let after = Numbering::default();
+        let keys = ring(&after, vec![limited("a", "three")]);
+        after.resume(usages);
+        assert!(keys.find("three").unwrap().charge_prompt(41).is_err());
+        assert!(keys.find("three").unwrap().charge_prompt(40).is_ok());
+        let keys = ring(&after, vec![limited("b", "four")]);
+        assert!(keys.find("four").unwrap().charge_prompt(31).is_err());
     }
 
     #[test]

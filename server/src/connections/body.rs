@@ -2,6 +2,8 @@
 
 use std::error::Error;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -11,6 +13,25 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::activity::CallGuard;
 use super::budget::Share;
+
+/// Bytes that a body that is not held in memory must bring a second, beyond the time of any other.
+const STREAMED_RATE: f64 = 65_536.0;
+
+/// Whether a body is written down as it comes, instead of being held in memory as a whole. The
+/// handler of a request says so; such a body is not counted with the others, and has time by its
+/// length.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Streamed(Arc<AtomicBool>);
+
+impl Streamed {
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// How slow the body of a request may be.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +73,7 @@ pub(super) struct TimedBody<B = Incoming> {
     body_ends: Instant,
     ending: Pin<Box<dyn Future<Output = ()> + Send>>,
     share: Share,
+    streamed: Streamed,
 }
 
 impl<B> TimedBody<B> {
@@ -60,6 +82,7 @@ impl<B> TimedBody<B> {
         times: BodyTimes,
         ending: impl Future<Output = ()> + Send + 'static,
         share: Share,
+        streamed: Streamed,
     ) -> Self {
         Self {
             body,
@@ -68,6 +91,7 @@ impl<B> TimedBody<B> {
             body_ends: Instant::now() + times.whole,
             ending: Box::pin(ending),
             share,
+            streamed,
         }
     }
 }
@@ -85,14 +109,18 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            let next = (Instant::now() + self.times.piece).min(self.body_ends);
-            self.piece_ends.as_mut().reset(next);
-            if let Some(Ok(frame)) = &frame
-                && let Some(data) = frame.data_ref()
-                && !self.share.take(data.len())
-            {
+            let data = frame
+                .as_ref()
+                .and_then(|frame| frame.as_ref().ok()?.data_ref());
+            let n_bytes = data.map_or(0, Bytes::len);
+            if self.streamed.is_set() {
+                let n_bytes = u32::try_from(n_bytes).unwrap_or(u32::MAX);
+                self.body_ends += Duration::from_secs_f64(f64::from(n_bytes) / STREAMED_RATE);
+            } else if !self.share.take(n_bytes) {
                 return Poll::Ready(Some(Err(BodyError::TooMuch.into())));
             }
+            let next = (Instant::now() + self.times.piece).min(self.body_ends);
+            self.piece_ends.as_mut().reset(next);
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         if self.ending.as_mut().poll(cx).is_ready() {
@@ -161,17 +189,28 @@ mod tests {
 
     /// A body of `n` bytes that come at intervals, in milliseconds.
     async fn read(n: u32, interval: u64, ending: u64) -> Result<usize, BodyError> {
+        read_as(Streamed::default(), b"x", n, interval, ending).await
+    }
+
+    async fn read_as(
+        streamed: Streamed,
+        piece: &'static [u8],
+        n: u32,
+        interval: u64,
+        ending: u64,
+    ) -> Result<usize, BodyError> {
         let ms = Duration::from_millis;
         let pieces = stream::iter(0..n).then(move |_| async move {
             sleep(ms(interval)).await;
-            Ok::<_, Infallible>(Bytes::from_static(b"x"))
+            Ok::<_, Infallible>(Bytes::from_static(piece))
         });
         let times = BodyTimes {
             piece: ms(200),
             whole: ms(600),
         };
         let share = Budget::new(10_000).share();
-        let body = TimedBody::new(Body::from_stream(pieces), times, sleep(ms(ending)), share);
+        let body = Body::from_stream(pieces);
+        let body = TimedBody::new(body, times, sleep(ms(ending)), share, streamed);
         let read = to_bytes(Body::new(body), usize::MAX).await;
         read.map(|bytes| bytes.len())
             .map_err(|error| body_error(&error).expect("one of our reasons"))
@@ -184,5 +223,24 @@ mod tests {
         // Never silent for long, and never done.
         assert_eq!(read(10_000, 10, 60_000).await, Err(BodyError::Late));
         assert_eq!(read(10_000, 10, 50).await, Err(BodyError::Ending));
+    }
+
+    #[tokio::test]
+    async fn streamed_bodies_have_time_by_their_length_and_take_no_memory() {
+        const PIECE: &[u8] = &[0; 16 << 10];
+        let is_memory = read_as(Streamed::default(), PIECE, 10, 1, 60_000).await;
+        assert_eq!(is_memory, Err(BodyError::TooMuch));
+        let streamed = || {
+            let streamed = Streamed::default();
+            streamed.set();
+            streamed
+        };
+        // Two seconds in all, for which 16 KiB each give a quarter of a second.
+        assert_eq!(
+            read_as(streamed(), PIECE, 100, 20, 60_000).await,
+            Ok(100 * PIECE.len())
+        );
+        let slow = read_as(streamed(), b"x", 10_000, 10, 60_000).await;
+        assert_eq!(slow, Err(BodyError::Late));
     }
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use scheduler::{Batch, Event, Request, RequestId, Sampled, SequenceId, TokenId};
 
-use crate::grammar::Constraint;
+use crate::grammar::{CANNOT_GO_ON, Constraint};
 
 /// One constraint for each unfinished sequence that has one.
 #[derive(Debug, Default)]
@@ -76,7 +76,7 @@ impl Constraints {
             match constraint.allowed() {
                 Ok(allowed) if is_any_left(&allowed, &spec.banned) => spec.allowed = Some(allowed),
                 Ok(_) => {
-                    let message = "the grammar of the answer is at its end before 'min_tokens'";
+                    let message = "it is at its end before 'min_tokens'";
                     *state = State::Failed(message.to_owned());
                 }
                 Err(message) => *state = State::Failed(message),
@@ -101,7 +101,7 @@ impl Constraints {
             if let State::Failed(message) = state {
                 result.token = None;
                 result.scored.clear();
-                result.failed = Some(message.clone());
+                result.failed = Some(format!("{CANNOT_GO_ON}{message}"));
             }
         }
     }

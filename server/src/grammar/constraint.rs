@@ -49,7 +49,7 @@ impl Constraint {
         let mask = self.matcher.compute_mask_or_eos();
         let mask = mask.map_err(|error| first_line(&error.to_string()))?;
         if mask.is_zero() {
-            return Err("the grammar of the answer allows no token".to_owned());
+            return Err("it allows no token".to_owned());
         }
         let allowed: Arc<[u32]> = mask.as_slice().into();
         self.allowed = Some(Arc::clone(&allowed));

@@ -9,14 +9,20 @@ mod closing;
 mod compiler;
 mod constraint;
 mod environment;
+mod gbnf;
 mod limits;
 mod pool;
 
 pub use compiler::{GrammarCompiler, GrammarError};
 pub(crate) use compiler::{lark_string, schema_in_lark};
 pub use constraint::Constraint;
+pub use gbnf::{is_gbnf, to_lark};
 
 use serde_json::Value;
+
+/// How the failure of a row begins whose answer cannot go on: it is the request's, not the
+/// machine's, and the same request would meet it again.
+pub(crate) const CANNOT_GO_ON: &str = "the grammar of the answer: ";
 
 /// What an answer must match, from its first byte to its last.
 #[derive(Clone, Debug, PartialEq)]

@@ -96,6 +96,86 @@ fn other_grammars_hold_too() {
     assert!(serde_json::from_str::<Value>(&object).unwrap().is_object());
 }
 
+/// What a grammar of llama.cpp's notation admits, drawn by chance.
+fn drawn(gbnf: &str, seed: u64) -> Option<String> {
+    let (compiler, tokenizer) = compiler();
+    assert!(is_gbnf(gbnf), "{gbnf}");
+    let constraint = compiler.compile(&Grammar::Lark(to_lark(gbnf).unwrap()));
+    walk(&constraint.unwrap(), &tokenizer, seed)
+}
+
+#[test]
+fn grammars_of_the_other_notation_hold() {
+    for (gbnf, admitted) in [
+        (
+            "root ::= \"a\\x42\\u00e9\\n\" \"\" [^\\x00-y\\U0000007b-\\U0010ffff]",
+            vec!["aB\u{e9}\nz"],
+        ),
+        (
+            "# first\nroot ::= two-x | \n  (\"c\" # or\n | \"d\" \"e\"){0}\ntwo-x\n::= [x-]{2} two_x\ntwo_x ::= \"/\"?",
+            vec!["xx", "x-", "-x", "--", "xx/", "x-/", "-x/", "--/", ""],
+        ),
+        // The longest lexeme would be the wrong one here.
+        ("root ::= \"a\" \"b\" | \"ab\" \"c\"", vec!["ab", "abc"]),
+        (
+            "root ::= \"(\" root \")\" | \".\"",
+            vec![".", "(.)", "((.))", "(((.)))", "((((.))))"],
+        ),
+    ] {
+        for seed in 0..20 {
+            let text = drawn(gbnf, seed).unwrap();
+            let is_nested = text.len() > 9 && text.contains("((((");
+            assert!(
+                is_nested || admitted.contains(&text.as_str()),
+                "{gbnf}: {text:?}"
+            );
+        }
+    }
+    let json = r#"
+        root   ::= object
+        value  ::= object | array | string | number | ("true" | "false" | "null") ws
+        object ::= "{" ws ( string ":" ws value ("," ws string ":" ws value)* )? "}" ws
+        array  ::= "[" ws ( value ("," ws value)* )? "]" ws
+        string ::= "\"" ( [^"\\\x7F\x00-\x1F] | "\\" (["\\bfnrt] | "u" [0-9a-fA-F]{4}) )* "\"" ws
+        number ::= ("-"? ([0-9] | [1-9] [0-9]{0,15})) ("." [0-9]+)? ([eE] [-+]? [1-9] [0-9]{0,1})? ws
+        ws     ::= | " " | "\n" [ \t]{0,20}
+    "#;
+    let texts: Vec<String> = (0..40).filter_map(|seed| drawn(json, seed)).collect();
+    for text in &texts {
+        serde_json::from_str::<Value>(text).unwrap_or_else(|e| panic!("{text:?}: {e}"));
+    }
+    assert!(texts.len() > 10, "{}", texts.len());
+}
+
+#[test]
+fn what_is_wrong_in_the_other_notation_is_told() {
+    for (gbnf, words) in [
+        ("rule ::= \"a\"", "no rule 'root'"),
+        ("root ::= other", "no rule 'other'"),
+        ("root ::= \"a\"\nroot ::= \"b\"", "'root' is there twice"),
+        ("root ::= \"a", "line 1: a string is not closed"),
+        (
+            "root ::= \"a\"\n | [b",
+            "line 2: a set of characters is not closed",
+        ),
+        ("root ::= []", "is empty"),
+        ("root ::= [z-a]", "ends before it begins"),
+        ("root ::= (\"a\"", "not closed"),
+        ("root ::= \"a\")", "expected the name of a rule"),
+        ("root ::= \"a\"{3,2}", "'{n,m}'"),
+        ("root ::= \"a\"{99999999}", "at most 10000"),
+        ("root ::= \"\\q\"", "escape"),
+        ("root ::= \"\\uD800\"", "names no character"),
+        ("root ::= <think>", "not supported"),
+        ("root ::= *", "expected a part"),
+    ] {
+        let error = to_lark(gbnf).unwrap_err();
+        assert!(error.contains(words), "{gbnf}: {error}");
+    }
+    assert!(to_lark(&format!("root ::= {}", "(".repeat(100_000))).is_err());
+    assert!(!is_gbnf("start: \"a::=\""));
+}
+
 #[test]
 fn a_token_that_is_not_allowed_fails() {
     let (compiler, tokenizer) = compiler();

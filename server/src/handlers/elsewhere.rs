@@ -6,18 +6,20 @@ use axum::extract::Request;
 use crate::openai::ApiError;
 
 /// What the hosted API has below `/v1/`, and why it is not here.
-const UNSUPPORTED: [(&str, &str); 22] = [
+const UNSUPPORTED: [(&str, &str); 21] = [
     ("moderations", "no classifier model is configured"),
     ("audio", "it serves text models"),
     ("images", "it serves text models"),
     ("videos", "it serves text models"),
     ("realtime", "it serves text models"),
     ("live", "it serves text models"),
-    ("files", "it keeps no files"),
-    ("uploads", "it keeps no files"),
-    ("batches", "it keeps no files"),
-    ("vector_stores", "it keeps no files"),
-    ("containers", "it keeps no files"),
+    ("uploads", "files come whole: use /v1/files"),
+    (
+        "batches",
+        "it makes no batches: send the requests with service_tier 'flex'",
+    ),
+    ("vector_stores", "it does not search files"),
+    ("containers", "it runs no code"),
     ("fine_tuning", "it serves models and does not train them"),
     ("evals", "it serves models and does not evaluate them"),
     ("graders", "it serves models and does not evaluate them"),

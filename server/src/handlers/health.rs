@@ -35,11 +35,22 @@ pub(crate) fn answer(status: StatusCode, word: &str) -> Response {
     (status, axum::Json(serde_json::json!({"status": word}))).into_response()
 }
 
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "figures are read with a few digits"
+)]
+fn as_gauge(n: u64) -> f64 {
+    n as f64
+}
+
 /// Metrics in Prometheus' text format.
 pub(crate) async fn metrics(State(state): State<AppState>) -> impl IntoResponse {
     let headers = [(
         header::CONTENT_TYPE,
         "text/plain; version=0.0.4; charset=utf-8",
     )];
+    if let Some(files) = &state.files {
+        state.metrics.file_bytes.set(as_gauge(files.n_bytes()));
+    }
     (headers, state.metrics.render_with(&state.adapters.in_use()))
 }

@@ -18,6 +18,8 @@ mod demands;
 pub(crate) mod description;
 pub(crate) mod elsewhere;
 pub(crate) mod embeddings;
+mod file_upload;
+pub(crate) mod files;
 mod flow;
 pub(crate) mod health;
 mod message;

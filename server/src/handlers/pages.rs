@@ -84,14 +84,24 @@ impl Query {
 
     /// Takes `limit`, `order` and `after`.
     pub(super) fn page(&mut self, ascends: bool) -> Result<Page, ApiError> {
+        self.page_of(ascends, DEFAULT_LIMIT, MAX_LIMIT)
+    }
+
+    /// The same, with limits of its own.
+    pub(super) fn page_of(
+        &mut self,
+        ascends: bool,
+        usual: usize,
+        max: usize,
+    ) -> Result<Page, ApiError> {
         let limit = match self.number("limit")? {
-            None => DEFAULT_LIMIT,
+            None => usual,
             Some(limit) => usize::try_from(limit)
                 .ok()
-                .filter(|limit| (1..=MAX_LIMIT).contains(limit))
+                .filter(|limit| (1..=max).contains(limit))
                 .ok_or_else(|| {
                     let message = format!(
-                        "Invalid 'limit': expected an integer from 1 to {MAX_LIMIT}, but got \
+                        "Invalid 'limit': expected an integer from 1 to {max}, but got \
                          {limit} instead."
                     );
                     ApiError::invalid("limit", "invalid_value", message)

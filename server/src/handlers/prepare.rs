@@ -20,15 +20,22 @@ pub(crate) fn body(
     state: &AppState,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Bytes, ApiError> {
-    body.map_err(|error| match body_error(&error) {
+    body.map_err(|error| {
+        if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            return ApiError::body_too_large(state.max_body_bytes);
+        }
+        unread(&error)
+    })
+}
+
+/// Why a body did not come whole.
+pub(super) fn unread(error: &(dyn std::error::Error + 'static)) -> ApiError {
+    match body_error(error) {
         Some(BodyError::Late) => ApiError::body_too_slow(),
         Some(BodyError::Ending) => ApiError::shutting_down(),
         Some(BodyError::TooMuch) => ApiError::bodies_too_large(),
-        None if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            ApiError::body_too_large(state.max_body_bytes)
-        }
         None => ApiError::bad_request(format!("The request body could not be read: {error}.")),
-    })
+    }
 }
 
 /// The body's fields but for those that say which model it is for.

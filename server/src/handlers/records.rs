@@ -15,6 +15,7 @@ fn noun(kind: Kind) -> &'static str {
         Kind::Conversation => "Conversation",
         Kind::ChatCompletion => "Chat completion",
         Kind::Answer => "Answer",
+        Kind::File => "File",
     }
 }
 

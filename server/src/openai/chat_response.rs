@@ -48,6 +48,7 @@ struct Message {
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning_content: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
     tool_calls: Vec<ToolCall>,
     annotations: [(); 0],
 }

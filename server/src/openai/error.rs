@@ -117,6 +117,20 @@ impl ApiError {
         )
     }
 
+    /// A grammar of the request that its answer cannot be matched by to the end: the same request
+    /// would come to the same place again.
+    pub fn grammar_failed(reason: &str) -> Self {
+        let message = format!(
+            "The answer cannot go on by the grammar, schema or pattern of this request: {reason}. \
+             A simpler one may be matched."
+        );
+        Self {
+            retry: Retry::Never,
+            ..Self::bad_request(message)
+        }
+        .with_code("grammar_failed")
+    }
+
     /// An idempotency key that was used for another request.
     pub fn idempotency_mismatch() -> Self {
         let message = "Keys for idempotent requests can only be used with the same endpoint and \
@@ -178,6 +192,26 @@ impl ApiError {
         );
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST, message)
             .with_code("request_too_large")
+    }
+
+    /// A file that exceeds the server's limit.
+    pub fn file_too_large(limit_bytes: u64) -> Self {
+        let message = format!(
+            "The file is too large: this server accepts files of at most {limit_bytes} bytes."
+        );
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST, message)
+            .with_param("file")
+            .with_code("file_too_large")
+    }
+
+    /// There is no room for a file; nobody knows when there will be.
+    pub fn no_room_for_file(message: impl Into<String>) -> Self {
+        Self {
+            retry: Retry::Never,
+            ..Self::new(StatusCode::INSUFFICIENT_STORAGE, SERVER_ERROR, message)
+        }
+        .with_param("file")
+        .with_code("insufficient_storage")
     }
 
     /// All bodies that are being received or worked on are too large together.

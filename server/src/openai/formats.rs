@@ -5,7 +5,10 @@ use serde_json::{Map, Value};
 
 use super::fields::{empty_array, invalid_value};
 use super::{ApiError, Fields};
-use crate::grammar::Grammar;
+use crate::grammar::{Grammar, is_gbnf, to_lark};
+
+/// Bytes of a grammar that is read here; what is larger is refused by the compiler.
+const MAX_GBNF_BYTES: usize = 64 << 10;
 
 /// A grammar, and how to speak of it in errors.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,7 +57,7 @@ fn take_extensions(body: &mut Fields, formats: &mut Vec<Format>) -> Result<(), A
     }
     for name in ["regex", "grammar"] {
         if let Some(text) = body.string(name)? {
-            formats.push(Format::new(name, text_grammar(name, text)));
+            formats.push(text_format(name, name, text)?);
         }
     }
     Ok(())
@@ -154,11 +157,18 @@ pub(crate) fn check_name(path: &str, name: &str) -> Result<(), ApiError> {
     Err(ApiError::invalid(path, "invalid_value", message))
 }
 
-fn text_grammar(name: &str, text: String) -> Grammar {
-    match name {
-        "regex" => Grammar::Regex(text),
-        _ => Grammar::Lark(text),
+/// A pattern, or a grammar in one of two notations.
+fn text_format(path: &str, name: &str, text: String) -> Result<Format, ApiError> {
+    if name == "regex" {
+        return Ok(Format::new(path, Grammar::Regex(text)));
     }
+    if text.len() > MAX_GBNF_BYTES || !is_gbnf(&text) {
+        return Ok(Format::new(path, Grammar::Lark(text)));
+    }
+    let mut format = Format::new(path, Grammar::Lark(String::new()));
+    let lark = to_lark(&text).map_err(|reason| format.error(&reason))?;
+    format.grammar = Grammar::Lark(lark);
+    Ok(format)
 }
 
 /// `structured_outputs`, as other servers of open models have it.
@@ -178,7 +188,7 @@ fn extensions(outputs: &mut Fields, formats: &mut Vec<Format>) -> Result<(), Api
     }
     for name in ["regex", "grammar"] {
         if let Some(text) = outputs.string(name)? {
-            formats.push(Format::new(&outputs.path(name), text_grammar(name, text)));
+            formats.push(text_format(&outputs.path(name), name, text)?);
         }
     }
     if let Some(choices) = outputs.take("choice") {

@@ -244,7 +244,10 @@ fn read_reasoning(fields: &mut Fields) -> Result<Value, ApiError> {
         };
         let parts = parts.into_iter().enumerate().map(|(i, part)| {
             let mut part = Fields::from_value(&format!("{path}[{i}]"), part)?;
-            part.word("type", &[kind])?;
+            let found = part.required_string("type")?;
+            if found != kind {
+                return Err(invalid_value(&part.path("type"), &found, &[kind]));
+            }
             let text = part.required_string("text")?;
             part.finish()?;
             Ok(json!({"type": kind, "text": text}))

@@ -178,10 +178,16 @@ fn content(fields: &mut Fields, role: &str) -> Result<String, ApiError> {
     if role == "assistant"
         && let Some(refusal) = fields.string("refusal")?
     {
-        return match fields.string("content")? {
-            Some(content) if !content.is_empty() => Ok(content),
-            _ => Ok(refusal),
+        let says_nothing = match fields.peek("content") {
+            None => true,
+            Some(Value::String(text)) => text.is_empty(),
+            Some(Value::Array(parts)) => parts.is_empty(),
+            Some(_) => false,
         };
+        if says_nothing {
+            fields.take("content");
+            return Ok(refusal);
+        }
     }
     match fields.require("content", CONTENT)? {
         Value::String(text) => Ok(text),

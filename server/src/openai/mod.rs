@@ -11,6 +11,7 @@ mod embedding_request;
 mod embedding_response;
 mod error;
 mod fields;
+mod files;
 mod formats;
 mod item_messages;
 mod items;
@@ -47,6 +48,8 @@ pub use fields::Fields;
 #[cfg(test)]
 pub(crate) use fields::asked::asked_for;
 pub(crate) use fields::{array_too_long, empty_array, invalid_value};
+pub use files::{FileFields, FileObject, FileTerms};
+pub(crate) use files::{check_filename, check_purpose, twice as file_field_twice};
 pub use formats::Format;
 pub(crate) use formats::check_name;
 pub use item_messages::item_messages;

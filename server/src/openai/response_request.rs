@@ -13,6 +13,8 @@ pub struct ResponseRequest {
     pub instructions: Option<String>,
     /// Items of this request; their ids may be missing.
     pub input: Vec<Value>,
+    /// Whether there was an input at all.
+    pub has_input: bool,
     pub previous_response_id: Option<String>,
     pub conversation: Option<String>,
     /// Everything else that makes the answer; its messages come from the items.
@@ -81,6 +83,7 @@ impl ResponseRequest {
         echo.insert("top_logprobs".to_owned(), json!(logprobs));
         let request = Self {
             instructions: body.string("instructions")?,
+            has_input: body.peek("input").is_some(),
             input: items::take_input(&mut body)?,
             previous_response_id: body.string("previous_response_id")?,
             conversation: conversation(&mut body)?,

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde_json::Value;
 
 use super::shared::Object;
+use crate::openai::FileObject;
 
 /// What all errors look like.
 #[derive(JsonSchema)]
@@ -34,6 +35,15 @@ pub(super) struct AnthropicError {
     error: Error,
 }
 
+/// A look inside, for people; what else it shows changes with the server.
+#[derive(JsonSchema)]
+pub(super) struct ServerState {
+    object: String,
+    version: String,
+    models: Vec<String>,
+    is_serving: bool,
+}
+
 /// What a probe is told.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -50,6 +60,51 @@ pub(super) struct Page {
     first_id: String,
     last_id: String,
     has_more: bool,
+}
+
+/// A page of files.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct FilePage {
+    object: String,
+    data: Vec<FileObject>,
+    first_id: String,
+    last_id: String,
+    has_more: bool,
+}
+
+/// A form with a file. The parts `expires_after[anchor]` (`created_at`) and `expires_after[seconds]`
+/// (3600 to 2592000) go together, and say when the file is deleted.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("dependentRequired" = {
+    "expires_after[anchor]": ["expires_after[seconds]"],
+    "expires_after[seconds]": ["expires_after[anchor]"],
+}))]
+pub(super) struct FileBody {
+    #[schemars(extend("format" = "binary"))]
+    file: String,
+    purpose: FilePurpose,
+    #[schemars(rename = "expires_after[anchor]", extend("type" = "string", "const" = "created_at"))]
+    anchor: Option<String>,
+    #[schemars(
+        rename = "expires_after[seconds]",
+        range(min = 3600, max = 2_592_000),
+        extend("type" = "integer")
+    )]
+    seconds: Option<u64>,
+}
+
+/// What a file is for.
+#[derive(JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum FilePurpose {
+    Assistants,
+    Batch,
+    #[serde(rename = "fine-tune")]
+    FineTune,
+    Vision,
+    UserData,
+    Evals,
 }
 
 /// What has been deleted.

@@ -141,14 +141,18 @@ pub(super) struct CompletionBody {
 pub(super) enum Prompts {
     Text(String),
     Texts(#[schemars(length(min = 1, max = 2048))] Vec<String>),
-    Tokens(#[schemars(length(min = 1))] Vec<u32>),
+    Tokens(#[schemars(length(min = 1))] Vec<TokenId>),
     AllTokens(#[schemars(length(min = 1, max = 2048))] Vec<TokenIds>),
 }
 
 /// Token ids of the model.
 #[derive(JsonSchema)]
 #[schemars(transparent)]
-pub(super) struct TokenIds(#[schemars(length(min = 1))] Vec<u32>);
+pub(super) struct TokenIds(#[schemars(length(min = 1))] Vec<TokenId>);
+
+#[derive(JsonSchema)]
+#[schemars(transparent)]
+pub(super) struct TokenId(#[schemars(range(min = 0, max = 4_294_967_295_i64))] u32);
 
 /// `POST /v1/embeddings`.
 #[derive(JsonSchema)]
@@ -160,7 +164,7 @@ pub(super) struct EmbeddingBody {
     /// Default `float`.
     encoding_format: Option<VectorFormat>,
     /// Fewer values, of matryoshka models.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 4_294_967_295_i64))]
     dimensions: Option<u32>,
     #[schemars(flatten)]
     hints: Hints,

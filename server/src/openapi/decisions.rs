@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde_json::Value;
 
 use super::chat::TokenIds;
-use super::responses::Input;
+use super::responses::Item;
 use super::shared::{Model, Object, Served};
 
 /// `POST /v1/decisions`.
@@ -14,7 +14,7 @@ pub(super) struct DecisionBody {
     #[schemars(flatten)]
     model: Model,
     /// What every question is about. Messages may have parts of type `input_json`.
-    input: Input,
+    input: NotEmptyInput,
     #[schemars(length(min = 1, max = 400))]
     questions: Vec<Question>,
     #[schemars(flatten)]
@@ -23,6 +23,13 @@ pub(super) struct DecisionBody {
     safety_identifier: Option<String>,
     /// Without effect.
     prompt_cache_options: Option<Object>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+pub(super) enum NotEmptyInput {
+    Text(String),
+    Items(#[schemars(length(min = 1))] Vec<Item>),
 }
 
 #[derive(JsonSchema)]
@@ -97,7 +104,6 @@ pub(super) struct Level {
 pub(super) struct TokenizeText {
     /// Default: the served model.
     model: Option<String>,
-    #[schemars(length(max = 1_000_000))]
     prompt: String,
     /// The model's own beginning and end; default true.
     add_special_tokens: Option<bool>,

@@ -24,6 +24,12 @@ pub(super) enum Message {
         content: Content,
         name: Option<String>,
     },
+    #[schemars(extend("anyOf" = [
+        {"required": ["content"], "properties": {"content": {"anyOf":
+            [{"type": "string"}, {"type": "array", "minItems": 1}]}}},
+        {"required": ["refusal"], "properties": {"refusal": {"type": "string"}}},
+        {"required": ["tool_calls"], "properties": {"tool_calls": {"type": "array", "minItems": 1}}},
+    ]))]
     Assistant {
         /// Not needed beside calls or a refusal.
         content: Option<AssistantContent>,
@@ -81,7 +87,7 @@ pub(super) enum Call {
         id: String,
         function: CalledFunction,
         /// Of folded streams; without effect.
-        #[schemars(range(min = 0))]
+        #[schemars(range(min = 0, max = 9_223_372_036_854_775_807_i64))]
         index: Option<i64>,
     },
 }

@@ -55,6 +55,15 @@ impl Operation {
         self.takes_schema(&schema, false)
     }
 
+    /// The form that it takes.
+    pub(super) fn takes_form<T: JsonSchema>(mut self, schemas: &mut SchemaGenerator) -> Self {
+        let schema = schemas.subschema_for::<T>();
+        let body = json!({"required": true,
+            "content": {"multipart/form-data": {"schema": schema}}});
+        self.object.insert("requestBody".to_owned(), body);
+        self
+    }
+
     fn takes_schema(mut self, schema: &Schema, required: bool) -> Self {
         let body = json!({"required": required,
             "content": {"application/json": {"schema": schema}}});
@@ -62,12 +71,21 @@ impl Operation {
         self
     }
 
-    /// One of two bodies.
+    /// The same; the model may be left out.
+    pub(super) fn takes_any_model<T: JsonSchema>(self, schemas: &mut SchemaGenerator) -> Self {
+        let schema = without_required_model::<T>(schemas);
+        self.takes_schema(&schema, true)
+    }
+
+    /// One of two bodies; the model may be left out of both.
     pub(super) fn takes_either<A: JsonSchema, B: JsonSchema>(
         mut self,
         schemas: &mut SchemaGenerator,
     ) -> Self {
-        let either = [schemas.subschema_for::<A>(), schemas.subschema_for::<B>()];
+        let either = [
+            schemas.subschema_for::<A>(),
+            without_required_model::<B>(schemas),
+        ];
         let body = json!({"required": true,
             "content": {"application/json": {"schema": {"anyOf": either}}}});
         self.object.insert("requestBody".to_owned(), body);
@@ -117,9 +135,14 @@ impl Operation {
 
     /// The parameters of a list.
     pub(super) fn listed(self) -> Self {
+        self.listed_to(100, 20)
+    }
+
+    /// The same, of at most `max` objects, and of `usual` if nothing is said.
+    pub(super) fn listed_to(self, max: usize, usual: usize) -> Self {
         self.query(
             "limit",
-            json!({"type": "integer", "minimum": 1, "maximum": 100, "default": 20}),
+            json!({"type": "integer", "minimum": 1, "maximum": max, "default": usual}),
         )
         .query("order", json!({"enum": ["asc", "desc"]}))
         .query("after", json!({"type": "string"}))
@@ -172,4 +195,13 @@ impl Operation {
         let path = paths.entry(self.path).or_insert_with(|| json!({}));
         path[self.method] = Value::Object(object);
     }
+}
+
+/// A body that needs no model, where others of its type do.
+fn without_required_model<T: JsonSchema>(schemas: &mut SchemaGenerator) -> Schema {
+    let mut schema = T::json_schema(schemas);
+    if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
+        required.retain(|name| name != "model");
+    }
+    schema
 }

@@ -4,7 +4,8 @@ use schemars::generate::SchemaGenerator;
 use serde_json::{Value, json};
 
 use super::answers::{
-    AnthropicError, Conversation, Deleted, Health, InputTokens, Page, Stored, StoredItem,
+    AnthropicError, Conversation, Deleted, FileBody, FilePage, Health, InputTokens, Page,
+    ServerState, Stored, StoredItem,
 };
 use super::anthropic::{CountBody, Counted, MessageBody};
 use super::chat::{ChatBody, CompletionBody, EmbeddingBody};
@@ -13,10 +14,11 @@ use super::decisions::{
 };
 use super::operation::Operation;
 use super::responses::{ConversationBody, ItemsBody, MetadataBody, ResponseBody};
+use super::shared::Object;
 use crate::anthropic::{MessageEvent, MessageObject};
 use crate::openai::{
-    ChatChunk, ChatCompletion, Completion, Decision, EmbeddingList, ModelList, ModelObject,
-    PromptText, ResponseEvent, ResponseObject, TokenList,
+    ChatChunk, ChatCompletion, Completion, Decision, EmbeddingList, FileObject, ModelList,
+    ModelObject, PromptText, ResponseEvent, ResponseObject, TokenList,
 };
 
 /// All of them, in the order in which they are told.
@@ -26,6 +28,7 @@ pub(super) fn operations(s: &mut SchemaGenerator) -> Vec<Operation> {
     all.extend(responses(s));
     all.extend(conversations(s));
     all.extend(stored_chats(s));
+    all.extend(files(s));
     all.extend(models(s));
     all.extend(operating(s));
     all
@@ -97,7 +100,11 @@ fn reading(s: &mut SchemaGenerator) -> Vec<Operation> {
     }
     for path in ["/apply-template", "/v1/apply-template"] {
         let operation = Operation::new("post", path, "A conversation as the model reads it");
-        all.push(operation.takes::<ChatBody>(s).answers::<PromptText>(s));
+        all.push(
+            operation
+                .takes_any_model::<ChatBody>(s)
+                .answers::<PromptText>(s),
+        );
     }
     all
 }
@@ -188,6 +195,23 @@ fn stored_chats(s: &mut SchemaGenerator) -> Vec<Operation> {
     ]
 }
 
+fn files(s: &mut SchemaGenerator) -> Vec<Operation> {
+    let at = |method, path, summary| Operation::new(method, path, summary);
+    let one = "/v1/files/{id}";
+    vec![
+        at("get", "/v1/files", "Uploaded files")
+            .listed_to(10_000, 10_000)
+            .query("purpose", json!({"type": "string"}))
+            .answers::<FilePage>(s),
+        at("post", "/v1/files", "Upload a file")
+            .takes_form::<FileBody>(s)
+            .answers::<FileObject>(s),
+        at("get", one, "An uploaded file").answers::<FileObject>(s),
+        at("delete", one, "Delete a file").answers::<Deleted>(s),
+        at("get", "/v1/files/{id}/content", "Its bytes").answers_text("application/octet-stream"),
+    ]
+}
+
 fn models(s: &mut SchemaGenerator) -> Vec<Operation> {
     let at = |method, path, summary| Operation::new(method, path, summary);
     vec![
@@ -226,14 +250,11 @@ fn operating(s: &mut SchemaGenerator) -> Vec<Operation> {
         );
     }
     all.push(get("/metrics", "Prometheus text").answers_text("text/plain"));
-    all.push(
-        get("/admin/state", "What the server is doing; for admins")
-            .answers_text("application/json"),
-    );
+    all.push(get("/admin/state", "What the server is doing; for admins").answers::<ServerState>(s));
     all.push(
         get("/openapi.json", "This description")
             .without_key()
-            .answers_text("application/json"),
+            .answers::<Object>(s),
     );
     all.push(
         get("/docs", "This description, to be read")

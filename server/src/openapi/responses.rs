@@ -12,7 +12,12 @@ use crate::openai::{INCLUDES, REFUSED_IN_RESPONSES};
 
 /// `POST /v1/responses`.
 #[derive(JsonSchema)]
-#[schemars(deny_unknown_fields, extend("x-unsupported" = REFUSED_IN_RESPONSES))]
+#[schemars(deny_unknown_fields, extend("x-unsupported" = REFUSED_IN_RESPONSES, "anyOf" = [
+    {"required": ["input"], "properties": {"input": {"type": ["string", "array"]}}},
+    {"required": ["instructions"], "properties": {"instructions": {"type": "string"}}},
+    {"required": ["previous_response_id"], "properties": {"previous_response_id": {"type": "string"}}},
+    {"required": ["conversation"], "properties": {"conversation": {"type": ["string", "object"]}}},
+]))]
 pub(super) struct ResponseBody {
     #[schemars(flatten)]
     model: Model,

@@ -28,6 +28,7 @@ pub(super) enum AdapterPart {
 #[schemars(deny_unknown_fields)]
 pub(super) struct WeightedAdapter {
     name: String,
+    #[schemars(range(min = -100, max = 100))]
     weight: Option<f64>,
 }
 
@@ -151,7 +152,7 @@ pub(super) struct StreamOptions {
 pub(super) struct Grammars {
     /// Extension.
     regex: Option<String>,
-    /// Extension: in Lark's notation.
+    /// Extension: in Lark's notation, or in GBNF.
     grammar: Option<String>,
     /// Extension, in vLLM's form.
     structured_outputs: Option<StructuredOutputs>,

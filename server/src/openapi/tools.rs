@@ -53,12 +53,22 @@ pub(super) enum ChoiceWord {
 #[derive(JsonSchema)]
 #[schemars(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum ChosenTools {
+    #[schemars(extend("anyOf" = [
+        {"required": ["function"], "properties": {"function": {"type": "object"}, "name": false}},
+        {"required": ["name"], "properties": {"name": {"type": "string"}, "function": false}},
+    ]))]
     Function {
         /// In responses.
         name: Option<String>,
         /// In chats.
         function: Option<Named>,
     },
+    #[schemars(extend("anyOf" = [
+        {"required": ["allowed_tools"], "properties":
+            {"allowed_tools": {"type": "object"}, "mode": false, "tools": false}},
+        {"required": ["mode", "tools"], "properties":
+            {"mode": {"type": "string"}, "tools": {"type": "array"}, "allowed_tools": false}},
+    ]))]
     AllowedTools {
         /// In responses.
         mode: Option<Mode>,
@@ -92,7 +102,10 @@ pub(super) enum Mode {
 }
 
 #[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[schemars(deny_unknown_fields, extend("anyOf" = [
+    {"required": ["function"], "properties": {"function": {"type": "object"}, "name": false}},
+    {"required": ["name"], "properties": {"name": {"type": "string"}, "function": false}},
+]))]
 pub(super) struct AllowedTool {
     #[schemars(rename = "type")]
     kind: Option<String>,

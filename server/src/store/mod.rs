@@ -25,6 +25,7 @@ use thread::{Task, Writer};
 /// Pages that the database keeps in memory.
 const CACHE_BYTES: usize = 16 << 20;
 const FILE: &str = "store.redb";
+const DAY_SECONDS: u64 = 24 * 3600;
 
 /// What may be stored, and where.
 #[derive(Clone, Debug)]
@@ -82,6 +83,9 @@ pub enum Kind {
     ChatCompletion = 5,
     /// An answer by its idempotency key.
     Answer = 6,
+    /// What is told of an uploaded file, whose bytes lie beside the database
+    /// ([`Files`](crate::files::Files)). It never makes room for others.
+    File = 7,
 }
 
 /// Where an object lies.
@@ -119,6 +123,28 @@ pub enum Write {
     Delete {
         key: Key,
     },
+    /// Tokens that a key has used of its day. No object: it is neither counted nor ever removed
+    /// before its day has passed.
+    Usage {
+        key: u128,
+        usage: DayUsage,
+    },
+}
+
+/// What was used of a day.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DayUsage {
+    /// Days since 1970, in UTC.
+    pub day: u64,
+    pub n_tokens: u64,
+}
+
+/// An object as it is told of without its body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub key: Key,
+    /// Seconds of Unix time.
+    pub end: u64,
 }
 
 impl Write {
@@ -138,6 +164,7 @@ impl fmt::Debug for Write {
             Self::Put { key, body, .. } => write!(f, "Put({key:?}, {} bytes)", body.len()),
             Self::Edit { key, .. } => write!(f, "Edit({key:?})"),
             Self::Delete { key } => write!(f, "Delete({key:?})"),
+            Self::Usage { usage, .. } => write!(f, "{usage:?}"),
         }
     }
 }
@@ -169,7 +196,8 @@ impl Store {
     /// Opens or creates it. A directory that another process uses is refused.
     pub fn open(options: StoreOptions) -> Result<Self, StoreError> {
         let database = open_database(&options)?;
-        tables::create(&database).map_err(|error| match &options.dir {
+        let today = (options.clock)() / DAY_SECONDS;
+        tables::create(&database, today).map_err(|error| match &options.dir {
             Some(dir) => StoreError::Open {
                 dir: dir.display().to_string(),
                 message: error.to_string(),
@@ -226,6 +254,21 @@ impl Store {
         is_done
             .await
             .unwrap_or_else(|_| Err(StoreError::failed("its thread has ended")))
+    }
+
+    /// All objects of a kind, of all owners, those that have ended as well. Reads the disk.
+    pub fn entries(&self, kind: Kind) -> Result<Vec<Entry>, StoreError> {
+        self.read(|database, _| tables::entries(database, kind))
+    }
+
+    /// What all keys have used of their last day, by the numbers they were written under.
+    pub fn usages(&self) -> Result<Vec<(u128, DayUsage)>, StoreError> {
+        self.read(|database, _| tables::usages(database))
+    }
+
+    /// What may be stored, and where.
+    pub(crate) fn options(&self) -> &StoreOptions {
+        &self.shared.options
     }
 
     /// Bytes of all objects.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redb::{Database, ReadableTable, Table, TableDefinition, WriteTransaction};
 
-use super::{Key, Kind, StoreError, StoreOptions, Write, begin_read};
+use super::{DayUsage, Entry, Key, Kind, StoreError, StoreOptions, Write, begin_read};
 use crate::tenant::Owner;
 
 /// Kind, owner and id.
@@ -16,8 +16,11 @@ type Rank = (u8, u128, u64);
 const OBJECTS: TableDefinition<'_, Place<'_>, (u64, u64, &[u8])> = TableDefinition::new("objects");
 /// Kind, owner and number: ids by age.
 const ORDER: TableDefinition<'_, Rank, &str> = TableDefinition::new("order");
-/// End and number: what ends first.
+/// End and number: what ends first. Files are not among them: their bytes end with them, so that
+/// it is for whoever keeps these to end them, and they make no room.
 const ENDS: TableDefinition<'_, (u64, u64), Place<'_>> = TableDefinition::new("ends");
+/// Number of a key: day, and tokens used of it.
+const USAGES: TableDefinition<'_, u128, (u64, u64)> = TableDefinition::new("usages");
 /// Totals.
 const COUNTS: TableDefinition<'_, &str, u64> = TableDefinition::new("counts");
 
@@ -27,14 +30,19 @@ const OVERHEAD_BYTES: u64 = 128;
 /// Objects that one transaction ends at most because of their age.
 const MAX_SWEPT: usize = 1000;
 
+/// Whether objects of a kind make room by their age, and are counted.
+fn makes_room(kind: u8) -> bool {
+    kind != Kind::File as u8
+}
+
 impl Key {
     fn place(&self) -> Place<'_> {
         (self.kind as u8, self.owner.number(), &self.id)
     }
 }
 
-/// Makes sure that all tables are there, and of this version.
-pub(super) fn create(database: &Database) -> Result<(), StoreError> {
+/// Makes sure that all tables are there, and of this version. Forgets days before `today`.
+pub(super) fn create(database: &Database, today: u64) -> Result<(), StoreError> {
     let transaction = database.begin_write().map_err(StoreError::failed)?;
     {
         let mut change = Change::begin(&transaction)?;
@@ -44,6 +52,8 @@ pub(super) fn create(database: &Database) -> Result<(), StoreError> {
             return Err(StoreError::Failed(message));
         }
         change.set_count("version", VERSION)?;
+        let forgotten = change.usages.retain(|_, (day, _)| day >= today);
+        forgotten.map_err(StoreError::failed)?;
     }
     transaction.commit().map_err(StoreError::failed)
 }
@@ -65,6 +75,38 @@ pub(super) fn get(database: &Database, key: &Key, now: u64) -> Result<Option<Vec
         let (_, end, body) = object.value();
         (end > now).then(|| body.to_vec())
     }))
+}
+
+pub(super) fn entries(database: &Database, kind: Kind) -> Result<Vec<Entry>, StoreError> {
+    let table = begin_read(database)?
+        .open_table(OBJECTS)
+        .map_err(StoreError::failed)?;
+    let of_kind = (kind as u8, 0, "")..(kind as u8 + 1, 0, "");
+    let mut entries = Vec::new();
+    for found in table
+        .range::<Place<'_>>(of_kind)
+        .map_err(StoreError::failed)?
+    {
+        let (place, object) = found.map_err(StoreError::failed)?;
+        let (_, owner, id) = place.value();
+        let key = Key::new(Owner::of_number(owner), kind, id);
+        let (_, end, _) = object.value();
+        entries.push(Entry { key, end });
+    }
+    Ok(entries)
+}
+
+pub(super) fn usages(database: &Database) -> Result<Vec<(u128, DayUsage)>, StoreError> {
+    let table = begin_read(database)?
+        .open_table(USAGES)
+        .map_err(StoreError::failed)?;
+    let mut found = Vec::new();
+    for entry in table.iter().map_err(StoreError::failed)? {
+        let (key, usage) = entry.map_err(StoreError::failed)?;
+        let (day, n_tokens) = usage.value();
+        found.push((key.value(), DayUsage { day, n_tokens }));
+    }
+    Ok(found)
 }
 
 /// Objects to be visited.
@@ -138,6 +180,7 @@ pub(super) struct Change<'t> {
     objects: Table<'t, Place<'static>, (u64, u64, &'static [u8])>,
     order: Table<'t, Rank, &'static str>,
     ends: Table<'t, (u64, u64), Place<'static>>,
+    usages: Table<'t, u128, (u64, u64)>,
     counts: Table<'t, &'static str, u64>,
 }
 
@@ -148,6 +191,7 @@ impl<'t> Change<'t> {
             objects: transaction.open_table(OBJECTS).map_err(failed)?,
             order: transaction.open_table(ORDER).map_err(failed)?,
             ends: transaction.open_table(ENDS).map_err(failed)?,
+            usages: transaction.open_table(USAGES).map_err(failed)?,
             counts: transaction.open_table(COUNTS).map_err(failed)?,
         })
     }
@@ -193,6 +237,11 @@ impl<'t> Change<'t> {
                 let old = self.remove(key.place())?;
                 Ok(old.is_some_and(|old| old.end > now))
             }
+            Write::Usage { key, usage } => {
+                let DayUsage { day, n_tokens } = usage;
+                let old = self.usages.insert(key, (day, n_tokens));
+                Ok(old.map_err(StoreError::failed)?.is_some())
+            }
         }
     }
 
@@ -219,6 +268,9 @@ impl<'t> Change<'t> {
         self.order
             .insert((kind, owner, number), id)
             .map_err(failed)?;
+        if !makes_room(kind) {
+            return Ok(());
+        }
         self.ends.insert((end, number), place).map_err(failed)?;
         self.set_count("bytes", self.count("bytes")? + n_bytes_of(id, body))
     }
@@ -236,10 +288,12 @@ impl<'t> Change<'t> {
         self.order
             .remove((kind, owner, removed.number))
             .map_err(failed)?;
-        self.ends
-            .remove((removed.end, removed.number))
-            .map_err(failed)?;
-        self.set_count("bytes", self.count("bytes")?.saturating_sub(n_bytes))?;
+        if makes_room(kind) {
+            self.ends
+                .remove((removed.end, removed.number))
+                .map_err(failed)?;
+            self.set_count("bytes", self.count("bytes")?.saturating_sub(n_bytes))?;
+        }
         Ok(Some(removed))
     }
 
@@ -272,20 +326,24 @@ impl<'t> Change<'t> {
     pub(super) fn check(&self) -> u64 {
         use redb::ReadableTableMetadata;
 
-        let mut n_bytes = 0;
+        let (mut n_bytes, mut n_files) = (0, 0);
         for entry in self.objects.iter().unwrap() {
             let (place, object) = entry.unwrap();
             let (kind, owner, id) = place.value();
             let (number, end, body) = object.value();
-            n_bytes += n_bytes_of(id, body);
             let listed = self.order.get((kind, owner, number)).unwrap().unwrap();
             assert_eq!(listed.value(), id);
+            if !makes_room(kind) {
+                n_files += 1;
+                continue;
+            }
+            n_bytes += n_bytes_of(id, body);
             let ends = self.ends.get((end, number)).unwrap().unwrap();
             assert_eq!(ends.value(), (kind, owner, id));
         }
         let n_objects = self.objects.len().unwrap();
         assert_eq!(self.order.len().unwrap(), n_objects);
-        assert_eq!(self.ends.len().unwrap(), n_objects);
+        assert_eq!(self.ends.len().unwrap() + n_files, n_objects);
         assert_eq!(self.count("bytes").unwrap(), n_bytes);
         n_objects
     }

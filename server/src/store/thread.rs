@@ -126,7 +126,7 @@ fn commit(
 fn too_large(writes: &[Write], max_bytes: u64) -> Option<StoreError> {
     let sizes = writes.iter().map(|write| match write {
         Write::Put { key, body, .. } => n_bytes_of(&key.id, body),
-        Write::Edit { .. } | Write::Delete { .. } => 0,
+        Write::Edit { .. } | Write::Delete { .. } | Write::Usage { .. } => 0,
     });
     let n_bytes = sizes.sum();
     (n_bytes > max_bytes).then_some(StoreError::TooLarge { n_bytes, max_bytes })

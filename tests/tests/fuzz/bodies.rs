@@ -3,8 +3,9 @@
 use axum::body::Body;
 use axum::http::{Method, Request};
 use serde_json::{Value, json};
-use tests::fuzz::{Taken, mutate_bytes, mutate_json};
+use tests::fuzz::{Taken, mutate_bytes, mutate_json, mutate_text};
 use tests::rng::Rng;
+use understudy::files::FilesOptions;
 
 use crate::run;
 use crate::server::{MODEL, Options, Server};
@@ -161,4 +162,61 @@ fn bodies() {
     });
     assert_eq!(server.metric("understudy_panics_total"), 0.0);
     runtime.block_on(server.wait_until_idle());
+}
+
+const FORM: &str = "--X\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--X\r\n\
+    Content-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\n\
+    Content-Type: text/plain\r\n\r\nline\r\n--Y\r\n--X--\r\n";
+const FORM_WORDS: [&str; 14] = [
+    "--X",
+    "\r\n",
+    "--X--\r\n",
+    "\r\n\r\n",
+    "name=\"file\"",
+    "filename=\"\\\"",
+    "name=\"expires_after[seconds]\"\r\n\r\n3600",
+    "Content-Disposition: form-data; ",
+    "Content-Transfer-Encoding: x",
+    "\"",
+    ";",
+    "\t",
+    "é",
+    "purpose",
+];
+
+/// Uploads that are refused leave nothing, and those that are taken come back.
+#[test]
+fn uploads() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let kept = dir.path().join("files");
+    let server = runtime.block_on(async {
+        Server::start(Options {
+            files: Some((dir.path().to_owned(), FilesOptions::default())),
+            ..Options::default()
+        })
+    });
+    run("uploads", |rng| {
+        let mut form = FORM.to_owned();
+        mutate_text(rng, &mut form, &FORM_WORDS);
+        let request = Request::post("/v1/files")
+            .header("content-type", "multipart/form-data; boundary=X")
+            .body(Body::from(form))
+            .unwrap();
+        let answer = runtime.block_on(server.call(request));
+        let n_kept = std::fs::read_dir(&kept).unwrap().count();
+        if answer.status != 200 {
+            assert_eq!(answer.status, 400, "{}", answer.text);
+            assert_eq!(n_kept, 0);
+            return Taken::Refused;
+        }
+        assert_eq!(n_kept, 1);
+        let path = format!("/v1/files/{}", answer.json()["id"].as_str().unwrap());
+        assert_eq!(runtime.block_on(server.delete(&path)).status, 200);
+        Taken::Accepted
+    });
+    assert_eq!(server.metric("understudy_panics_total"), 0.0);
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use tests::fuzz::{Taken, mutate_json, mutate_text};
 use tests::rng::Rng;
 use understudy::auth::ApiKeys;
-use understudy::grammar::{Grammar, GrammarCompiler};
+use understudy::grammar::{Grammar, GrammarCompiler, to_lark};
 use understudy::text::{ChatTemplate, Tokenizer};
 
 use crate::{fixtures, run};
@@ -127,6 +127,24 @@ const REGEX_WORDS: [&str; 16] = [
     "(?i)",
     "\\b",
 ];
+const GBNF: &str =
+    "root ::= item (\",\" item){0,3} # list\nitem ::= [a-z]{1,4} | \"(\" root \")\"\n";
+const GBNF_WORDS: [&str; 14] = [
+    "root",
+    "::=",
+    "|",
+    "(",
+    ")*",
+    "[^\\x00-é]",
+    "\"\\u00e9\"",
+    "{0}",
+    "{9999,}",
+    "\n",
+    "#",
+    ".",
+    "\"\"",
+    "[\\]-]",
+];
 const SCHEMA_NAMES: [&str; 16] = [
     "type",
     "properties",
@@ -147,7 +165,7 @@ const SCHEMA_NAMES: [&str; 16] = [
 ];
 
 fn grammar(rng: &mut Rng) -> Grammar {
-    match rng.range(0, 3) {
+    match rng.range(0, 4) {
         0 => {
             let mut schema = json!({
                 "type": "object",
@@ -171,6 +189,11 @@ fn grammar(rng: &mut Rng) -> Grammar {
             let mut text = LARK.to_owned();
             mutate_text(rng, &mut text, &LARK_WORDS);
             Grammar::Lark(text)
+        }
+        3 => {
+            let mut text = GBNF.to_owned();
+            mutate_text(rng, &mut text, &GBNF_WORDS);
+            Grammar::Lark(to_lark(&text).unwrap_or_default())
         }
         _ => {
             let mut choices = json!(["yes", "no", "é"]);

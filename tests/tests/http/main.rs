@@ -10,6 +10,7 @@ mod conversations;
 mod decisions;
 mod engine;
 mod errors;
+mod files;
 mod hostile;
 mod idempotency;
 mod keys;

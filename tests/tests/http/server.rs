@@ -15,6 +15,7 @@ use tower::ServiceExt;
 use understudy::app::{access, router};
 use understudy::auth::{AccessTable, ApiKeys};
 use understudy::engine::{Engine, EngineOptions, QueueLimits};
+use understudy::files::{Files, FilesOptions};
 use understudy::handlers::UnknownParams;
 use understudy::metrics::Metrics;
 use understudy::state::{AppOptions, AppState, ServedModel};
@@ -53,6 +54,8 @@ pub(crate) struct Options {
     pub(crate) cors_origins: Vec<&'static str>,
     pub(crate) tokenizer: &'static str,
     pub(crate) unknown_params: UnknownParams,
+    /// Where the store lies, and how large files may be; `None`: in memory, without files.
+    pub(crate) files: Option<(PathBuf, FilesOptions)>,
 }
 
 impl Default for Options {
@@ -80,6 +83,7 @@ impl Default for Options {
             cors_origins: Vec::new(),
             tokenizer: "gpt2",
             unknown_params: UnknownParams::Refuse,
+            files: None,
         }
     }
 }
@@ -207,14 +211,15 @@ impl Server {
             fingerprint: "fp_test".to_owned(),
             created: 1_700_000_000,
         };
-        let store = Store::open(StoreOptions::default()).unwrap();
+        let (store, files) = store(options.files);
         let mut state = AppState::new(
             served,
             engine.handle(),
             metrics.clone(),
             store,
             &app_options,
-        );
+        )
+        .with_files(files);
         if let Some(traces) = options.traces {
             state = state.with_traces(traces);
         }
@@ -320,6 +325,17 @@ impl Server {
             self.wait_for(name, 0.0).await;
         }
     }
+}
+
+fn store(files: Option<(PathBuf, FilesOptions)>) -> (Store, Option<Files>) {
+    let (dir, sizes) = files.unzip();
+    let store = Store::open(StoreOptions {
+        dir,
+        ..StoreOptions::default()
+    });
+    let store = store.unwrap();
+    let files = Files::open(&store, sizes.unwrap_or_default()).unwrap();
+    (store, files)
 }
 
 fn engine(

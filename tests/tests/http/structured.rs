@@ -242,12 +242,9 @@ async fn a_bad_schema_is_its_own_requests_error() {
     // A grammar that ends before it may.
     let early = json!({"regex": "a", "min_tokens": 5});
     let failed = server.chat(early).await;
-    assert_eq!(
-        failed.status,
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "{}",
-        failed.text
-    );
+    assert_eq!(failed.status, StatusCode::BAD_REQUEST, "{}", failed.text);
+    assert_eq!(failed.json()["error"]["code"], "grammar_failed");
+    assert_eq!(failed.header("x-should-retry"), Some("false"));
     assert_eq!(server.chat(json!({})).await.status, StatusCode::OK);
     server.wait_until_idle().await;
 }
