@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import random
+import socket
 import statistics
 import subprocess
 import sys
@@ -28,6 +29,25 @@ def serve(binary):
     raise SystemExit("the server did not start")
 
 
+def mock(args):
+    """guidellm's server without a model, which waits 150 ms before the first token and 20 before each other."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    command = [str(Path(sys.executable).parent / "guidellm"), "mock-server", "--port", str(port), "--model", "mock"]
+    command += ["--ttft-ms", "150", "--itl-ms", "20", "--ttft-ms-std", "0", "--itl-ms-std", "0"]
+    command += ["--output-tokens", str(args.output_tokens), "--output-tokens-std", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(f"{url}/v1/models", timeout=5).close()
+            return process, url
+        except OSError:
+            time.sleep(0.1)
+    raise SystemExit("the mock server did not start")
+
+
 def prompts(path, rng, args):
     """Prompts that nobody has sent before, a line each."""
     with open(path, "w") as out:
@@ -36,11 +56,13 @@ def prompts(path, rng, args):
             out.write(json.dumps({"prompt": text, "output_tokens_count": args.output_tokens}) + "\n")
 
 
-# How the same load is asked for. Both are the same from run to run: the phases of several clients in a closed loop are
-# not, and decide whether their prompts meet in one step.
+# How the same load is asked for, of which server. Against a model, both loads are the same from run to run: the phases of
+# several clients in a closed loop are not, and decide whether their prompts meet in one step. The mock server only waits,
+# so what else runs on the machine hardly matters there.
 LOADS = {
-    "one client": ("kind=concurrent,streams=1", ["--concurrency", "1"]),
-    "constant rate": ("kind=constant,rate={rate}", ["--gaps", "constant", "--rate", "{rate}"]),
+    "mock server, four clients": ("mock", "kind=concurrent,streams=4", ["--concurrency", "4"]),
+    "one client": ("model", "kind=concurrent,streams=1", ["--concurrency", "1"]),
+    "constant rate": ("model", "kind=constant,rate={rate}", ["--gaps", "constant", "--rate", "{rate}"]),
 }
 
 
@@ -50,7 +72,7 @@ def guidellm(url, model, load, args, turn):
     prompts(data, random.Random(f"{load} {turn}"), args)
     command = [str(Path(sys.executable).parent / "guidellm"), "run", "--disable-console"]
     command += ["--backend", f"kind=openai_http,target={url},model={model},request_format=/v1/completions"]
-    command += ["--profile", LOADS[load][0].format(rate=args.rate)]
+    command += ["--profile", LOADS[load][1].format(rate=args.rate)]
     command += ["--constraint", f"kind=max_requests,count={args.requests}"]
     command += ["--data", f"kind=json_file,path={data}", "--output", f"kind=json,path={out}"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "GUIDELLM__MAX_WORKER_PROCESSES": "1"}
@@ -78,7 +100,7 @@ def own(binary, url, n_prompt, load, args, turn):
     seed = 1000 * list(LOADS).index(load) + turn
     out = WORK / f"bench-{turn}.json"
     command = [str(binary), "bench", "--base-url", url, "--endpoint", "completions", "--prompt-as", "text"]
-    command += [word.format(rate=args.rate) for word in LOADS[load][1]]
+    command += [word.format(rate=args.rate) for word in LOADS[load][2]]
     command += ["--requests", str(args.requests), "--seed", str(seed)]
     command += ["--prompt-tokens", str(n_prompt), "--output-tokens", str(args.output_tokens)]
     command += ["--no-progress", "--json", str(out)]
@@ -126,6 +148,7 @@ def pressure():
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--binary", type=Path, default=ROOT / "target/release/understudy")
+    parser.add_argument("--loads", type=lambda text: text.split("/"), default=list(LOADS), help="with slashes between them")
     parser.add_argument("--rate", type=float, default=2, help="requests a second of the constant rate")
     parser.add_argument("--requests", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
@@ -135,26 +158,26 @@ def main():
     parser.add_argument("--results", type=Path)
     args = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
-    process, url = serve(args.binary)
     found = {}
-    try:
-        with urllib.request.urlopen(f"{url}/v1/models") as answer:
-            model = json.load(answer)["data"][0]["id"]
-        for load in LOADS:
-            runs = compare(url, model, load, args)
-            for tool, figures in runs.items():
-                merged = found.setdefault(tool, [{} for _ in figures])
-                for into, run in zip(merged, figures):
-                    into |= {f"{load}: {key}": value for key, value in run.items()}
-    finally:
-        process.terminate()
-        process.wait()
-    keys = [f"{load}: {key}" for load in LOADS for key in FIGURES]
+    for kind, start in {"mock": lambda: mock(args), "model": lambda: serve(args.binary)}.items():
+        process, url = start()
+        try:
+            with urllib.request.urlopen(f"{url}/v1/models") as answer:
+                model = json.load(answer)["data"][0]["id"]
+            for load in (load for load in args.loads if LOADS[load][0] == kind):
+                for tool, figures in compare(url, model, load, args).items():
+                    merged = found.setdefault(tool, [{} for _ in figures])
+                    for into, run in zip(merged, figures):
+                        into |= {f"{load}: {key}": value for key, value in run.items()}
+        finally:
+            process.terminate()
+            process.wait()
+    keys = [f"{load}: {key}" for load in args.loads for key in FIGURES]
     medians = {tool: {key: statistics.median(run[key] for run in runs) for key in keys} for tool, runs in found.items()}
     off = {key: 100 * (medians["understudy bench"][key] / medians["guidellm"][key] - 1) for key in keys}
     for key in keys:
         values = ", ".join(f"{tool} {figures[key]:.1f}" for tool, figures in medians.items())
-        print(f"{key:<28} {values}: {off[key]:+.1f}%")
+        print(f"{key:<42} {values}: {off[key]:+.1f}%")
     agrees = all(abs(value) <= args.bound for value in off.values())
     if args.results:
         args.results.mkdir(parents=True, exist_ok=True)

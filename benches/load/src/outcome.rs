@@ -98,14 +98,17 @@ impl Outcome {
         (self.failure.is_none() && self.is_stream).then_some(first - self.intended)
     }
 
-    /// Time of each further token: from the first to the last, by the tokens between.
+    /// Time of each further token: from the first to the last, by the tokens between. The last
+    /// came with the last text if every token had some, else at the end of the answer.
     #[must_use]
     pub fn tpot(&self) -> Option<f64> {
-        let first = self.tokens_at.first()?;
+        let (first, last) = (self.tokens_at.first()?, self.tokens_at.last()?);
+        let are_all_seen = self.tokens_at.len() as u64 >= self.usage.n_output;
+        let last = if are_all_seen { *last } else { self.finished };
         #[expect(clippy::cast_precision_loss, reason = "a small count")]
         let n_more = self.usage.n_output.saturating_sub(1) as f64;
         let is_known = self.failure.is_none() && self.is_stream && n_more > 0.0;
-        is_known.then_some((self.finished - first) / n_more)
+        is_known.then_some((last - first) / n_more)
     }
 
     /// Gaps between events with text.
