@@ -13,6 +13,7 @@ use crate::config::Parallel;
 use crate::experts::Experts;
 use crate::mlp::Mlp;
 use crate::norm::NormLayer;
+use crate::shared::{SharedWeights, WeightKey};
 use crate::weights::Weights;
 use crate::{AdapterTarget, Checkpoint, LoadError, ModelConfig};
 
@@ -24,7 +25,7 @@ pub struct Model {
     embedding: Arc<Linear>,
     embedding_norm: Option<NormLayer>,
     /// Learned vectors of positions.
-    positions: Option<Linear>,
+    positions: Option<Arc<Linear>>,
     layers: Vec<Layer>,
     final_norm: NormLayer,
     /// `None`: the embedding is the head.
@@ -32,6 +33,18 @@ pub struct Model {
     head_bias: Option<Arc<Buffer>>,
     adapter_target: AdapterTarget,
     widened_bytes: usize,
+    matrices: Vec<(WeightKey, u64)>,
+}
+
+/// How a model is packed.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadOptions<'a> {
+    pub numerics: Numerics,
+    /// Store unquantized weights in this type instead of the checkpoint's; a quantized type has
+    /// exceptions, as in [`crate::convert`].
+    pub dense: Option<WeightType>,
+    /// Where models on this device find what others have packed already.
+    pub shared: Option<&'a SharedWeights>,
 }
 
 /// Norms are where the family has them.
@@ -60,9 +73,23 @@ impl Model {
         numerics: Numerics,
         dense: Option<WeightType>,
     ) -> Result<Self, LoadError> {
+        let options = LoadOptions {
+            numerics,
+            dense,
+            shared: None,
+        };
+        Self::load_with(checkpoint, device, options)
+    }
+
+    /// The same; matrices that another model in the pool has are not packed again.
+    pub fn load_with(
+        checkpoint: &Checkpoint,
+        device: &Device,
+        options: LoadOptions<'_>,
+    ) -> Result<Self, LoadError> {
         let config = checkpoint.config().clone();
         let names = checkpoint.tensor_map();
-        let weights = Weights::new(checkpoint, device, names, numerics, dense);
+        let weights = Weights::new(checkpoint, device, names, options);
         let (vocab, hidden) = (config.vocab_size, config.hidden_size);
         let norm = |name: &str, id| NormLayer::load(&weights, &config.norm, name, id, hidden);
         let head = (!config.logits.tied)
@@ -83,7 +110,7 @@ impl Model {
             .then(|| norm(names.embedding_norm, sites::EMBEDDING_NORM))
             .transpose()?;
         let final_norm = norm(names.final_norm, sites::FINAL_NORM)?;
-        let embedding = Arc::new(weights.matrix(names.embedding, vocab, hidden)?);
+        let embedding = weights.matrix(names.embedding, vocab, hidden)?;
         let mut layers = Vec::with_capacity(config.n_layers);
         for layer in 0..config.n_layers {
             // What is packed is not needed as it was stored: the peak stays near the result.
@@ -92,7 +119,6 @@ impl Model {
         }
         let mut norms = vec![&final_norm];
         norms.extend(&embedding_norm);
-        let head = head.map(Arc::new);
         let head_bias = head_bias.map(Arc::new);
         let head_layer = SiteLayer {
             weight: head.clone().unwrap_or_else(|| embedding.clone()),
@@ -110,6 +136,7 @@ impl Model {
             head_bias,
             adapter_target,
             widened_bytes: weights.widened_bytes(),
+            matrices: weights.matrices(),
             device: device.clone(),
             config,
         };
@@ -129,7 +156,7 @@ impl Model {
         let layers: usize = self.layers.iter().map(Layer::n_bytes).sum();
         let tables = [
             Some(&*self.embedding),
-            self.positions.as_ref(),
+            self.positions.as_deref(),
             self.head.as_deref(),
         ];
         let tables = tables
@@ -149,6 +176,11 @@ impl Model {
     /// no format of the kernels says the same exactly.
     pub fn widened_bytes(&self) -> usize {
         self.widened_bytes
+    }
+
+    /// Matrices that other models of its pool may have too, and their bytes; empty without a pool.
+    pub fn matrices(&self) -> &[(WeightKey, u64)] {
+        &self.matrices
     }
 
     pub(crate) fn device(&self) -> &Device {

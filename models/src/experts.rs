@@ -229,7 +229,7 @@ impl Loader<'_> {
                     .bias_of(&format!("{name}_bias"), &piece, shape[0])
             });
             Ok(Projection {
-                weight: Arc::new(self.weights.pack(&name, &piece, shape)?),
+                weight: self.weights.pack(&name, &piece, shape)?,
                 bias: bias.transpose()?.map(Arc::new),
             })
         };

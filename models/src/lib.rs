@@ -31,6 +31,7 @@ mod rope;
 mod runner;
 mod safetensors;
 mod sampler;
+mod shared;
 mod step;
 mod weights;
 
@@ -45,7 +46,7 @@ pub use config::{
     RopeScaling, SharedExpert,
 };
 pub use convert::{Converted, WEIGHT_TYPES, convert, quantize_gguf};
-pub use decoder::Model;
+pub use decoder::{LoadOptions, Model};
 pub use encoder::{EncodeError, Encoder, EncoderConfig, EncoderPooling, EncoderRunner, is_encoder};
 pub use evaluate::{Divergence, Reference};
 pub use gguf::{Gguf, GgufMetadata, GgufValue};
@@ -53,3 +54,4 @@ pub use merge::{MergeError, MergeMethod, MergeOptions, MergeSource, Merged, merg
 pub use rope::Rope;
 pub use runner::{ModelRunner, RunnerOptions};
 pub use sampler::Sampler;
+pub use shared::{SharedWeights, WeightKey};

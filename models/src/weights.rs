@@ -1,17 +1,19 @@
 //! Finding weights by name, checking their shapes, and packing them for a device.
 
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use kernels::{Buffer, Device, Linear, LinearCall, Numerics, WeightSource, WeightType, dequantize};
 
 use crate::checkpoint::Tensor;
 use crate::convert::{Role, recode, type_for};
+use crate::decoder::LoadOptions;
 use crate::families::Names;
 use crate::lookup::Lookup;
 use crate::piece::Piece;
 use crate::quantized::{self, Assembled};
+use crate::shared::{SharedWeights, WeightKey};
 use crate::{Checkpoint, LoadError};
 
 /// A linear layer as a model holds it.
@@ -44,23 +46,26 @@ pub(crate) struct Weights<'a> {
     device: &'a Device,
     numerics: Numerics,
     dense: Option<WeightType>,
+    shared: Option<&'a SharedWeights>,
+    /// Matrices that other models may have too, and their bytes.
+    matrices: RefCell<Vec<(WeightKey, u64)>>,
     widened_bytes: Cell<usize>,
 }
 
 impl<'a> Weights<'a> {
-    /// `dense`: what to store or quantize unquantized matrices to; `None` keeps their type.
     pub(crate) fn new(
         checkpoint: &'a Checkpoint,
         device: &'a Device,
         names: &'static Names,
-        numerics: Numerics,
-        dense: Option<WeightType>,
+        options: LoadOptions<'a>,
     ) -> Self {
         Self {
             lookup: Lookup::new(checkpoint, names),
             device,
-            numerics,
-            dense,
+            numerics: options.numerics,
+            dense: options.dense,
+            shared: options.shared,
+            matrices: RefCell::default(),
             widened_bytes: Cell::new(0),
         }
     }
@@ -79,7 +84,7 @@ impl<'a> Weights<'a> {
         name: &str,
         n_out: usize,
         n_in: usize,
-    ) -> Result<Linear, LoadError> {
+    ) -> Result<Arc<Linear>, LoadError> {
         self.pack(&format!("{name}.weight"), &Piece::all(n_out), [n_out, n_in])
     }
 
@@ -89,7 +94,7 @@ impl<'a> Weights<'a> {
         name: &str,
         piece: &Piece<'_>,
         shape: [usize; 2],
-    ) -> Result<Linear, LoadError> {
+    ) -> Result<Arc<Linear>, LoadError> {
         let [n_out, n_in] = shape;
         let assembled = self.assembled(name, piece, n_in)?;
         let stored_shape = piece.stored_shape(n_in);
@@ -109,7 +114,7 @@ impl<'a> Weights<'a> {
         let bytes = piece.take(&tensor, n_out, n_in).map_err(|message| {
             LoadError::new(tensor.file, format!("tensor `{name}`: {message}"))
         })?;
-        let mut source = WeightSource {
+        let source = WeightSource {
             ty: tensor.ty,
             n_out,
             n_in,
@@ -118,23 +123,50 @@ impl<'a> Weights<'a> {
         let ty = self.type_of(name, n_in, tensor.ty).map_err(|message| {
             LoadError::new(tensor.file, format!("tensor `{name}`: {message}"))
         })?;
-        if tensor.ty != ty {
-            let bytes = recode(tensor.ty, &source.bytes, n_in, ty).map_err(|message| {
-                LoadError::new(tensor.file, format!("tensor `{name}`: {message}"))
-            })?;
-            source.bytes = Cow::Owned(bytes);
-            source.ty = ty;
-        }
-        if assembled
+        let is_widened = assembled
             .as_ref()
-            .is_some_and(|assembled| assembled.is_widened)
-            && !source.ty.is_quantized()
-        {
-            self.widened_bytes
-                .set(self.widened_bytes.get() + source.bytes.len());
+            .is_some_and(|assembled| assembled.is_widened);
+        self.packed(source, ty, is_widened)
+            .map_err(|message| LoadError::new(tensor.file, format!("tensor `{name}`: {message}")))
+    }
+
+    /// `source` packed as `ty`, by another model if one has it.
+    fn packed(
+        &self,
+        mut source: WeightSource<'_>,
+        ty: WeightType,
+        is_widened: bool,
+    ) -> Result<Arc<Linear>, String> {
+        let place = self
+            .shared
+            .map(|shared| (shared, WeightKey::new(&source, ty, self.numerics)));
+        let found = place.and_then(|(shared, key)| shared.find(key));
+        let weight = if let Some(weight) = found {
+            weight
+        } else {
+            if source.ty != ty {
+                let bytes = recode(source.ty, &source.bytes, source.n_in, ty)?;
+                source.bytes = Cow::Owned(bytes);
+                source.ty = ty;
+            }
+            if is_widened && !ty.is_quantized() {
+                self.widened_bytes
+                    .set(self.widened_bytes.get() + source.bytes.len());
+            }
+            let packed = Linear::pack(self.device, &source, self.numerics);
+            Arc::new(packed.map_err(|error| error.to_string())?)
+        };
+        if let Some((shared, key)) = place {
+            shared.keep(key, &weight);
+            let n_bytes = weight.n_bytes() as u64;
+            self.matrices.borrow_mut().push((key, n_bytes));
         }
-        Linear::pack(self.device, &source, self.numerics)
-            .map_err(|error| LoadError::new(tensor.file, format!("tensor `{name}`: {error}")))
+        Ok(weight)
+    }
+
+    /// Matrices that other models may have too, and their bytes.
+    pub(crate) fn matrices(&self) -> Vec<(WeightKey, u64)> {
+        self.matrices.borrow().clone()
     }
 
     /// Whether the checkpoint has a tensor of this full name.
@@ -240,7 +272,7 @@ impl<'a> Weights<'a> {
             .then(|| self.bias_of(&format!("{name}.bias"), &piece, shape[0]))
             .transpose()?;
         Ok(Projection {
-            weight: Arc::new(self.pack(&format!("{name}.weight"), &piece, shape)?),
+            weight: self.pack(&format!("{name}.weight"), &piece, shape)?,
             bias: bias.map(Arc::new),
         })
     }

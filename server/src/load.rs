@@ -5,7 +5,10 @@ mod encoder;
 use std::sync::Arc;
 
 use kernels::Device;
-use models::{Checkpoint, EncoderRunner, LoadError, Model, ModelRunner, RunnerOptions};
+use models::{
+    Checkpoint, EncoderRunner, LoadError, LoadOptions, Model, ModelRunner, RunnerOptions,
+    SharedWeights, WeightKey,
+};
 use scheduler::{Batch, ConfigError, Executor, ExecutorError, Sampled, Scheduler, SchedulerConfig};
 use sha2::{Digest, Sha256};
 
@@ -52,12 +55,30 @@ pub struct Loaded {
     /// An encoder beside it.
     pub beside: Option<LoadedEncoder>,
     pub plan: MemoryPlan,
-    /// Of weights, KV cache, and what a step works in.
-    pub n_bytes: u64,
+    pub footprint: Footprint,
+    /// Where models beside it find its matrices; `None`: it is alone.
+    pub shared: Option<Arc<SharedWeights>>,
     /// What other models may run on beside it; `None`: an encoder, which has no device.
     pub device: Option<Device>,
     /// For people.
     pub description: Description,
+}
+
+/// Memory of a model: weights, KV cache, and what a step works in.
+#[derive(Clone, Debug)]
+pub struct Footprint {
+    /// Matrices that other models may have too, and their bytes.
+    pub matrices: Vec<(WeightKey, u64)>,
+    /// Of all else.
+    pub rest_bytes: u64,
+}
+
+impl Footprint {
+    /// Of all of it.
+    pub fn n_bytes(&self) -> u64 {
+        let matrices = self.matrices.iter().map(|(_, n_bytes)| n_bytes);
+        self.rest_bytes + matrices.sum::<u64>()
+    }
 }
 
 /// What runs the batches of a loaded model.
@@ -96,22 +117,27 @@ pub fn load(settings: &Settings, source: &ModelSource) -> Result<Loaded, StartEr
     }
 }
 
-/// Loads a decoder on a device that other models are on already.
+/// Loads a decoder on a device that other models are on already, whose weights are in `shared`.
 pub fn load_beside(
     settings: &Settings,
     source: &ModelSource,
     device: &Device,
+    shared: Arc<SharedWeights>,
 ) -> Result<Loaded, StartError> {
-    load_on(settings, source, || Ok((device.clone(), device.describe())))
+    let device = || Ok((device.clone(), device.describe()));
+    load_on(settings, source, Some(shared), device)
 }
 
 fn load_decoder(settings: &Settings, source: &ModelSource) -> Result<Loaded, StartError> {
-    load_on(settings, source, || device::open(settings))
+    let is_alone = settings.fleet.models.is_empty();
+    let shared = (!is_alone).then(Arc::default);
+    load_on(settings, source, shared, || device::open(settings))
 }
 
 fn load_on(
     settings: &Settings,
     source: &ModelSource,
+    shared: Option<Arc<SharedWeights>>,
     open_device: impl FnOnce() -> Result<(Device, String), NoDevice>,
 ) -> Result<Loaded, StartError> {
     let checkpoint = Checkpoint::open(&source.path)?;
@@ -128,7 +154,12 @@ fn load_on(
         dense,
         kv_type,
     } = settings.precision;
-    let model = Model::load(&checkpoint, &device, numerics, dense)?;
+    let options = LoadOptions {
+        numerics,
+        dense,
+        shared: shared.as_deref(),
+    };
+    let model = Model::load_with(&checkpoint, &device, options)?;
     let description = Description {
         architecture: config.architecture.clone(),
         path: source.path.display().to_string(),
@@ -164,19 +195,32 @@ fn load_on(
         fingerprint: fingerprint(&identity),
         created: unix_seconds(),
     };
+    let footprint = footprint(&runner, &plan, settings);
     Ok(Loaded {
         embedding: embedding(settings, &served, config.hidden_size),
         served,
         scheduler,
         runner: Runner::Decoder(Box::new(runner)),
         beside: None,
-        n_bytes: description.n_weight_bytes
-            + plan.n_bytes()
-            + ModelRunner::step_bytes(&config, settings.max_batched_tokens),
+        footprint,
+        shared,
         device: Some(device),
         plan,
         description,
     })
+}
+
+/// See [`Footprint`].
+fn footprint(runner: &ModelRunner, plan: &MemoryPlan, settings: &Settings) -> Footprint {
+    let model = runner.model();
+    let matrices = model.matrices().to_vec();
+    let n_shareable = matrices.iter().map(|(_, n_bytes)| n_bytes).sum();
+    let step = ModelRunner::step_bytes(model.config(), settings.max_batched_tokens);
+    let own = (model.n_bytes() as u64).saturating_sub(n_shareable);
+    Footprint {
+        matrices,
+        rest_bytes: own + plan.n_bytes() + step,
+    }
 }
 
 fn scheduler(

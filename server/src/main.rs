@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use kernels::Device;
+use models::SharedWeights;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
@@ -19,7 +20,7 @@ use understudy::embedder::{Embedder, EmbeddingModel};
 use understudy::engine::Engine;
 use understudy::files::Files;
 use understudy::fleet::{Builder, Fleet, FleetError};
-use understudy::load::{Loaded, LoadedEncoder, Runner, load, load_encoder};
+use understudy::load::{Footprint, Loaded, LoadedEncoder, Runner, load, load_encoder};
 use understudy::metrics::{Metrics, Served};
 use understudy::plan::MemoryPlan;
 use understudy::reload::Reloads;
@@ -189,9 +190,10 @@ async fn serve_on(
     } = assemble(loaded, &settings, sources, (store, files), address)?;
     let fleet = match fleet {
         None => None,
-        Some((builder, n_bytes)) => {
+        Some((builder, footprint)) => {
             let first = state.parts();
-            let opening = tokio::task::spawn_blocking(move || Fleet::open(builder, first, n_bytes));
+            let opening =
+                tokio::task::spawn_blocking(move || Fleet::open(builder, first, footprint));
             tokio::select! {
                 fleet = opening => Some(fleet??),
                 () = shutdown::signal() => return Ok(()),
@@ -242,8 +244,8 @@ struct Assembled {
     engine: Engine,
     banner: Banner,
     reloads: Reloads,
-    /// What makes the other models, and the bytes of the first.
-    fleet: Option<(Builder, u64)>,
+    /// What makes the other models, and the memory of the first.
+    fleet: Option<(Builder, Footprint)>,
 }
 
 /// The running engine, the state before it, and what is said of them.
@@ -261,13 +263,14 @@ fn assemble(
         embedding,
         beside: encoder,
         plan,
-        n_bytes,
+        footprint,
+        shared,
         device,
         description,
     } = loaded;
     let name = served.names.first().cloned().unwrap_or_default();
     let metrics = metrics_of(&name, sources.is_empty(), &plan);
-    let fleet = beside(settings, sources, device, &name, &metrics)?;
+    let fleet = beside(settings, sources, device.zip(shared), &name, &metrics)?;
     let adapters = open_adapters(settings, &served, &runner, metrics.clone())?;
     let (runner, options) = (Box::new(runner), settings.engine);
     let engine = match &fleet {
@@ -319,7 +322,7 @@ fn assemble(
         engine,
         banner,
         reloads,
-        fleet: fleet.map(|builder| (builder, n_bytes)),
+        fleet: fleet.map(|builder| (builder, footprint)),
     })
 }
 
@@ -343,7 +346,7 @@ fn metrics_of(name: &str, is_alone: bool, plan: &MemoryPlan) -> Arc<Metrics> {
 fn beside(
     settings: &Arc<Settings>,
     sources: Vec<ModelSource>,
-    device: Option<Device>,
+    machine: Option<(Device, Arc<SharedWeights>)>,
     name: &str,
     metrics: &Arc<Metrics>,
 ) -> Result<Option<Builder>, FleetError> {
@@ -351,11 +354,12 @@ fn beside(
         return Ok(None);
     }
     let name = name.to_owned();
-    let device = device.ok_or(FleetError::Encoder { name })?;
+    let (device, shared) = machine.ok_or(FleetError::Encoder { name })?;
     Ok(Some(Builder {
         settings: Arc::clone(settings),
         sources,
         device,
+        shared,
         turns: Arc::default(),
         metrics: Arc::clone(metrics),
     }))

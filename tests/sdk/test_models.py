@@ -3,6 +3,7 @@ others come and go."""
 
 import concurrent.futures
 import json
+import pathlib
 import re
 import subprocess
 import urllib.error
@@ -149,6 +150,20 @@ def test_nobody_is_unloaded_while_it_runs(demo):
         assert complete(client, "c").choices[0].text
         states = {model["name"]: model["state"] for model in state(server)["models"]}
         assert states == {"b": "on_disk", "c": "loaded"}
+    finally:
+        server.stop()
+
+
+def test_what_models_have_in_common_is_held_once(demo):
+    flags = [word for name in ["a", "b", "c"] for word in ["--model", f"{name}={demo}"]]
+    server, client = start(*flags, *SMALL, "--model-memory", "1GiB")
+    try:
+        told = state(server)
+        alone = told["models"][0]["bytes"]
+        weights = pathlib.Path(demo).stat().st_size
+        assert told["bytes_in_memory"] < 3 * alone - 1.5 * weights
+        answers = {ask(client, name, QUESTION)[0] for name in ["a", "b", "c"]}
+        assert len(answers) == 1
     finally:
         server.stop()
 

@@ -10,19 +10,11 @@ use crate::settings::Settings;
 use crate::source;
 use crate::text::{ChatTemplate, Tokenizer};
 
-/// Looks at MODEL and at the encoder beside it.
+/// Looks at MODEL, the models beside it, and the encoder.
 pub(super) fn examine(settings: &Settings) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    match source::resolve_local(settings.model.as_deref()) {
-        Err(error) => findings.push(Finding::bad("model", error.to_string())),
-        Ok(None) => findings.push(Finding::good(
-            "model",
-            "is taken from the cache or downloaded at the start; `understudy fetch` does so before",
-        )),
-        Ok(Some(found)) if models::is_encoder(&found.path) => {
-            findings.push(Finding::good("model", "an encoder"));
-        }
-        Ok(Some(found)) => findings.extend(decoder(settings, &found.path)),
+    let mut findings = model(settings, settings.model.as_deref());
+    for other in &settings.fleet.models {
+        findings.extend(model(settings, Some(&other.path)));
     }
     if let Some(encoder) = &settings.embedding_model
         && let Err(error) = source::resolve_local(Some(encoder))
@@ -30,6 +22,20 @@ pub(super) fn examine(settings: &Settings) -> Vec<Finding> {
         findings.push(Finding::bad("encoder", error.to_string()));
     }
     findings
+}
+
+fn model(settings: &Settings, name: Option<&str>) -> Vec<Finding> {
+    match source::resolve_local(name) {
+        Err(error) => vec![Finding::bad("model", error.to_string())],
+        Ok(None) => vec![Finding::good(
+            "model",
+            "is taken from the cache or downloaded at the start; `understudy fetch` does so before",
+        )],
+        Ok(Some(found)) if models::is_encoder(&found.path) => {
+            vec![Finding::good("model", "an encoder")]
+        }
+        Ok(Some(found)) => decoder(settings, &found.path),
+    }
 }
 
 fn decoder(settings: &Settings, path: &Path) -> Vec<Finding> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kernels::Device;
-use models::{Checkpoint, ModelRunner};
+use models::{Checkpoint, ModelRunner, SharedWeights};
 
 use super::FleetError;
 use super::member::{Member, Resident};
@@ -37,6 +37,8 @@ pub struct Builder {
     /// Where the others are.
     pub sources: Vec<ModelSource>,
     pub device: Device,
+    /// Matrices of all models in memory.
+    pub shared: Arc<SharedWeights>,
     pub turns: Arc<Turns>,
     /// The first model's.
     pub metrics: Arc<Metrics>,
@@ -137,9 +139,15 @@ impl Builder {
         };
         let mut settings = self.settings_of(name);
         settings.adapters.named.clone_from(&member.adapters);
-        let loaded = load::load_beside(&settings, &member.source, &self.device).map_err(start)?;
+        let loaded = load::load_beside(
+            &settings,
+            &member.source,
+            &self.device,
+            Arc::clone(&self.shared),
+        )
+        .map_err(start)?;
         let Loaded {
-            n_bytes,
+            footprint,
             served,
             scheduler,
             runner,
@@ -175,6 +183,6 @@ impl Builder {
             n_blocks: plan.n_blocks,
         });
         let parts = Parts::new(served, adapters, engine.handle(), metrics, &settings.app);
-        Ok(Resident::new(parts, engine, n_bytes))
+        Ok(Resident::new(parts, engine, footprint))
     }
 }

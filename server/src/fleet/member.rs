@@ -4,9 +4,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use models::SharedWeights;
+
 use super::{FleetError, Once, Parts};
 use crate::adapters::Served;
 use crate::engine::{Engine, EngineHandle};
+use crate::load::Footprint;
 use crate::source::ModelSource;
 
 /// A model that is known, whether it is in memory or not.
@@ -18,8 +21,10 @@ pub(super) struct Member {
     pub(super) adapters: Vec<(String, PathBuf)>,
     seat: Mutex<Seat>,
     used: AtomicU64,
-    /// An estimate until it was loaded once.
-    needed_bytes: AtomicU64,
+    /// Before it was loaded once.
+    estimated_bytes: u64,
+    /// Since it was loaded once.
+    footprint: Mutex<Option<Footprint>>,
 }
 
 #[derive(Debug)]
@@ -35,7 +40,7 @@ enum Seat {
 pub struct Resident {
     parts: Parts,
     engine: Once<Engine>,
-    n_bytes: u64,
+    footprint: Footprint,
 }
 
 /// What is told of a member.
@@ -71,11 +76,11 @@ impl MemberState {
 }
 
 impl Resident {
-    pub(super) fn new(parts: Parts, engine: Engine, n_bytes: u64) -> Self {
+    pub(super) fn new(parts: Parts, engine: Engine, footprint: Footprint) -> Self {
         Self {
             parts,
             engine: Mutex::new(Some(engine)),
-            n_bytes,
+            footprint,
         }
     }
 
@@ -83,8 +88,8 @@ impl Resident {
         &self.parts
     }
 
-    pub fn n_bytes(&self) -> u64 {
-        self.n_bytes
+    pub fn footprint(&self) -> &Footprint {
+        &self.footprint
     }
 
     /// Ends the engine. Blocks until the step in progress is done.
@@ -102,7 +107,7 @@ impl Member {
         name: String,
         source: ModelSource,
         adapters: Vec<(String, PathBuf)>,
-        needed_bytes: u64,
+        estimated_bytes: u64,
     ) -> Self {
         Self {
             name,
@@ -110,7 +115,8 @@ impl Member {
             adapters,
             seat: Mutex::new(Seat::OnDisk),
             used: AtomicU64::new(0),
-            needed_bytes: AtomicU64::new(needed_bytes),
+            estimated_bytes,
+            footprint: Mutex::default(),
         }
     }
 
@@ -122,8 +128,26 @@ impl Member {
         self.adapters.iter().any(|(own, _)| own == name)
     }
 
-    pub(super) fn needed_bytes(&self) -> u64 {
-        self.needed_bytes.load(Ordering::Relaxed)
+    /// Bytes that it has or would have by itself.
+    pub(super) fn n_bytes(&self) -> u64 {
+        let footprint = self.footprint();
+        footprint
+            .as_ref()
+            .map_or(self.estimated_bytes, Footprint::n_bytes)
+    }
+
+    /// Bytes that it would add to what is in memory.
+    pub(super) fn needed_bytes(&self, shared: &SharedWeights) -> u64 {
+        match &*self.footprint() {
+            Some(footprint) => footprint.rest_bytes + shared.missing_bytes(&footprint.matrices),
+            None => self.estimated_bytes,
+        }
+    }
+
+    fn footprint(&self) -> MutexGuard<'_, Option<Footprint>> {
+        self.footprint
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn last_used(&self) -> u64 {
@@ -155,17 +179,20 @@ impl Member {
         }
     }
 
-    pub(super) fn bytes_in_memory(&self) -> u64 {
+    /// Bytes in memory that no other model has.
+    pub(super) fn rest_bytes(&self) -> u64 {
         match &*self.seat() {
-            Seat::Loaded(resident) => resident.n_bytes,
+            Seat::Loaded(resident) => resident.footprint.rest_bytes,
             _ => 0,
         }
     }
 
-    /// Of one that is used; others can be unloaded.
+    /// The same of one that is used; others can be unloaded.
     pub(super) fn busy_bytes(&self) -> u64 {
         match &*self.seat() {
-            Seat::Loaded(resident) if Arc::strong_count(resident) > 1 => resident.n_bytes,
+            Seat::Loaded(resident) if Arc::strong_count(resident) > 1 => {
+                resident.footprint.rest_bytes
+            }
             _ => 0,
         }
     }
@@ -188,7 +215,7 @@ impl Member {
     }
 
     pub(super) fn install(&self, resident: Arc<Resident>, now: u64) -> Arc<Resident> {
-        self.needed_bytes.store(resident.n_bytes, Ordering::Relaxed);
+        *self.footprint() = Some(resident.footprint.clone());
         self.used.fetch_max(now, Ordering::Relaxed);
         *self.seat() = Seat::Loaded(Arc::clone(&resident));
         resident
@@ -217,7 +244,7 @@ impl Member {
             name: self.name.clone(),
             state,
             created: parts.as_ref().map_or(0, |parts| parts.model.created),
-            n_bytes: self.needed_bytes(),
+            n_bytes: self.n_bytes(),
             failure,
             adapters: match &parts {
                 Some(parts) => parts.adapters.list(),
@@ -239,7 +266,8 @@ mod tests {
         };
         let adapters = vec![("one".to_owned(), PathBuf::from("/a"))];
         let member = Member::new("m".to_owned(), source, adapters, 7);
-        assert_eq!((member.needed_bytes(), member.bytes_in_memory()), (7, 0));
+        let needed = member.needed_bytes(&SharedWeights::default());
+        assert_eq!((needed, member.n_bytes(), member.rest_bytes()), (7, 7, 0));
         assert!(member.evict().is_none() && member.lease(3).is_none());
         assert_eq!(member.last_used(), 3);
         member.note_failure(&FleetError::Closing);

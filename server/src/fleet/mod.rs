@@ -21,6 +21,7 @@ pub use member::{MemberState, Resident, Told};
 
 use crate::adapters::{Choice, Names, loader};
 use crate::engine::EngineHandle;
+use crate::load::Footprint;
 use crate::openai::ApiError;
 use member::Member;
 
@@ -36,7 +37,7 @@ struct Shared {
     builder: Builder,
     /// Of the first model; a request goes back to it from another's state.
     first: Parts,
-    first_bytes: u64,
+    first_footprint: Footprint,
     budget_bytes: u64,
     /// One load at a time: more would take cores from the streams that run, and memory twice.
     loading: Arc<AsyncMutex<()>>,
@@ -51,16 +52,16 @@ impl Fleet {
     ///
     /// # Errors
     /// A model cannot be read, or not even alone be held beside the first one.
-    pub fn open(builder: Builder, first: Parts, first_bytes: u64) -> Result<Self, FleetError> {
+    pub fn open(builder: Builder, first: Parts, footprint: Footprint) -> Result<Self, FleetError> {
         let budget_bytes = builder.budget_bytes();
         let members = builder.members()?;
         for member in &members {
-            let needed = member.needed_bytes();
-            if first_bytes.saturating_add(needed) > budget_bytes {
+            let (needed, first) = (member.n_bytes(), footprint.n_bytes());
+            if first.saturating_add(needed) > budget_bytes {
                 return Err(FleetError::TooLarge {
                     name: member.name.clone(),
                     needed,
-                    first: first_bytes,
+                    first,
                     budget: budget_bytes,
                 });
             }
@@ -69,14 +70,14 @@ impl Fleet {
             members,
             builder,
             first,
-            first_bytes,
+            first_footprint: footprint,
             budget_bytes,
             loading: Arc::default(),
             clock: AtomicU64::new(1),
             is_closing: AtomicBool::new(false),
         };
         for (i, member) in shared.members.iter().enumerate() {
-            if shared.bytes_in_memory() + member.needed_bytes() > budget_bytes {
+            if shared.bytes_with(member) > budget_bytes {
                 tracing::info!(model = member.name, "is loaded when it is first asked for");
                 continue;
             }
@@ -185,9 +186,15 @@ impl Fleet {
 }
 
 impl Shared {
+    /// What several models have in common is counted once.
     fn bytes_in_memory(&self) -> u64 {
-        let others = self.members.iter().map(Member::bytes_in_memory);
-        self.first_bytes + others.sum::<u64>()
+        let others = self.members.iter().map(Member::rest_bytes).sum::<u64>();
+        self.first_footprint.rest_bytes + others + self.builder.shared.n_bytes()
+    }
+
+    fn bytes_with(&self, member: &Member) -> u64 {
+        let needed = member.needed_bytes(&self.builder.shared);
+        self.bytes_in_memory().saturating_add(needed)
     }
 
     /// Loads a member once there is room for it. Blocks.
@@ -210,18 +217,23 @@ impl Shared {
             resident.stop();
             return Err(FleetError::Closing);
         }
-        tracing::info!(model = member.name, n_bytes = resident.n_bytes(), "loaded");
+        tracing::info!(
+            model = member.name,
+            n_bytes = resident.footprint().n_bytes(),
+            "loaded"
+        );
         let now = self.clock.fetch_add(1, Ordering::Relaxed);
         Ok(member.install(resident, now))
     }
 
     /// Unloads models that nobody uses, the least recently used first, until `member` fits.
     fn make_room(&self, member: &Member) -> Result<(), FleetError> {
-        let needed = member.needed_bytes();
-        let fits = |used: u64| used.saturating_add(needed) <= self.budget_bytes;
+        let fits = || self.bytes_with(member) <= self.budget_bytes;
         let busy = self.members.iter().map(Member::busy_bytes).sum::<u64>();
+        let least = self.first_footprint.rest_bytes + busy;
+        let needed = member.needed_bytes(&self.builder.shared);
         // Nobody loses a place for one that does not fit after all.
-        if !fits(self.first_bytes + busy) {
+        if least.saturating_add(needed) > self.budget_bytes {
             return Err(FleetError::NoRoom {
                 name: member.name.clone(),
             });
@@ -229,7 +241,7 @@ impl Shared {
         let mut idle: Vec<&Member> = self.members.iter().filter(|m| m.is_idle()).collect();
         idle.sort_by_key(|member| member.last_used());
         for victim in idle {
-            if fits(self.bytes_in_memory()) {
+            if fits() {
                 return Ok(());
             }
             if let Some(resident) = victim.evict() {
@@ -237,7 +249,7 @@ impl Shared {
                 resident.stop();
             }
         }
-        if fits(self.bytes_in_memory()) {
+        if fits() {
             return Ok(());
         }
         // One of them was asked for in between.

@@ -3,7 +3,7 @@
 use models::{Encoder, EncoderRunner};
 use scheduler::{Pooling, Scheduler, SchedulerConfig};
 
-use super::{Description, Loaded, Runner, StartError, fingerprint, names};
+use super::{Description, Footprint, Loaded, Runner, StartError, fingerprint, names};
 use crate::device::DeviceChoice;
 use crate::embedder::EmbeddingModel;
 use crate::identity::unix_seconds;
@@ -128,7 +128,11 @@ pub(super) fn load_as_model(
         runner: Runner::Encoder(Box::new(runner)),
         embedding: Some(model),
         beside: None,
-        n_bytes: description.n_weight_bytes,
+        footprint: Footprint {
+            matrices: Vec::new(),
+            rest_bytes: description.n_weight_bytes,
+        },
+        shared: None,
         device: None,
         plan,
         description,
