@@ -35,7 +35,7 @@ fn copies_cost_nothing_and_what_differs_costs_itself() {
     assert_eq!((pool.n_bytes(), two.matrices()), (alone, one.matrices()));
     // Other bytes, and the same bytes in another type, are other matrices.
     let other = load("llama32-tied", None);
-    let narrow = load("llama31-gqa", Some(WeightType::BF16));
+    let narrow = load("llama31-gqa", Some(WeightType::Q8_0));
     assert!(pool.n_bytes() > alone && one.matrices() != narrow.matrices());
     let matrices = (one.matrices().to_vec(), other.matrices().to_vec());
     drop((other, narrow, one));
