@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::constraint::first_line;
 use super::environment::Environment;
 use super::pool::{Pool, Undone};
-use super::{Constraint, Grammar, closing, limits};
+use super::{Constraint, Grammar, bounds, closing, limits};
 use crate::text::Tokenizer;
 
 /// Compiled grammars that are kept: most programs send the same few again and again.
@@ -190,6 +190,7 @@ fn prepared(schema: &Value) -> Result<Value, String> {
         Value::Bool(true) => json!({}),
         _ => return Err("a schema must be an object".to_owned()),
     };
+    bounds::fit(&mut schema)?;
     closing::close(&mut schema);
     schema["x-guidance"] = json!({"whitespace_pattern": r"( |\n {0,40})?"});
     Ok(schema)

@@ -5,6 +5,7 @@
 //! [`Constraint`]: the engine asks it before each draw which tokens are allowed and tells it what
 //! was drawn. It never fails open: without an allowed token the sequence fails.
 
+mod bounds;
 mod closing;
 mod compiler;
 mod constraint;

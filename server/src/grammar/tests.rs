@@ -196,6 +196,8 @@ fn hostile_grammars_are_refused_in_time() {
     let words: Vec<String> = (0..60_000).map(|i| format!("word number {i}")).collect();
     let hostile = [
         Grammar::JsonSchema(deep),
+        Grammar::JsonSchema(json!({"type": "integer", "minimum": -1e30, "maximum": -1e30})),
+        Grammar::JsonSchema(json!({"type": "integer", "exclusiveMaximum": i64::MIN})),
         Grammar::JsonSchema(json!({"enum": words})),
         Grammar::JsonSchema(json!({"type": "strnig"})),
         Grammar::JsonSchema(json!({"$ref": "#/$defs/none"})),
@@ -247,6 +249,13 @@ fn hostile_grammars_are_refused_in_time() {
         }
         let took = started.elapsed();
         assert!(took < Duration::from_secs(2), "{regex:.60}: {took:?}");
+    }
+    // What generators of schemas write for integers of a size.
+    let sized = [(i64::MIN, i64::MAX), (i64::MIN, 0), (0, i64::MAX)];
+    for (minimum, maximum) in sized {
+        let schema = json!({"type": "integer", "minimum": minimum, "maximum": maximum});
+        let compiled = compiler.compile(&Grammar::JsonSchema(schema));
+        assert!(compiled.is_ok(), "{minimum} {maximum}: {compiled:?}");
     }
     // And it goes on as before.
     assert!(compiler.compile(&Grammar::json_object()).is_ok());
