@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use models::ModelRunner;
-use scheduler::{Batch, Executor};
+use scheduler::{Batch, BlockId, Executor};
 
 use super::cost::Curves;
 use crate::steps::{BLOCK_SIZE, Room, row, runner};
@@ -37,18 +37,23 @@ pub(crate) fn steps(model: Option<&str>, n_threads: Option<usize>) -> Result<Cur
     let at_start = times[CHUNKS.iter().position(|&n| n == FAR_CHUNK).unwrap_or(0)];
     let far = chunk(FAR_CHUNK, FAR)?;
     let per_pair = ((far - at_start) / count(FAR_CHUNK * FAR)).max(0.0);
-    let mut rows = |n, context| measure(&mut runner, &rows_at(n, context, per_row));
+    let mut rows = |n, context| measure(&mut runner, &rows_at(n, context, per_row, false));
     let near: Vec<f64> = ROWS.iter().map(|&n| rows(n, NEAR)).collect::<Result<_>>()?;
     let at = ROWS.iter().position(|&n| n == N_FAR_ROWS).unwrap_or(0);
     let far = rows(N_FAR_ROWS, FAR)?;
-    let per_key = ((far - near[at]) / count(N_FAR_ROWS * (FAR - NEAR))).max(0.0);
+    // The same with keys that all rows share: what is less is memory.
+    let shared = measure(&mut runner, &rows_at(N_FAR_ROWS, FAR, per_row, true))?;
+    let n_keys = count(N_FAR_ROWS * (FAR - NEAR));
+    let n_shared = count((N_FAR_ROWS - 1) * FAR);
+    let per_distinct = ((far - shared) / n_shared).clamp(0.0, (far - near[at]).max(0.0) / n_keys);
+    let per_key = ((far - near[at]) / n_keys - per_distinct).max(0.0);
     let linear = CHUNKS.iter().zip(&times).map(|(&n, seconds)| {
         let pairs = if n == 1 { 0.0 } else { count(n * (n + 1) / 2) };
         (count(n), (seconds - per_pair * pairs).max(0.0))
     });
     let linear: Vec<(f64, f64)> = linear.collect();
     let samples = ROWS.iter().zip(&near).map(|(&n, seconds)| {
-        let keys = per_key * count(n * (NEAR + 1));
+        let keys = (per_key + per_distinct) * count(n * (NEAR + 1));
         let own = super::cost::at(&linear, count(n));
         (count(n), (seconds - own - keys).max(0.0))
     });
@@ -57,6 +62,7 @@ pub(crate) fn steps(model: Option<&str>, n_threads: Option<usize>) -> Result<Cur
         linear,
         per_pair,
         per_key,
+        per_distinct,
         slowdown: 1.0,
         between: 0.0,
     })
@@ -71,11 +77,17 @@ fn chunk_at(n: usize, start: usize) -> Batch {
     Batch { rows: vec![row] }
 }
 
-/// Rows of one token each, drawing the next.
-fn rows_at(n: usize, context: usize, n_blocks: usize) -> Batch {
+/// Rows of one token each, drawing the next; with blocks of their own, or all but the last shared.
+fn rows_at(n: usize, context: usize, n_blocks: usize, is_shared: bool) -> Batch {
     let one = |i: usize| {
         let mut row = row(i, vec![1_000 + i as u32], context, n_blocks);
         row.blocks.truncate((context + 1).div_ceil(BLOCK_SIZE));
+        if is_shared {
+            let own = row.blocks.len() - 1;
+            for (block, shared) in row.blocks[..own].iter_mut().zip(0..) {
+                *block = BlockId(shared);
+            }
+        }
         row
     };
     Batch {

@@ -26,7 +26,9 @@ pub(crate) struct Curves {
     /// Seconds of the output layer and the draw by rows, likewise.
     pub(crate) samples: Vec<(f64, f64)>,
     pub(crate) per_pair: f64,
+    /// Of a key that a row of one token sees, and of one that no other row of the step sees.
     pub(crate) per_key: f64,
+    pub(crate) per_distinct: f64,
     /// How much longer a step takes in the server, whose other threads want the same cores.
     pub(crate) slowdown: f64,
     /// Seconds between two steps, and for each sample among them.
@@ -38,7 +40,8 @@ impl Curves {
         let step = at(&self.linear, shape.n_tokens)
             + at(&self.samples, shape.n_samples)
             + self.per_pair * shape.n_pairs
-            + self.per_key * shape.n_keys;
+            + self.per_key * shape.n_keys
+            + self.per_distinct * shape.n_distinct;
         step * self.slowdown + self.between
     }
 }
@@ -91,6 +94,7 @@ impl Roofline {
     fn seconds(&self, shape: &Shape) -> f64 {
         let model = &self.model;
         let n_inner = model.n_params - model.n_output;
+        // Rows that share keys read them all the same: they are more than the GPU's cache holds.
         // Keys of a chunk are read once for many queries: what is read is small beside products.
         let bytes = (n_inner + model.n_output) * model.bytes_per_param
             + shape.n_keys * model.kv_bytes
@@ -118,6 +122,7 @@ mod tests {
             samples: vec![(1.0, 1.0)],
             per_pair: 0.5,
             per_key: 0.25,
+            per_distinct: 0.5,
             slowdown: 2.0,
             between: 3.0,
         };
@@ -126,8 +131,12 @@ mod tests {
             n_samples: 1.0,
             n_pairs: 2.0,
             n_keys: 8.0,
+            n_distinct: 4.0,
         };
-        assert_eq!(curves.seconds(&shape), (16.0 + 1.0 + 1.0 + 2.0) * 2.0 + 3.0);
+        assert_eq!(
+            curves.seconds(&shape),
+            (16.0 + 1.0 + 1.0 + 2.0 + 2.0) * 2.0 + 3.0
+        );
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What a batch asks of a machine, in counts.
 
+use std::collections::HashSet;
+
 use scheduler::Batch;
 
 /// Counts of one batch.
@@ -11,19 +13,31 @@ pub(crate) struct Shape {
     pub(crate) n_samples: f64,
     /// Pairs of a query and a key that it sees, in chunks of prompts.
     pub(crate) n_pairs: f64,
-    /// Keys that rows of one token see: each is read for that row alone.
+    /// Keys that rows of one token see.
     pub(crate) n_keys: f64,
+    /// Of these, different ones: what several rows share comes from memory once.
+    pub(crate) n_distinct: f64,
 }
 
 impl Shape {
     pub(crate) fn of(batch: &Batch) -> Self {
         let mut shape = Self::default();
+        let mut blocks = HashSet::new();
         for row in &batch.rows {
             #[expect(clippy::cast_precision_loss, reason = "a count of tokens")]
             let (n, start) = (row.tokens.len() as f64, f64::from(row.start));
             shape.n_tokens += n;
             if row.tokens.len() == 1 {
-                shape.n_keys += start + 1.0;
+                let n_keys = start + 1.0;
+                shape.n_keys += n_keys;
+                let n_new = row
+                    .blocks
+                    .iter()
+                    .filter(|block| blocks.insert(**block))
+                    .count();
+                #[expect(clippy::cast_precision_loss, reason = "counts of blocks")]
+                let share = n_new as f64 / row.blocks.len().max(1) as f64;
+                shape.n_distinct += n_keys * share;
             } else {
                 shape.n_pairs += n * start + n * (n + 1.0) / 2.0;
             }
@@ -51,5 +65,10 @@ mod tests {
         assert_eq!((shape.n_tokens, shape.n_samples), (6.0, 2.0));
         // The four see 11, 12, 13 and 14 keys.
         assert_eq!((shape.n_pairs, shape.n_keys), (50.0, 101.0));
+        assert_eq!(shape.n_distinct, 101.0, "rows have blocks of their own");
+        let mut shared = batch.clone();
+        shared.rows[2] = shared.rows[1].clone();
+        let shape = Shape::of(&shared);
+        assert_eq!((shape.n_keys, shape.n_distinct), (200.0, 100.0));
     }
 }
