@@ -125,6 +125,11 @@ def print_row(row):
         print(f"{row['model']:<22} {row['scenario']:<12} {key:<13} {figures}  -> {ratio:.2f}x", flush=True)
 
 
+def commit():
+    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
 def markdown(rows, peer):
     lines = [f"| model | scenario | figure | understudy | {peer} | ratio |", "|---|---|---|--:|--:|--:|"]
     for row in rows:
@@ -176,6 +181,7 @@ def main():
     if args.results:
         args.results.mkdir(parents=True, exist_ok=True)
         about = {"machine": platform.processor() or platform.machine(), "threads": args.threads, "pressure": before}
+        about |= {"unix_seconds": int(time.time()), "commit": commit()}
         versions = {"llama.cpp": servers.LLAMA_CPP, "vllm": servers.VLLM}
         about |= {"peer": versions[args.peer], "rows": rows, "not_measured": left}
         (args.results / f"peers-{args.peer}.json").write_text(json.dumps(about, indent=2) + "\n")

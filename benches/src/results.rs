@@ -55,7 +55,7 @@ const fn own(
     }
 }
 
-const SECTIONS: [Section; 18] = [
+const SECTIONS: [Section; 22] = [
     own(
         "kernels",
         "Kernels: share of the machine's limits",
@@ -112,8 +112,26 @@ const SECTIONS: [Section; 18] = [
         &["structured"],
         "structured.json",
     ),
+    own(
+        "hostile",
+        "Schemas and grammars that nobody should send",
+        &["hostile"],
+        "hostile.json",
+    ),
+    own(
+        "invariance",
+        "The same requests, the same bytes",
+        &["invariance"],
+        "invariance.json",
+    ),
     own("abuse", "Misbehaving connections", &["abuse"], "abuse.json"),
     own("lora", "Steps with adapters", &["lora"], "lora.json"),
+    own(
+        "adapters",
+        "More adapters than fit",
+        &["adapters"],
+        "adapters.json",
+    ),
     own(
         "validate",
         "Simulation against measurement",
@@ -145,6 +163,13 @@ const SECTIONS: [Section; 18] = [
         command: &["python3", "benches/peers/compare.py"],
         is_own: false,
         file: "peers-llama.cpp.json",
+    },
+    Section {
+        name: "vllm",
+        title: "Beside vLLM on the CPU",
+        command: &["python3", "benches/peers/compare.py", "--peer", "vllm"],
+        is_own: false,
+        file: "peers-vllm.json",
     },
 ];
 
@@ -198,6 +223,9 @@ fn measure(model: Option<&str>, section: &Section, options: &Options) -> Result<
     } else {
         let mut command = Command::new(section.command[0]);
         command.args(&section.command[1..]);
+        if let ("peers", Some(models)) = (section.name, &options.peer_models) {
+            command.args(["--models", models]);
+        }
         command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
         command
     };
@@ -256,7 +284,7 @@ fn page(figures: &Path) -> Result<String> {
         };
         writeln!(page, "`{command}`{}{}\n", when(&told), pressure(&told))?;
         match section.name {
-            "peers" => peers(&mut page, &told)?,
+            "peers" | "vllm" => peers(&mut page, &told)?,
             "agree" => agree(&mut page, &told)?,
             _ => rows(&mut page, &told)?,
         }
@@ -344,17 +372,20 @@ fn agree(page: &mut String, told: &Value) -> Result<()> {
 }
 
 fn peers(page: &mut String, told: &Value) -> Result<()> {
-    let peer = told["llama.cpp"].as_str().unwrap_or("unknown");
+    let package = told["peer"].as_str().unwrap_or("unknown");
     let n_threads = &told["threads"];
+    let rows = told["rows"].as_array().map_or(&[][..], Vec::as_slice);
+    let medians = rows.first().and_then(|row| row["medians"].as_object());
+    let mut names = medians.into_iter().flat_map(|medians| medians.keys());
+    let peer = names
+        .find(|name| *name != "understudy")
+        .context("no other server")?;
     writeln!(
         page,
-        "llama.cpp is `{peer}`; each server has {n_threads} threads.\n"
+        "{peer} is `{package}`; each server has {n_threads} threads.\n\n\
+         | model | scenario | figure | understudy | {peer} | ratio |\n|---|---|---|--:|--:|--:|"
     )?;
-    writeln!(
-        page,
-        "| model | scenario | figure | understudy | llama.cpp | ratio |\n|---|---|---|--:|--:|--:|"
-    )?;
-    for row in told["rows"].as_array().into_iter().flatten() {
+    for row in rows {
         let text = |name: &str| row[name].as_str().unwrap_or_default();
         for (name, ratio) in row["ratios"].as_object().into_iter().flatten() {
             let of =
@@ -365,7 +396,7 @@ fn peers(page: &mut String, told: &Value) -> Result<()> {
                 text("model"),
                 text("scenario"),
                 of("understudy"),
-                of("llama.cpp"),
+                of(peer),
                 figure(ratio.as_f64().unwrap_or_default())
             )?;
         }
@@ -390,7 +421,16 @@ mod tests {
         let agree = json!({"off_percent": {"ttft_ms": -1.25},
             "medians": {"guidellm": {"ttft_ms": 200.0}, "understudy bench": {"ttft_ms": 197.5}}});
         std::fs::write(dir.path().join("agree.json"), agree.to_string()).unwrap();
+        let vllm = json!({"peer": "vllm==1", "threads": 2, "rows": [{"model": "a:hf",
+            "scenario": "decode", "medians": {"understudy": {"tokens_per_s": 50.0},
+            "vllm": {"tokens_per_s": 20.0}}, "ratios": {"tokens_per_s": 2.5}}]});
+        std::fs::write(dir.path().join("peers-vllm.json"), vllm.to_string()).unwrap();
         let page = page(dir.path()).unwrap();
+        assert!(page.contains("vllm is `vllm==1`"), "{page}");
+        assert!(
+            page.contains("| a:hf | decode | tokens_per_s | 50.0 | 20.0 | 2.50 |"),
+            "{page}"
+        );
         assert!(
             page.contains("| speed | 1234 | tokens/s |  |") || page.contains("| speed | 1235 |")
         );
@@ -401,6 +441,6 @@ mod tests {
         assert!(page.contains("| ttft_ms | 198 | 200 | -1.2% |"), "{page}");
         assert!(page.contains("busy machine"));
         assert_eq!(page.matches("\n## ").count(), SECTIONS.len());
-        assert_eq!(page.matches("Left out").count(), SECTIONS.len() - 2);
+        assert_eq!(page.matches("Left out").count(), SECTIONS.len() - 3);
     }
 }
