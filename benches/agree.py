@@ -19,9 +19,8 @@ FIGURES = ["ttft_ms", "itl_ms", "tokens_per_s"]
 
 
 def serve(binary):
-    """A server of the demo model on a free port, and its base URL. guidellm sends an option of vLLM that is not in the
-    API, which is refused by default."""
-    command = [str(binary), "serve", "--port", "0", "--max-num-seqs", "32", "--unknown-params", "warn"]
+    """A server of the demo model on a free port, and its base URL."""
+    command = [str(binary), "serve", "--port", "0", "--max-num-seqs", "32"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "RUST_LOG": "error"})
     for line in process.stdout:
         if line.split()[:1] == ["URL"]:

@@ -1,5 +1,6 @@
 """Chat completions through the official Python SDK."""
 
+import openai
 import pytest
 
 from conftest import MODEL
@@ -47,6 +48,22 @@ def test_stream_folds_to_the_same_text(client):
     assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
     assert chunks[-1].choices == [] and chunks[-1].usage.completion_tokens == 12
     assert all(c.usage is None for c in chunks[:-1])
+
+
+def test_usage_so_far_in_every_chunk(client):
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    common = dict(model=MODEL, n=2, max_tokens=6, stream=True, stream_options=options, extra_body={"ignore_eos": True})
+    for chunks in (
+        list(client.chat.completions.create(messages=ASK, **common)),
+        list(client.completions.create(prompt="Once upon a time", **common)),
+    ):
+        drawn = [c.usage.completion_tokens for c in chunks]
+        assert drawn == sorted(drawn) and drawn[-1] == 12 and len(set(drawn)) > 3
+        assert len({c.usage.prompt_tokens for c in chunks}) == 1
+        assert all(c.usage.total_tokens == c.usage.prompt_tokens + c.usage.completion_tokens for c in chunks)
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(**{**common, "messages": ASK, "stream_options": {"continuous_usage_stats": True}})
+    assert refused.value.param == "stream_options.continuous_usage_stats"
 
 
 def test_stream_helper_accumulates_n_choices(client):

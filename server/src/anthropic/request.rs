@@ -42,7 +42,7 @@ impl MessageRequest {
         let mut chat = ChatRequest::of_messages(messages, sampling(&mut body)?);
         chat.streaming = Streaming {
             enabled: body.bool("stream")?.unwrap_or(false),
-            include_usage: false,
+            ..Streaming::default()
         };
         chat.max_tokens = body.count("max_tokens", 1, u32::MAX)?;
         if chat.max_tokens.is_none() && !is_counted {

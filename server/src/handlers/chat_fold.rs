@@ -5,7 +5,8 @@ use super::message::{MessageReader, MessageRules, Part, fold};
 use super::stored_chats;
 use crate::generation::Update;
 use crate::openai::{
-    ChatChoice, ChatChunk, ChatCompletion, ChatLogprob, Head, Said, Storing, Streaming, TokenCounts,
+    ChatChoice, ChatChunk, ChatCompletion, ChatLogprob, ChunkUsage, Head, Said, Storing, Streaming,
+    TokenCounts,
 };
 use crate::sse::{Frame, to_json};
 use crate::store::Key;
@@ -27,6 +28,8 @@ pub(super) struct ChatFold {
     readers: Vec<MessageReader>,
     choices: Vec<Collected>,
     counts: TokenCounts,
+    /// Tokens that each choice has drawn so far.
+    drawn: Vec<u64>,
     /// The answer as JSON, once it is whole.
     whole: String,
 }
@@ -48,6 +51,7 @@ impl ChatFold {
                 prompt: n_prompt as u64,
                 ..TokenCounts::default()
             },
+            drawn: vec![0; shape.n as usize],
             shape,
             whole: String::new(),
         }
@@ -66,14 +70,18 @@ impl ChatFold {
         ))
     }
 
-    fn include_usage(&self) -> bool {
-        self.shape.streaming.include_usage
+    /// What the next chunk says of usage.
+    fn usage_now(&self) -> ChunkUsage {
+        self.shape
+            .streaming
+            .usage_now(self.counts, self.drawn.iter().sum())
     }
 
     /// Parts of choice `index`, sent or kept.
     fn take(&mut self, index: u32, parts: Vec<Part>) -> Vec<Frame> {
+        let usage = self.usage_now();
         let chunk = |(part, logprobs)| {
-            let (head, usage) = (&self.shape.head, self.include_usage());
+            let head = &self.shape.head;
             Frame::json(&ChatChunk::part(head, usage, index, part, logprobs))
         };
         if self.is_streamed() && self.shape.storing.is_none() {
@@ -105,7 +113,7 @@ impl Fold for ChatFold {
             .ok()
             .filter(|index| *index < self.shape.n)?;
         let head = &self.shape.head;
-        let role = ChatChunk::role(head, self.include_usage(), index);
+        let role = ChatChunk::role(head, self.usage_now(), index);
         Some(vec![Frame::json(&role)])
     }
 
@@ -113,6 +121,7 @@ impl Fold for ChatFold {
         match update {
             Update::PromptScored(_) => Vec::new(),
             Update::Text { index, piece } => {
+                self.drawn[index as usize] = piece.n_drawn;
                 let parts = self.readers[index as usize].push(&piece);
                 self.take(index, parts)
             }
@@ -127,13 +136,14 @@ impl Fold for ChatFold {
                 let parts = reader.finish(&piece);
                 let reason = reader.finish_reason(reason);
                 self.counts.completion += totals.n_tokens;
+                self.drawn[index as usize] = totals.n_tokens;
                 self.counts.cached = totals.n_cached;
                 self.counts.reasoning += reader.n_reasoning(&totals);
                 self.choices[index as usize].finish_reason = reason;
                 let mut frames = self.take(index, parts);
                 if self.is_streamed() {
                     let head = &self.shape.head;
-                    let last = ChatChunk::finish(head, self.include_usage(), index, reason);
+                    let last = ChatChunk::finish(head, self.usage_now(), index, reason);
                     frames.push(Frame::json(&last));
                 }
                 frames
@@ -143,7 +153,9 @@ impl Fold for ChatFold {
 
     fn end(&mut self) -> Ending {
         let usage = self
-            .include_usage()
+            .shape
+            .streaming
+            .include_usage
             .then(|| Frame::json(&ChatChunk::usage(&self.shape.head, self.counts.into())));
         let mut writes = Vec::new();
         if !self.is_streamed() || self.shape.storing.is_some() {

@@ -38,6 +38,8 @@ pub(super) struct CompletionFold {
     /// By prompt.
     candidates: Vec<Vec<Candidate>>,
     counts: TokenCounts,
+    /// Tokens drawn so far, by prompt and candidate.
+    drawn: Vec<Vec<u64>>,
 }
 
 impl CompletionFold {
@@ -47,6 +49,7 @@ impl CompletionFold {
             .map(|_| (0..shape.best_of).map(|_| Candidate::default()).collect());
         Self {
             candidates: candidates.collect(),
+            drawn: vec![vec![0; shape.best_of as usize]; openings.len()],
             counts: TokenCounts {
                 prompt: openings.iter().map(|opening| opening.n_prompt as u64).sum(),
                 ..TokenCounts::default()
@@ -57,8 +60,11 @@ impl CompletionFold {
     }
 
     fn chunk(&self, choice: CompletionChoice) -> Frame {
-        let include_usage = self.shape.streaming.include_usage;
-        Frame::json(&Completion::chunk(&self.shape.head, include_usage, choice))
+        let usage = self
+            .shape
+            .streaming
+            .usage_now(self.counts, self.drawn.iter().flatten().sum());
+        Frame::json(&Completion::chunk(&self.shape.head, usage, choice))
     }
 
     /// The echoed prompt of one choice.
@@ -142,7 +148,10 @@ impl Fold for CompletionFold {
     fn update(&mut self, prompt: usize, update: Update) -> Vec<Frame> {
         match update {
             Update::PromptScored(scored) => self.scored(prompt, &scored),
-            Update::Text { index, piece } => self.piece(prompt, index, piece),
+            Update::Text { index, piece } => {
+                self.drawn[prompt][index as usize] = piece.n_drawn;
+                self.piece(prompt, index, piece)
+            }
             Update::Finished {
                 index,
                 piece,
@@ -151,6 +160,7 @@ impl Fold for CompletionFold {
                 ..
             } => {
                 self.counts.completion += totals.n_tokens;
+                self.drawn[prompt][index as usize] = totals.n_tokens;
                 if index == 0 {
                     self.counts.cached += totals.n_cached;
                 }

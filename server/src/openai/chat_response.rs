@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Usage;
+use super::{ChunkUsage, Usage};
 
 /// What all answers to one request begin with.
 #[derive(Clone, Debug)]
@@ -170,9 +170,9 @@ pub struct ChatChunk<'a> {
     service_tier: &'static str,
     system_fingerprint: &'a str,
     choices: Vec<ChunkChoice>,
-    /// Left out without `include_usage`; null until the last chunk with it.
+    /// Left out without `include_usage`; with it null until the last chunk, or what it is so far.
     #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Option<Usage>>,
+    usage: ChunkUsage,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -272,7 +272,7 @@ impl Delta {
 }
 
 impl<'a> ChatChunk<'a> {
-    fn new(head: &'a Head, include_usage: bool, choices: Vec<ChunkChoice>) -> Self {
+    fn new(head: &'a Head, usage: ChunkUsage, choices: Vec<ChunkChoice>) -> Self {
         Self {
             id: &head.id,
             object: "chat.completion.chunk",
@@ -281,57 +281,47 @@ impl<'a> ChatChunk<'a> {
             service_tier: head.service_tier,
             system_fingerprint: &head.system_fingerprint,
             choices,
-            usage: include_usage.then_some(None),
+            usage,
         }
     }
 
     /// The first chunk of a choice: its role, and nothing else anywhere again.
-    pub fn role(head: &'a Head, include_usage: bool, index: u32) -> Self {
+    pub fn role(head: &'a Head, usage: ChunkUsage, index: u32) -> Self {
         let delta = Delta {
             role: Some("assistant"),
             content: Some(String::new()),
             refusal: Some(None),
             ..Delta::default()
         };
-        Self::choice(head, include_usage, index, delta, None, None)
+        Self::choice(head, usage, index, delta, None, None)
     }
 
     /// More of a choice.
     pub fn part(
         head: &'a Head,
-        include_usage: bool,
+        usage: ChunkUsage,
         index: u32,
         part: ChunkPart,
         logprobs: Option<Vec<ChatLogprob>>,
     ) -> Self {
         let delta = part.into();
         let logprobs = logprobs.map(ChatLogprobs::new);
-        Self::choice(head, include_usage, index, delta, logprobs, None)
+        Self::choice(head, usage, index, delta, logprobs, None)
     }
 
     /// The last chunk of a choice.
-    pub fn finish(head: &'a Head, include_usage: bool, index: u32, reason: &'static str) -> Self {
-        Self::choice(
-            head,
-            include_usage,
-            index,
-            Delta::default(),
-            None,
-            Some(reason),
-        )
+    pub fn finish(head: &'a Head, usage: ChunkUsage, index: u32, reason: &'static str) -> Self {
+        Self::choice(head, usage, index, Delta::default(), None, Some(reason))
     }
 
     /// The last chunk of a stream that includes usage.
     pub fn usage(head: &'a Head, usage: Usage) -> Self {
-        Self {
-            usage: Some(Some(usage)),
-            ..Self::new(head, true, Vec::new())
-        }
+        Self::new(head, Some(Some(usage)), Vec::new())
     }
 
     fn choice(
         head: &'a Head,
-        include_usage: bool,
+        usage: ChunkUsage,
         index: u32,
         delta: Delta,
         logprobs: Option<ChatLogprobs>,
@@ -343,6 +333,6 @@ impl<'a> ChatChunk<'a> {
             logprobs,
             finish_reason,
         };
-        Self::new(head, include_usage, vec![choice])
+        Self::new(head, usage, vec![choice])
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
-use super::{Head, Usage};
+use super::{ChunkUsage, Head, Usage};
 
 /// `text_completion`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -15,9 +15,9 @@ pub struct Completion<'a> {
     created: u64,
     model: &'a str,
     choices: Vec<CompletionChoice>,
-    /// Left out of chunks without `include_usage`; null until the last chunk with it.
+    /// Left out of chunks without `include_usage`; with it null until the last, or what it is so far.
     #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Option<Usage>>,
+    usage: ChunkUsage,
     system_fingerprint: &'a str,
 }
 
@@ -75,8 +75,8 @@ impl<'a> Completion<'a> {
     }
 
     /// One chunk of a stream.
-    pub fn chunk(head: &'a Head, include_usage: bool, choice: CompletionChoice) -> Self {
-        Self::new(head, vec![choice], include_usage.then_some(None))
+    pub fn chunk(head: &'a Head, usage: ChunkUsage, choice: CompletionChoice) -> Self {
+        Self::new(head, vec![choice], usage)
     }
 
     /// The last chunk of a stream that includes usage.
@@ -84,7 +84,7 @@ impl<'a> Completion<'a> {
         Self::new(head, Vec::new(), Some(Some(usage)))
     }
 
-    fn new(head: &'a Head, choices: Vec<CompletionChoice>, usage: Option<Option<Usage>>) -> Self {
+    fn new(head: &'a Head, choices: Vec<CompletionChoice>, usage: ChunkUsage) -> Self {
         Self {
             id: &head.id,
             object: "text_completion",

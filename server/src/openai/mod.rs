@@ -67,4 +67,4 @@ pub use stored::{ConversationBody, metadata_of};
 pub use token_answers::{PromptText, TokenList};
 pub use token_requests::{TokenizeRequest, Tokenized, detokenized};
 pub use tools::{Tool, ToolChoice, Tools};
-pub use usage::{TokenCounts, Usage};
+pub use usage::{ChunkUsage, TokenCounts, Usage};

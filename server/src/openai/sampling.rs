@@ -6,7 +6,7 @@ use scheduler::SamplingParams;
 use serde_json::Value;
 
 use super::fields::{array_too_long, decimal_in_range, empty_array, type_name};
-use super::{ApiError, Fields, Serving};
+use super::{ApiError, ChunkUsage, Fields, Serving, TokenCounts};
 
 /// Most choices of one request.
 const MAX_N: u32 = 128;
@@ -41,6 +41,8 @@ pub struct Sampling {
 pub struct Streaming {
     pub enabled: bool,
     pub include_usage: bool,
+    /// Every chunk tells the usage so far, as vLLM's do.
+    pub continuous_usage: bool,
 }
 
 impl Sampling {
@@ -94,12 +96,22 @@ impl Sampling {
 }
 
 impl Streaming {
+    /// What a chunk says of usage when so many tokens have been drawn.
+    pub fn usage_now(self, counts: TokenCounts, n_drawn: u64) -> ChunkUsage {
+        let so_far = TokenCounts {
+            completion: n_drawn,
+            ..counts
+        };
+        self.include_usage
+            .then(|| self.continuous_usage.then(|| so_far.into()))
+    }
+
     /// Takes `stream` and `stream_options`.
     pub fn take(body: &mut Fields) -> Result<Self, ApiError> {
         let enabled = body.bool("stream")?.unwrap_or(false);
         let mut streaming = Self {
             enabled,
-            include_usage: false,
+            ..Self::default()
         };
         if let Some(mut options) = body.fields("stream_options")? {
             if !enabled {
@@ -108,6 +120,13 @@ impl Streaming {
                 return Err(ApiError::bad_request(message).with_param("stream_options"));
             }
             streaming.include_usage = options.bool("include_usage")?.unwrap_or(false);
+            let continuous = options.bool("continuous_usage_stats")?.unwrap_or(false);
+            if continuous && !streaming.include_usage {
+                let message = "'continuous_usage_stats' is only allowed with 'include_usage'.";
+                return Err(ApiError::bad_request(message)
+                    .with_param("stream_options.continuous_usage_stats"));
+            }
+            streaming.continuous_usage = continuous;
             // Padding against traffic analysis is the proxy's business; the flag is accepted.
             options.bool("include_obfuscation")?;
             options.finish()?;

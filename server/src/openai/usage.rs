@@ -16,6 +16,9 @@ pub struct TokenCounts {
     pub reasoning: u64,
 }
 
+/// `usage` of a chunk: absent, null, or how much it is so far.
+pub type ChunkUsage = Option<Option<Usage>>;
+
 /// `usage` on the wire.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub struct Usage {

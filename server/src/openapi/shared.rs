@@ -143,6 +143,8 @@ pub(super) struct Streamed {
 pub(super) struct StreamOptions {
     /// One more chunk, with `usage`.
     include_usage: Option<bool>,
+    /// Extension: `usage` so far in every chunk. Only with `include_usage`.
+    continuous_usage_stats: Option<bool>,
     /// Accepted; chunks are never padded.
     include_obfuscation: Option<bool>,
 }
