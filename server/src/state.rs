@@ -224,7 +224,12 @@ impl AppState {
     /// The state of a request that calls `asked`, which stands for `target`: that of one of
     /// several models, loaded if need be. The engine stays that of the call; see
     /// [`enter`](Self::enter).
-    pub(crate) async fn of_model(&self, asked: &str, target: &str) -> Result<Self, ApiError> {
+    pub(crate) async fn of_model(
+        &self,
+        asked: &str,
+        target: &str,
+        names_adapters: bool,
+    ) -> Result<Self, ApiError> {
         let found = self
             .fleet
             .as_ref()
@@ -232,10 +237,13 @@ impl AppState {
         let Some((fleet, (i, choice))) = found else {
             return Ok(self.clone());
         };
-        // Nobody makes models come and go who may not use them.
-        self.grant
-            .check(asked, self.grant.allows(asked, &choice?))?;
-        let resident = fleet.lease(i).await?;
+        // Nobody makes models come and go who may not use them. Adapters that the body names are
+        // looked at once their model is there.
+        let alias = (asked != target).then_some(asked);
+        let is_allowed = self.grant.allows(asked, alias, &choice?)
+            || names_adapters && self.grant.allows_adapters();
+        self.grant.check(asked, is_allowed)?;
+        let resident = self.engine.in_time(fleet.lease(i)).await??;
         let parts = resident.parts().clone();
         Ok(Self {
             model: parts.model,
@@ -303,11 +311,11 @@ impl AppState {
         state
     }
 
-    /// What makes the vectors of the model that a request calls `name`.
-    pub(crate) fn embedder_of(&self, name: &str) -> Result<Arc<Embedder>, ApiError> {
-        self.grant.check(name, self.grant.allows_model(name))?;
+    /// What makes the vectors of the model `name`, which a request calls `asked`.
+    pub(crate) fn embedder_of(&self, asked: &str, name: &str) -> Result<Arc<Embedder>, ApiError> {
+        self.grant.check(asked, self.grant.allows_model(asked))?;
         if let Some(timeline) = self.engine.timeline() {
-            timeline.note_model(name);
+            timeline.note_model(asked);
         }
         let is_named = |embedder: &&Arc<Embedder>| embedder.model.names.iter().any(|n| n == name);
         match self.embedder.as_ref().filter(is_named) {
@@ -399,8 +407,13 @@ impl AppState {
             meant: &|name| self.meant(name),
             is_adapter: &|name| self.adapters.knows(name),
         };
+        // An alias that is listed is listed for what it stands for, not for what is named beside it.
+        let names_adapters = ["adapter", "adapters"].map(|name| fields.peek(name).is_some());
         let (name, choice) = Choice::take(fields, &names)?;
-        self.grant.check(&name, self.grant.allows(&name, &choice))?;
+        let is_alias = self.aliases.iter().any(|alias| alias.name == name);
+        let alias = (is_alias && names_adapters == [false; 2]).then_some(name.as_str());
+        self.grant
+            .check(&name, self.grant.allows(&name, alias, &choice))?;
         if let Some(timeline) = self.engine.timeline() {
             timeline.note_model(&name);
         }
@@ -415,7 +428,8 @@ impl AppState {
         let target = self.meant(name);
         let target = target.as_deref().unwrap_or(name);
         if let Some((_, choice)) = self.fleet.as_ref().and_then(|fleet| fleet.find(target)) {
-            return choice.is_ok_and(|choice| self.grant.allows(name, &choice));
+            let alias = (name != target).then_some(name);
+            return choice.is_ok_and(|choice| self.grant.allows(name, alias, &choice));
         }
         let body = serde_json::json!({ "model": name });
         Fields::from_value("", body).is_ok_and(|mut fields| self.choice(&mut fields).is_ok())

@@ -11,7 +11,7 @@ pub struct Hostile {
     pub parameters: Value,
 }
 
-/// All fifty.
+/// All of them.
 pub fn hostile() -> Vec<Hostile> {
     let mut all = Vec::new();
     let schemas = [wrong_schemas(), impossible_schemas(), heavy_schemas()];
@@ -74,6 +74,11 @@ fn impossible_schemas() -> Vec<(&'static str, Value)> {
         ),
         ("schema: empty choice", json!({"anyOf": []})),
         ("schema: empty enum", json!({"enum": []})),
+        (
+            "schema: a bound of integers below 64 bits",
+            json!({"type": "object", "required": ["default"], "properties":
+                {"default": {"type": "integer", "minimum": -1e30, "maximum": -1e30}}}),
+        ),
         ("schema: not", json!({"not": {"type": "null"}})),
         (
             "schema: if",
@@ -206,6 +211,11 @@ fn grammars() -> Vec<(&'static str, String)> {
         (
             "grammar: a wrong schema inside",
             "start: %json {\"type\": \"strnig\"}".to_owned(),
+        ),
+        (
+            "grammar: a bound of integers below 64 bits inside",
+            "start: %json {\"type\": \"integer\", \"minimum\": -1e30, \"maximum\": -1e30}"
+                .to_owned(),
         ),
         (
             "grammar: an import of nothing",

@@ -1,29 +1,65 @@
-//! The thread that an adapter, or one of several models, is read on. It gives way to the threads that compute, so that a
-//! load costs the streams that run little.
+//! The thread that an adapter, or one of several models, is read on. It gives way to the threads
+//! that compute, so that a load costs the streams that run little.
+//!
+//! On Linux a new thread has the priority of the one that starts it. Threads that are to compute
+//! must not be started by one that gives way.
 
 use std::io;
 
 /// Of the system's 20 steps below the usual priority: about a tenth of a core that is in demand.
 const NICE: i32 = 10;
 
-/// What `work` returns, done on a thread of its own.
+/// What `work` returns, done on a thread of its own that gives way.
 ///
 /// # Errors
 /// The system gives no thread, or `work` panicked.
 pub(crate) async fn run<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
+    beside(move || {
+        give_way();
+        work()
+    })
+    .await
+}
+
+/// The same on a thread that keeps its priority, for work that starts threads. Nobody waits for
+/// it when the process ends, unlike for a blocking task of tokio's.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()
         .name("loader".to_owned())
         .spawn(move || {
-            give_way();
             if sender.send(work()).is_err() {
                 tracing::debug!("nobody waits for what was read");
             }
         })?;
-    let panicked = |_| io::Error::other("the thread that read it panicked");
-    receiver.await.map_err(panicked)
+    receiver.await.map_err(|_| panicked())
+}
+
+/// What `work` returns, done on a thread that gives way while this one waits. Blocks.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn read<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    std::thread::scope(|scope| -> io::Result<T> {
+        let reader = std::thread::Builder::new()
+            .name("loader".to_owned())
+            .spawn_scoped(scope, move || {
+                give_way();
+                work()
+            })?;
+        reader.join().map_err(|_| panicked())
+    })
+}
+
+fn panicked() -> io::Error {
+    io::Error::other("the thread that read it panicked")
 }
 
 /// Lowers the priority of this thread.
@@ -51,6 +87,10 @@ mod tests {
         assert_ne!(own, other);
         let error = run(|| assert_eq!(1, 2)).await.unwrap_err();
         assert!(error.to_string().contains("panicked"));
+        let name = String::from("what it reads is borrowed");
+        assert_eq!(read(|| name.len()).unwrap(), name.len());
+        let error = read(|| assert_eq!(1, 2)).unwrap_err();
+        assert!(error.to_string().contains("panicked"));
     }
 
     #[cfg(target_os = "linux")]
@@ -60,5 +100,18 @@ mod tests {
         let own = priority();
         let loader = run(priority).await.unwrap();
         assert_eq!((loader, priority()), (NICE.max(own), own));
+    }
+
+    /// Engines are started by the thread that waits for the reader.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn what_is_started_after_the_reading_keeps_its_priority() {
+        let priority = || rustix::process::getpriority_process(None).unwrap();
+        let own = priority();
+        let work = move || {
+            let reader = read(priority).unwrap();
+            (reader, std::thread::spawn(priority).join().unwrap())
+        };
+        assert_eq!(beside(work).await.unwrap(), (NICE.max(own), own));
     }
 }

@@ -65,16 +65,23 @@ impl Grant {
         is_listed(self.models.as_deref(), name)
     }
 
-    /// Whether a request may be answered by `choice`, which it calls `name`. An alias may be
-    /// listed itself; otherwise every adapter of a stack must be.
-    pub fn allows(&self, name: &str, choice: &Choice) -> bool {
+    /// Whether a request may be answered by `choice`, which it calls `name`. Where that is an
+    /// `alias` of the whole choice, it may be listed itself; otherwise every adapter of a stack
+    /// must be.
+    pub fn allows(&self, name: &str, alias: Option<&str>, choice: &Choice) -> bool {
         match choice {
             Choice::Base => self.allows_model(name),
             Choice::Adapters(parts) => {
                 let adapters = self.adapters.as_deref();
-                is_listed(adapters, name) || parts.iter().all(|(part, _)| is_listed(adapters, part))
+                alias.is_some_and(|alias| is_listed(adapters, alias))
+                    || parts.iter().all(|(part, _)| is_listed(adapters, part))
             }
         }
+    }
+
+    /// Whether there may be adapters that a request can name.
+    pub(crate) fn allows_adapters(&self) -> bool {
+        self.adapters.as_ref().is_none_or(|list| !list.is_empty())
     }
 
     /// What is not allowed is told as what does not exist, as the hosted API does.
@@ -112,13 +119,16 @@ mod tests {
         let stack = |names: &[&str]| {
             Choice::Adapters(names.iter().map(|name| ((*name).to_owned(), 1.0)).collect())
         };
-        assert!(grant.allows("base", &Choice::Base));
-        assert!(!grant.allows("alias-of-base", &Choice::Base));
-        assert!(grant.allows("a-1", &stack(&["a-1"])));
-        assert!(grant.allows("base:a-1+shared", &stack(&["a-1", "shared"])));
-        assert!(!grant.allows("base:a-1+b-1", &stack(&["a-1", "b-1"])));
-        assert!(!grant.allows("b-1", &stack(&["b-1"])));
+        assert!(grant.allows("base", None, &Choice::Base));
+        assert!(!grant.allows("alias-of-base", None, &Choice::Base));
+        assert!(grant.allows("a-1", None, &stack(&["a-1"])));
+        assert!(grant.allows("base:a-1+shared", None, &stack(&["a-1", "shared"])));
+        assert!(!grant.allows("base:a-1+b-1", None, &stack(&["a-1", "b-1"])));
+        assert!(!grant.allows("b-1", None, &stack(&["b-1"])));
+        // An alias is listed for all that it stands for, and nothing else is by its beginning.
+        assert!(grant.allows("a-alias", Some("a-alias"), &stack(&["b-1"])));
+        assert!(!grant.allows("a-base:b-1", None, &stack(&["b-1"])));
         assert!(grant.opens(Scope::Inference) && !grant.opens(Scope::Admin));
-        assert!(Grant::default().allows("b-1", &stack(&["b-1"])));
+        assert!(Grant::default().allows("b-1", None, &stack(&["b-1"])));
     }
 }

@@ -106,6 +106,14 @@ impl EngineHandle {
         Ok(self.call_of(tenant, timeout, None))
     }
 
+    /// As [`for_call`](Self::for_call), for a copy of a request: it gets a place only if clients
+    /// leave one.
+    pub(crate) fn for_shadow(&self, timeout: Option<Duration>) -> Result<Self, EngineError> {
+        self.check_serving()?;
+        let place = self.shared.queue.enter_spare()?;
+        Ok(self.call_of(Tenant::shadow(), timeout, Some(place)))
+    }
+
     /// The same call at another engine, with a place in its queue; `hold` lives as long as
     /// anything that is submitted there.
     pub(crate) fn moved_to(
@@ -154,6 +162,16 @@ impl EngineHandle {
 
     pub(crate) fn timeline(&self) -> Option<&Arc<Timeline>> {
         self.call.timeline.get()
+    }
+
+    /// What comes of work that the call waits for before it is submitted. It is dropped when the
+    /// call's time is over.
+    pub(crate) async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, EngineError> {
+        let Some(Deadline { at, timeout }) = self.call.deadline else {
+            return Ok(work.await);
+        };
+        let done = tokio::time::timeout_at(at, work).await;
+        done.map_err(|_| EngineError::DeadlineExceeded { timeout })
     }
 
     /// What the engine is doing, as soon as it is between two steps.
@@ -303,5 +321,29 @@ impl EngineHandle {
     pub(super) fn stop(&self) {
         self.close();
         self.tell(Command::Stop);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_call_waits_for_ends_with_its_time() {
+        let (commands, _receiver) = std::sync::mpsc::channel();
+        let limits = QueueLimits {
+            max_requests: 1,
+            max_tokens: 1,
+            timeout: None,
+        };
+        let handle = EngineHandle::new(commands, limits, Metrics::new());
+        let hour = tokio::time::sleep(Duration::from_secs(3600));
+        assert_eq!(handle.in_time(hour).await, Ok(()), "no deadline");
+        let timeout = Duration::from_millis(500);
+        let tenant = Tenant::default();
+        let call = handle.for_call_somewhere(tenant, Some(timeout)).unwrap();
+        assert_eq!(call.in_time(async { 2 }).await, Ok(2));
+        let late = call.in_time(std::future::pending::<()>()).await;
+        assert_eq!(late, Err(EngineError::DeadlineExceeded { timeout }));
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct Place {
     queue: Arc<Queue>,
     n_requests: usize,
     n_tokens: usize,
+    /// Whether it is of what clients leave.
+    is_spare: bool,
 }
 
 impl fmt::Debug for Queue {
@@ -56,6 +58,7 @@ impl fmt::Debug for Place {
         f.debug_struct("Place")
             .field("n_requests", &self.n_requests)
             .field("n_tokens", &self.n_tokens)
+            .field("is_spare", &self.is_spare)
             .finish_non_exhaustive()
     }
 }
@@ -98,7 +101,33 @@ impl Queue {
             queue: Arc::clone(self),
             n_requests,
             n_tokens,
+            is_spare: false,
         })
+    }
+
+    /// Takes room for a copy that no client waits for. Copies run last, so that they would fill
+    /// the queue while there is much to do: half of it is not for them. Nobody is refused
+    /// anything, and so nothing is counted.
+    pub(super) fn enter_spare(self: &Arc<Self>) -> Result<Place, EngineError> {
+        let mut waiting = self.lock();
+        if !self.has_spare(&waiting, 1, 0) {
+            return Err(Self::overloaded(&waiting));
+        }
+        self.add(&mut waiting, 1, 0);
+        drop(waiting);
+        Ok(Place {
+            queue: Arc::clone(self),
+            n_requests: 1,
+            n_tokens: 0,
+            is_spare: true,
+        })
+    }
+
+    /// Whether half of the queue stays free beside so much more. One that is alone may not exceed
+    /// it either: clients would have to wait for its first step.
+    fn has_spare(&self, waiting: &Waiting, n_requests: usize, n_tokens: usize) -> bool {
+        waiting.n_requests.saturating_add(n_requests) <= self.limits.max_requests / 2
+            && waiting.n_tokens.saturating_add(n_tokens) <= self.limits.max_tokens / 2
     }
 
     fn is_beyond_tokens(&self, n_others: usize, n_tokens: usize) -> bool {
@@ -107,6 +136,10 @@ impl Queue {
 
     fn refuse(&self, waiting: &Waiting, rejection: Rejection) -> EngineError {
         self.metrics.count_rejected(rejection);
+        Self::overloaded(waiting)
+    }
+
+    fn overloaded(waiting: &Waiting) -> EngineError {
         EngineError::Overloaded {
             n_requests: waiting.n_requests,
             n_tokens: waiting.n_tokens,
@@ -147,7 +180,11 @@ impl Place {
         let n_tokens = n_prompts.iter().sum();
         queue.remove(&mut waiting, self.n_requests, self.n_tokens);
         (self.n_requests, self.n_tokens) = (0, 0);
-        if queue.is_beyond_tokens(waiting.n_tokens, n_tokens) {
+        if self.is_spare {
+            if !queue.has_spare(&waiting, n_prompts.len(), n_tokens) {
+                return Err(Queue::overloaded(&waiting));
+            }
+        } else if queue.is_beyond_tokens(waiting.n_tokens, n_tokens) {
             return Err(queue.refuse(&waiting, Rejection::Tokens));
         }
         queue.add(&mut waiting, n_prompts.len(), n_tokens);
@@ -156,6 +193,7 @@ impl Place {
             queue: Arc::clone(&queue),
             n_requests: 1,
             n_tokens,
+            is_spare: self.is_spare,
         });
         Ok(places.collect())
     }
@@ -228,6 +266,38 @@ mod tests {
         assert!(queue.enter(1, 5).unwrap().settle(&[51]).is_err());
         assert_eq!(counts(&queue), (1, 50));
         drop(other);
+        assert_eq!(counts(&queue), (0, 0));
+    }
+
+    #[test]
+    fn copies_leave_half_of_the_queue_to_clients() {
+        let queue = queue(4, 100);
+        let copies = [queue.enter_spare().unwrap(), queue.enter_spare().unwrap()];
+        assert!(queue.enter_spare().is_err(), "half is taken");
+        let clients = [queue.enter(1, 0).unwrap(), queue.enter(1, 0).unwrap()];
+        drop(copies);
+        assert!(queue.enter_spare().is_err(), "clients have half of it");
+        drop(clients);
+        let long = queue.enter(1, 51).unwrap();
+        assert!(queue.enter_spare().is_err(), "more than half of the tokens");
+        drop(long);
+        assert_eq!(counts(&queue), (0, 0));
+        let refused = queue.metrics.render();
+        assert!(!refused.contains("rejected_total{"), "{refused}");
+    }
+
+    #[test]
+    fn exact_lengths_of_copies_leave_half_of_the_queue_too() {
+        let queue = queue(4, 100);
+        let settle = |n_prompts: &[usize]| queue.enter_spare().unwrap().settle(n_prompts);
+        assert!(settle(&[51]).is_err(), "even if nothing else waits");
+        assert!(settle(&[1, 1, 1]).is_err(), "three requests of four");
+        assert_eq!(counts(&queue), (0, 0));
+        let other = queue.enter(1, 20).unwrap();
+        assert!(settle(&[31]).is_err());
+        let places = settle(&[30]).unwrap();
+        assert_eq!(counts(&queue), (2, 50));
+        drop((places, other));
         assert_eq!(counts(&queue), (0, 0));
     }
 }

@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::identity::unix_seconds;
 use crate::store::{Key, Kind, Store, StoreError, Write};
-use part::Part;
+use part::{Part, Reserved};
 
 pub(crate) use content::Content;
 
@@ -34,6 +34,9 @@ const PART: &str = ".part";
 const MAX_UPLOADS: usize = 64;
 /// Bytes that are written or read together.
 const BLOCK_BYTES: usize = 256 << 10;
+/// What a file takes beside its bytes: a block, an inode and a row. It is counted, or files without
+/// bytes would be unbounded.
+const FILE_BYTES: u64 = 4096;
 /// Time after which files that have ended are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -42,7 +45,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 pub struct FilesOptions {
     /// Most bytes of a file.
     pub max_file_bytes: u64,
-    /// Most bytes of all files, those being received as well.
+    /// Most bytes of all files, those being received as well; each counts 4096 more.
     pub max_bytes: u64,
 }
 
@@ -122,7 +125,7 @@ impl Files {
             };
             if let Some(is_there) = known.get_mut(&name) {
                 *is_there = true;
-                let n_bytes = entry.metadata()?.len();
+                let n_bytes = entry.metadata()?.len() + FILE_BYTES;
                 self.shared.used.fetch_add(n_bytes, Ordering::Relaxed);
             } else if name.starts_with(PREFIX) {
                 tracing::info!(name, "removing what was not received whole");
@@ -135,7 +138,7 @@ impl Files {
         Ok(())
     }
 
-    /// Bytes of all files, those being received as well.
+    /// Bytes of all files, those being received as well, with what each takes beside them.
     pub fn n_bytes(&self) -> u64 {
         self.shared.used.load(Ordering::Relaxed)
     }
@@ -144,14 +147,18 @@ impl Files {
         self.shared.options
     }
 
-    /// Begins to receive a file.
+    /// Begins to receive a file, if there is room for one without bytes.
     pub(crate) async fn begin(&self, id: &str) -> Result<Upload, FilesError> {
         let turn = Arc::clone(&self.shared.uploads).try_acquire_owned();
         let turn = turn.map_err(|_| FilesError::Busy)?;
-        let part = Part::create(self.path(id), Arc::clone(&self.shared.used));
+        let max_bytes = self.shared.options.max_bytes;
+        let reserved = Reserved::take(Arc::clone(&self.shared.used), FILE_BYTES, max_bytes)
+            .ok_or(FilesError::Full { max_bytes })?;
+        let path = self.path(id);
+        let part = blocking(move || Part::create(path, reserved)).await?;
         Ok(Upload {
             files: self.clone(),
-            part: Some(blocking(|| part).await?),
+            part: Some(part),
             buffer: Vec::new(),
             n_bytes: 0,
             _turn: turn,
@@ -308,7 +315,7 @@ fn after_an_error() -> io::Error {
 /// Removes the bytes of a file, if they are there.
 fn remove(path: &Path, used: &AtomicU64) -> io::Result<()> {
     let n_bytes = match fs::metadata(path) {
-        Ok(about) => about.len(),
+        Ok(about) => about.len() + FILE_BYTES,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };

@@ -8,7 +8,7 @@ use crate::tenant::Owner;
 
 const SMALL: FilesOptions = FilesOptions {
     max_file_bytes: 1000,
-    max_bytes: 1500,
+    max_bytes: 1500 + 2 * FILE_BYTES,
 };
 
 fn open(dir: &TempDir, options: FilesOptions) -> (Store, Files) {
@@ -61,10 +61,10 @@ async fn files_stay_until_they_are_deleted() {
         upload(&files, "file-a", &bytes).await.unwrap();
         upload(&files, "file-b", b"").await.unwrap();
         assert_eq!(read(&files, "file-a").await, bytes);
-        assert_eq!(files.n_bytes(), 700_000);
+        assert_eq!(files.n_bytes(), 700_000 + 2 * FILE_BYTES);
     }
     let (store, files) = open(&dir, FilesOptions::default());
-    assert_eq!(files.n_bytes(), 700_000);
+    assert_eq!(files.n_bytes(), 700_000 + 2 * FILE_BYTES);
     assert_eq!(read(&files, "file-a").await, bytes);
     assert_eq!(read(&files, "file-b").await, b"");
     assert!(files.delete(key("file-a")).await.unwrap());
@@ -72,7 +72,7 @@ async fn files_stay_until_they_are_deleted() {
     assert_eq!(store.get(&key("file-a")).unwrap(), None);
     assert_eq!(
         (files.n_bytes(), names(&dir)),
-        (0, vec!["file-b".to_owned()])
+        (FILE_BYTES, vec!["file-b".to_owned()])
     );
 }
 
@@ -88,7 +88,7 @@ async fn what_has_no_row_is_removed_at_the_start() {
     }
     let (_store, files) = open(&dir, FilesOptions::default());
     assert_eq!(names(&dir), ["file-a", "somebody else's"]);
-    assert_eq!(files.n_bytes(), 4);
+    assert_eq!(files.n_bytes(), 4 + FILE_BYTES);
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn files_are_bounded_each_and_together() {
     assert!(matches!(refused, FilesError::TooLarge { max_bytes: 1000 }));
     upload(&files, "file-a", &[0; 1000]).await.unwrap();
     let refused = upload(&files, "file-b", &[0; 501]).await.unwrap_err();
-    assert!(matches!(refused, FilesError::Full { max_bytes: 1500 }));
+    assert!(matches!(refused, FilesError::Full { max_bytes } if max_bytes == SMALL.max_bytes));
     // What is being received counts, and what was refused or given up does not.
     let mut first = files.begin("file-b").await.unwrap();
     first.append(&[0; 500]).await.unwrap();
@@ -107,7 +107,38 @@ async fn files_are_bounded_each_and_together() {
     drop(first);
     assert_eq!(names(&dir), ["file-a"]);
     upload(&files, "file-c", &[0; 500]).await.unwrap();
-    assert_eq!(files.n_bytes(), 1500);
+    assert_eq!(files.n_bytes(), SMALL.max_bytes);
+}
+
+#[tokio::test]
+async fn files_without_bytes_are_bounded_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let room_for_two = FilesOptions {
+        max_file_bytes: 1000,
+        max_bytes: 2 * FILE_BYTES,
+    };
+    {
+        let (_store, files) = open(&dir, room_for_two);
+        upload(&files, "file-a", b"").await.unwrap();
+        let received = files.begin("file-b").await.unwrap();
+        let refused = files.begin("file-c").await.unwrap_err();
+        assert!(matches!(refused, FilesError::Full { .. }), "{refused}");
+        drop(received);
+        upload(&files, "file-b", b"").await.unwrap();
+        // What could not be created takes no room.
+        files.delete(key("file-b")).await.unwrap();
+        fs::write(dir.path().join(DIR).join("file-b.part"), "").unwrap();
+        let refused = files.begin("file-b").await.unwrap_err();
+        assert!(matches!(refused, FilesError::Disk(_)), "{refused}");
+        assert_eq!(files.n_bytes(), FILE_BYTES);
+        upload(&files, "file-c", b"").await.unwrap();
+    }
+    let (_store, files) = open(&dir, room_for_two);
+    assert_eq!(names(&dir), ["file-a", "file-c"]);
+    assert_eq!(files.n_bytes(), 2 * FILE_BYTES);
+    assert!(files.begin("file-d").await.is_err());
+    files.delete(key("file-a")).await.unwrap();
+    files.begin("file-d").await.unwrap();
 }
 
 #[tokio::test]

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use kernels::Device;
 use models::{Checkpoint, ModelRunner, SharedWeights};
+use tokio::sync::Semaphore;
 
 use super::FleetError;
 use super::member::{Member, Resident};
-use crate::adapters::{AdapterOptions, Adapters};
+use crate::adapters::{AdapterOptions, Adapters, loader};
 use crate::dialect::Dialect;
 use crate::engine::{Engine, EngineHandle, Turns};
 use crate::grammar::GrammarCompiler;
@@ -44,6 +45,15 @@ pub struct Builder {
     pub metrics: Arc<Metrics>,
 }
 
+/// When a model is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// Before anything runs that it could disturb.
+    AtStart,
+    /// While others answer: it gives way to their steps.
+    BesideSteps,
+}
+
 impl Parts {
     pub(crate) fn new(
         model: ServedModel,
@@ -71,6 +81,12 @@ impl Parts {
 impl Builder {
     pub(super) fn budget_bytes(&self) -> u64 {
         self.settings.fleet.budget_bytes
+    }
+
+    /// Requests that may wait for loads: as many as for the steps of an engine.
+    pub(super) fn max_waiting(&self) -> usize {
+        let max_requests = self.settings.engine.queue.max_requests;
+        max_requests.min(Semaphore::MAX_PERMITS)
     }
 
     /// The models that the settings name beside the first, none of them loaded.
@@ -126,26 +142,55 @@ impl Builder {
         Ok(weights + plan.n_bytes() + step)
     }
 
-    /// Loads a member and starts its engine. Blocks.
-    pub(super) fn build(&self, member: &Member) -> Result<Resident, FleetError> {
+    /// Reads a member and its adapters. Blocks on disk.
+    fn read(
+        &self,
+        member: &Member,
+        settings: &Settings,
+    ) -> Result<(Loaded, Adapters, Arc<Metrics>), FleetError> {
         let name = &member.name;
-        let start = |error: StartError| FleetError::Start {
+        let shared = Arc::clone(&self.shared);
+        let loaded = load::load_beside(settings, &member.source, &self.device, shared);
+        let loaded = loaded.map_err(|error| FleetError::Start {
             name: name.clone(),
             error,
+        })?;
+        let metrics = self.metrics.of_another(name);
+        let adapters = match &loaded.runner {
+            Runner::Decoder(runner) if settings.adapters.is_enabled() => Adapters::open(
+                settings.adapters.clone(),
+                (
+                    runner.model().adapter_target().clone(),
+                    runner.adapters().clone(),
+                ),
+                loaded.served.kv_root,
+                loaded.served.names.clone(),
+                Arc::clone(&metrics),
+            )
+            .map_err(|error| FleetError::Failed {
+                name: name.clone(),
+                message: error.to_string(),
+            })?,
+            _ => Adapters::none(),
         };
+        Ok((loaded, adapters, metrics))
+    }
+
+    /// Loads a member and starts its engine. Blocks. The engine's threads have the priority of
+    /// this one, so only the reading gives way.
+    pub(super) fn build(&self, member: &Member, reading: Reading) -> Result<Resident, FleetError> {
+        let name = &member.name;
         let failed = |error: &dyn std::fmt::Display| FleetError::Failed {
             name: name.clone(),
             message: error.to_string(),
         };
         let mut settings = self.settings_of(name);
         settings.adapters.named.clone_from(&member.adapters);
-        let loaded = load::load_beside(
-            &settings,
-            &member.source,
-            &self.device,
-            Arc::clone(&self.shared),
-        )
-        .map_err(start)?;
+        let read = || self.read(member, &settings);
+        let (loaded, adapters, metrics) = match reading {
+            Reading::AtStart => read()?,
+            Reading::BesideSteps => loader::read(read).map_err(|error| failed(&error))??,
+        };
         let Loaded {
             footprint,
             served,
@@ -154,21 +199,6 @@ impl Builder {
             plan,
             ..
         } = loaded;
-        let metrics = self.metrics.of_another(name);
-        let adapters = match &runner {
-            Runner::Decoder(runner) if settings.adapters.is_enabled() => Adapters::open(
-                settings.adapters.clone(),
-                (
-                    runner.model().adapter_target().clone(),
-                    runner.adapters().clone(),
-                ),
-                served.kv_root,
-                served.names.clone(),
-                Arc::clone(&metrics),
-            )
-            .map_err(|error| failed(&error))?,
-            _ => Adapters::none(),
-        };
         let engine = Engine::start_beside(
             scheduler,
             Box::new(runner),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use models::SharedWeights;
 
-use super::{FleetError, Once, Parts};
+use super::{FleetError, Once, Parts, Together};
 use crate::adapters::Served;
 use crate::engine::{Engine, EngineHandle};
 use crate::load::Footprint;
@@ -20,6 +20,8 @@ pub(super) struct Member {
     /// Its adapters' names and files.
     pub(super) adapters: Vec<(String, PathBuf)>,
     seat: Mutex<Seat>,
+    /// Loads of it that failed.
+    n_failures: AtomicU64,
     used: AtomicU64,
     /// Before it was loaded once.
     estimated_bytes: u64,
@@ -114,6 +116,7 @@ impl Member {
             source,
             adapters,
             seat: Mutex::new(Seat::OnDisk),
+            n_failures: AtomicU64::new(0),
             used: AtomicU64::new(0),
             estimated_bytes,
             footprint: Mutex::default(),
@@ -187,13 +190,22 @@ impl Member {
         }
     }
 
-    /// The same of one that is used; others can be unloaded.
-    pub(super) fn busy_bytes(&self) -> u64 {
+    /// Counts what it has in memory if it is used; what nobody uses can be unloaded.
+    pub(super) fn count_busy(&self, together: &mut Together) {
         match &*self.seat() {
             Seat::Loaded(resident) if Arc::strong_count(resident) > 1 => {
-                resident.footprint.rest_bytes
+                let footprint = &resident.footprint;
+                together.add(footprint.rest_bytes, &footprint.matrices);
             }
-            _ => 0,
+            _ => {}
+        }
+    }
+
+    /// Counts what it would have in memory.
+    pub(super) fn count_own(&self, together: &mut Together) {
+        match &*self.footprint() {
+            Some(footprint) => together.add(footprint.rest_bytes, &footprint.matrices),
+            None => together.add(self.estimated_bytes, &[]),
         }
     }
 
@@ -223,6 +235,27 @@ impl Member {
 
     pub(super) fn note_failure(&self, error: &FleetError) {
         *self.seat() = Seat::Failed(error.to_string());
+        // The last: whoever sees the number finds the failure.
+        self.n_failures.fetch_add(1, Ordering::Release);
+    }
+
+    /// Loads of it that failed until now.
+    pub(super) fn n_failures(&self) -> u64 {
+        self.n_failures.load(Ordering::Acquire)
+    }
+
+    /// The last failure, if there was one since [`n_failures`](Self::n_failures) were counted.
+    pub(super) fn failure_since(&self, n_failures: u64) -> Option<FleetError> {
+        if self.n_failures() == n_failures {
+            return None;
+        }
+        match &*self.seat() {
+            Seat::Failed(message) => Some(FleetError::FailedMeanwhile {
+                name: self.name.clone(),
+                message: message.clone(),
+            }),
+            Seat::OnDisk | Seat::Loaded(_) => None,
+        }
     }
 
     pub(super) fn told(&self) -> Told {
@@ -258,14 +291,49 @@ impl Member {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_not_in_memory_takes_none() {
+    fn member() -> Member {
         let source = ModelSource {
             path: PathBuf::from("/m"),
             name: "m".to_owned(),
         };
         let adapters = vec![("one".to_owned(), PathBuf::from("/a"))];
-        let member = Member::new("m".to_owned(), source, adapters, 7);
+        Member::new("m".to_owned(), source, adapters, 7)
+    }
+
+    #[test]
+    fn only_who_waited_for_a_load_is_told_of_its_failure() {
+        let member = member();
+        let before = member.n_failures();
+        assert!(member.failure_since(before).is_none());
+        let failed = FleetError::Failed {
+            name: "m".to_owned(),
+            message: "no such file".to_owned(),
+        };
+        member.note_failure(&failed);
+        let told = member.failure_since(before).unwrap();
+        assert_eq!(told.to_string(), failed.to_string());
+        // Who comes later tries again.
+        assert!(member.failure_since(member.n_failures()).is_none());
+    }
+
+    #[test]
+    fn room_is_counted_for_what_is_used_and_what_is_to_come() {
+        let (member, mut together) = (member(), Together::new());
+        member.count_busy(&mut together);
+        assert_eq!(together.n_bytes(), 0);
+        member.count_own(&mut together);
+        assert_eq!(together.n_bytes(), 7, "an estimate");
+        *member.footprint() = Some(Footprint {
+            matrices: Vec::new(),
+            rest_bytes: 9,
+        });
+        member.count_own(&mut together);
+        assert_eq!(together.n_bytes(), 16, "known since it was loaded");
+    }
+
+    #[test]
+    fn what_is_not_in_memory_takes_none() {
+        let member = member();
         let needed = member.needed_bytes(&SharedWeights::default());
         assert_eq!((needed, member.n_bytes(), member.rest_bytes()), (7, 7, 0));
         assert!(member.evict().is_none() && member.lease(3).is_none());

@@ -9,11 +9,12 @@
 mod build;
 mod error;
 mod member;
+mod together;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit};
 
 pub use build::{Builder, Parts};
 pub use error::FleetError;
@@ -22,8 +23,11 @@ pub use member::{MemberState, Resident, Told};
 use crate::adapters::{Choice, Names, loader};
 use crate::engine::EngineHandle;
 use crate::load::Footprint;
+use crate::metrics::Rejection;
 use crate::openai::ApiError;
+use build::Reading;
 use member::Member;
+use together::Together;
 
 /// All models but the first. Clones are the same.
 #[derive(Clone, Debug)]
@@ -41,6 +45,8 @@ struct Shared {
     budget_bytes: u64,
     /// One load at a time: more would take cores from the streams that run, and memory twice.
     loading: Arc<AsyncMutex<()>>,
+    /// Places of requests that wait for a load: no queue of an engine counts them yet.
+    waiting: Semaphore,
     /// Counts requests; who has the smallest number was used least recently.
     clock: AtomicU64,
     is_closing: AtomicBool,
@@ -68,6 +74,7 @@ impl Fleet {
         }
         let shared = Shared {
             members,
+            waiting: Semaphore::new(builder.max_waiting()),
             builder,
             first,
             first_footprint: footprint,
@@ -81,7 +88,7 @@ impl Fleet {
                 tracing::info!(model = member.name, "is loaded when it is first asked for");
                 continue;
             }
-            shared.bring(i)?;
+            shared.bring(i, Reading::AtStart)?;
         }
         Ok(Self {
             shared: Arc::new(shared),
@@ -127,14 +134,20 @@ impl Fleet {
         if let Some(resident) = member.lease(now) {
             return Ok(resident);
         }
+        let n_failures = member.n_failures();
+        let _place = self.shared.place_to_wait()?;
         let turn = Arc::clone(&self.shared.loading).lock_owned().await;
         // Whoever waited for the same load finds it done.
         if let Some(resident) = member.lease(now) {
             return Ok(resident);
         }
+        // Or that it failed. If all of them tried it again, they would take turns for long.
+        if let Some(error) = member.failure_since(n_failures) {
+            return Err(error);
+        }
         let shared = Arc::clone(&self.shared);
-        let brought = loader::run(move || {
-            let brought = shared.bring(i);
+        let brought = loader::beside(move || {
+            let brought = shared.bring(i, Reading::BesideSteps);
             // A client that has hung up does not let another load begin beside this one.
             drop(turn);
             brought
@@ -197,14 +210,24 @@ impl Shared {
         self.bytes_in_memory().saturating_add(needed)
     }
 
+    /// A place among those who wait for loads.
+    fn place_to_wait(&self) -> Result<SemaphorePermit<'_>, FleetError> {
+        self.waiting.try_acquire().map_err(|_| {
+            self.first.metrics.count_rejected(Rejection::Requests);
+            FleetError::Overloaded {
+                n_requests: self.builder.max_waiting(),
+            }
+        })
+    }
+
     /// Loads a member once there is room for it. Blocks.
-    fn bring(&self, i: usize) -> Result<Arc<Resident>, FleetError> {
+    fn bring(&self, i: usize, reading: Reading) -> Result<Arc<Resident>, FleetError> {
         let member = &self.members[i];
         if self.is_closing.load(Ordering::Acquire) {
             return Err(FleetError::Closing);
         }
         self.make_room(member)?;
-        let resident = match self.builder.build(member) {
+        let resident = match self.builder.build(member, reading) {
             Ok(resident) => Arc::new(resident),
             Err(error) => {
                 tracing::error!(model = member.name, %error, "a model could not be loaded");
@@ -229,11 +252,16 @@ impl Shared {
     /// Unloads models that nobody uses, the least recently used first, until `member` fits.
     fn make_room(&self, member: &Member) -> Result<(), FleetError> {
         let fits = || self.bytes_with(member) <= self.budget_bytes;
-        let busy = self.members.iter().map(Member::busy_bytes).sum::<u64>();
-        let least = self.first_footprint.rest_bytes + busy;
-        let needed = member.needed_bytes(&self.builder.shared);
+        let first = &self.first_footprint;
+        // What is left when all have gone that can go, and the member beside it.
+        let mut least = Together::new();
+        least.add(first.rest_bytes, &first.matrices);
+        for other in &self.members {
+            other.count_busy(&mut least);
+        }
+        member.count_own(&mut least);
         // Nobody loses a place for one that does not fit after all.
-        if least.saturating_add(needed) > self.budget_bytes {
+        if least.n_bytes() > self.budget_bytes {
             return Err(FleetError::NoRoom {
                 name: member.name.clone(),
             });

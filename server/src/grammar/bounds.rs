@@ -6,10 +6,18 @@
 use serde_json::{Value, json};
 
 /// The least bound whose sign can be turned, as a double that is not rounded down to -2^63.
-const LEAST: i64 = -9_223_372_036_854_774_784;
+pub(super) const LEAST: i64 = -9_223_372_036_854_774_784;
 const LEAST_F64: f64 = -9_223_372_036_854_774_784.0;
 /// Keywords whose values are no schemas.
 const VALUES: [&str; 4] = ["const", "default", "enum", "examples"];
+/// Keywords whose values are schemas by names, which may be spelt as keywords are.
+const NAMED: [&str; 5] = [
+    "properties",
+    "patternProperties",
+    "$defs",
+    "definitions",
+    "dependentSchemas",
+];
 
 /// Raises lower bounds to what can be held, which admits nothing that was not admitted before.
 ///
@@ -26,6 +34,10 @@ pub(super) fn fit(schema: &mut Value) -> Result<(), String> {
                     return Err(format!("'{word}' is {value}, and must be at least {LEAST}"));
                 }
                 word if VALUES.contains(&word) => {}
+                word if NAMED.contains(&word) => match value {
+                    Value::Object(named) => named.values_mut().try_for_each(fit)?,
+                    other => fit(other)?,
+                },
                 _ => fit(value)?,
             }
             Ok(())
@@ -46,6 +58,14 @@ mod tests {
         let fitted = json!({"properties": {"minimum": {"minimum": LEAST, "maximum": 1e30}},
             "anyOf": [{"exclusiveMinimum": LEAST}], "const": {"minimum": -1e30}});
         assert_eq!(schema, fitted);
+        for names in NAMED {
+            let mut schema = json!({names: {"default": {"minimum": -1e30}, "enum": {}}});
+            fit(&mut schema).unwrap();
+            assert_eq!(
+                schema,
+                json!({names: {"default": {"minimum": LEAST}, "enum": {}}})
+            );
+        }
         let error = fit(&mut json!({"items": {"maximum": i64::MIN}})).unwrap_err();
         assert!(
             error.contains("'maximum' is -9223372036854775808"),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::Grammar;
+use super::{Grammar, bounds};
 
 /// Bytes of a JSON schema.
 const MAX_SCHEMA_BYTES: usize = 256 << 10;
@@ -37,9 +37,31 @@ pub(super) fn check(grammar: &Grammar) -> Result<(), String> {
         }
         Grammar::Lark(text) => {
             check_size("the grammar", text.len(), MAX_GRAMMAR_BYTES)?;
+            check_inner_schemas(text)?;
             check_terminals(text)
         }
     }
+}
+
+/// Schemas within a grammar have the limits of schemas.
+fn check_inner_schemas(text: &str) -> Result<(), String> {
+    const WORD: &str = "%json";
+    for (at, _) in text.match_indices(WORD) {
+        let rest = &text[at + WORD.len()..];
+        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
+        // What is no JSON is told by the compiler.
+        let Some(Ok(schema)) = values.next() else {
+            continue;
+        };
+        check_schema(&schema)?;
+        let mut fitted = schema.clone();
+        bounds::fit(&mut fitted)?;
+        if fitted != schema {
+            let least = bounds::LEAST;
+            return Err(format!("a bound in '{WORD}' is below {least}"));
+        }
+    }
+    Ok(())
 }
 
 fn check_schema(schema: &Value) -> Result<(), String> {

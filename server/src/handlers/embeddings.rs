@@ -61,7 +61,7 @@ fn prepare(state: &AppState, body: &[u8]) -> Result<Prepared, ApiError> {
     let name = fields.required_string("model")?;
     let key = fields.peek("user").and_then(Value::as_str);
     let arm = state.arm_of(&name, key);
-    let embedder = state.embedder_of(arm.as_ref().map_or(&name, |arm| &arm.target))?;
+    let embedder = state.embedder_of(&name, arm.as_ref().map_or(&name, |arm| &arm.target))?;
     if let Some(arm) = &arm {
         Meter::begin(&state.metrics, &arm.alias, &arm.target, false);
     }

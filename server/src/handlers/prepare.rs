@@ -89,7 +89,11 @@ pub(super) async fn with_model(state: &AppState, body: &Bytes) -> Result<AppStat
     if let Some(Value::String(name)) = &chosen.model {
         state.arm = state.arm_of(name, chosen.key());
         let target = state.arm.as_ref().map_or(name, |arm| &arm.target);
-        state = state.of_model(name, target).await?;
+        let names_adapters = [&chosen.adapter, &chosen.adapters]
+            .into_iter()
+            .flatten()
+            .any(|value| !value.is_null());
+        state = state.of_model(name, target, names_adapters).await?;
     }
     let fields = [
         ("model", chosen.model),
@@ -103,7 +107,8 @@ pub(super) async fn with_model(state: &AppState, body: &Bytes) -> Result<AppStat
     let Ok((_, choice)) = state.choice(&mut fields) else {
         return Ok(state);
     };
-    state.lease = state.adapters.lease(&choice).await?;
+    let lease = state.adapters.lease(&choice);
+    state.lease = state.engine.in_time(lease).await??;
     Ok(state)
 }
 

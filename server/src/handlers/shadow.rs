@@ -13,7 +13,6 @@ use crate::generation::{Generation, TextRules};
 use crate::grammar::Constraint;
 use crate::openai::ApiError;
 use crate::state::AppState;
-use crate::tenant::Tenant;
 
 /// What is copied of a job.
 type Copied = (Request, Option<Constraint>, usize);
@@ -49,8 +48,7 @@ async fn run(
     let root = lease
         .as_ref()
         .map_or(state.model.kv_root, |lease| lease.kv_root());
-    let timeout = state.request_timeout;
-    let engine = state.engine.for_call(Tenant::shadow(), timeout, 0)?;
+    let engine = state.engine.for_shadow(state.request_timeout)?;
     let shapes: Vec<(u32, usize)> = jobs.iter().map(|job| (job.0.n, job.2)).collect();
     let requests = jobs.into_iter().map(|(request, constraint, _)| {
         let request = Request {

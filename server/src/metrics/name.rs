@@ -105,7 +105,7 @@ pub(super) const ALL: [(Name, &str, Kind, &str); 47] = {
         (Name::AdapterFailures, "understudy_adapter_failures_total", Counter, "Loads of adapters that failed and that requests had waited for"),
         (Name::AdaptersLoaded, "understudy_adapters_loaded", Gauge, "Adapters in memory"),
         (Name::AdapterBytes, "understudy_adapter_bytes", Gauge, "Bytes of adapters in memory"),
-        (Name::FileBytes, "understudy_file_bytes", Gauge, "Bytes of uploaded files, those being received as well"),
+        (Name::FileBytes, "understudy_file_bytes", Gauge, "Bytes of uploaded files, those being received as well, and 4096 for each"),
         (Name::Reloads, "understudy_reloads_total", Counter, "Times that files were read anew, by what and with which result"),
         (Name::Panics, "understudy_panics_total", Counter, "Panics that were caught, by place"),
         (Name::TracedRequests, "understudy_traced_requests_total", Counter, "Requests whose spans were sent to the collector, or were dropped"),
