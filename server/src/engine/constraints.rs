@@ -3,8 +3,9 @@
 //! The state lives here and not with the scheduler: it follows the tokens of a sequence, which a
 //! preemption does not change. A sequence whose grammar fails, fails alone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use rayon::prelude::*;
 use scheduler::{Batch, Event, Request, RequestId, Sampled, SequenceId, TokenId};
 
 use crate::grammar::{CANNOT_GO_ON, Constraint};
@@ -59,11 +60,33 @@ impl Constraints {
         }
     }
 
+    /// Finds what the rows of a batch may draw, on all cores: a mask takes a good part of a
+    /// millisecond, and the step waits for all of them.
+    fn compute(&mut self, batch: &Batch) {
+        let drawing = batch.rows.iter().filter(|row| row.sample.is_some());
+        let drawing: HashSet<SequenceId> = drawing.map(|row| row.sequence).collect();
+        let states = self.by_sequence.iter_mut();
+        let mut matching: Vec<&mut Constraint> = states
+            .filter(|(sequence, _)| drawing.contains(sequence))
+            .filter_map(|(_, state)| match state {
+                State::Matching(constraint) => Some(&mut **constraint),
+                State::Failed(_) => None,
+            })
+            .collect();
+        if matching.len() > 1 {
+            // What fails is kept, and told where its row is filled.
+            matching.par_iter_mut().for_each(|constraint| {
+                constraint.allowed().ok();
+            });
+        }
+    }
+
     /// Tells a batch what may be drawn.
     pub(super) fn fill(&mut self, batch: &mut Batch) {
         if self.is_empty() {
             return;
         }
+        self.compute(batch);
         for row in &mut batch.rows {
             let (Some(state), Some(spec)) =
                 (self.by_sequence.get_mut(&row.sequence), &mut row.sample)

@@ -9,8 +9,8 @@ use scheduler::TokenId;
 /// The state of one sequence. A clone is independent and begins where the original stands.
 pub struct Constraint {
     matcher: Matcher,
-    /// What is allowed now, if it was asked for already.
-    allowed: Option<Arc<[u32]>>,
+    /// What is allowed now, or why nothing is, if it was asked for already.
+    allowed: Option<Result<Arc<[u32]>, String>>,
 }
 
 impl fmt::Debug for Constraint {
@@ -43,17 +43,8 @@ impl Constraint {
     /// # Errors
     /// The grammar allows none, or matching it has become too expensive.
     pub fn allowed(&mut self) -> Result<Arc<[u32]>, String> {
-        if let Some(allowed) = &self.allowed {
-            return Ok(Arc::clone(allowed));
-        }
-        let mask = self.matcher.compute_mask_or_eos();
-        let mask = mask.map_err(|error| first_line(&error.to_string()))?;
-        if mask.is_zero() {
-            return Err("it allows no token".to_owned());
-        }
-        let allowed: Arc<[u32]> = mask.as_slice().into();
-        self.allowed = Some(Arc::clone(&allowed));
-        Ok(allowed)
+        let matcher = &mut self.matcher;
+        self.allowed.get_or_insert_with(|| mask_of(matcher)).clone()
     }
 
     /// Goes on by a token that was drawn.
@@ -69,6 +60,15 @@ impl Constraint {
         let accepted = self.matcher.consume_token(token);
         accepted.map_err(|error| first_line(&error.to_string()))
     }
+}
+
+fn mask_of(matcher: &mut Matcher) -> Result<Arc<[u32]>, String> {
+    let mask = matcher.compute_mask_or_eos();
+    let mask = mask.map_err(|error| first_line(&error.to_string()))?;
+    if mask.is_zero() {
+        return Err("it allows no token".to_owned());
+    }
+    Ok(mask.as_slice().into())
 }
 
 /// Errors of the library go on with a dump of its state, or with a picture of what is wrong and
