@@ -17,7 +17,7 @@ pub(crate) async fn run<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
     beside(move || {
-        give_way();
+        give_way(NICE);
         work()
     })
     .await
@@ -51,7 +51,7 @@ pub(crate) fn read<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
         let reader = std::thread::Builder::new()
             .name("loader".to_owned())
             .spawn_scoped(scope, move || {
-                give_way();
+                give_way(NICE);
                 work()
             })?;
         reader.join().map_err(|_| panicked())
@@ -62,18 +62,18 @@ fn panicked() -> io::Error {
     io::Error::other("the thread that read it panicked")
 }
 
-/// Lowers the priority of this thread.
+/// Lowers the priority of this thread to so many of the system's 20 steps below the usual one.
 #[cfg(target_os = "linux")]
-fn give_way() {
+pub(crate) fn give_way(nice: i32) {
     // On Linux the priority that is called the process's is the thread's.
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+    if let Err(error) = rustix::process::setpriority_process(None, nice) {
         tracing::debug!(%error, "the priority stays as it is");
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn give_way() {
-    tracing::trace!(nice = NICE, "priorities of threads are not set here");
+pub(crate) fn give_way(nice: i32) {
+    tracing::trace!(nice, "priorities of threads are not set here");
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::adapters::loader::give_way;
+
 /// Longest a grammar waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Grammars that wait for their turn.
@@ -16,6 +18,10 @@ const MAX_WAITING: usize = 64;
 const MAX_LOST: usize = 2;
 /// Compilers descend into what they read. The limits on grammars keep the depth below this.
 const STACK_BYTES: usize = 64 << 20;
+
+/// About a third of a core that is in demand: streams go on beside grammars that take long, and
+/// those of usual size take milliseconds all the same.
+const NICE: i32 = 5;
 
 /// Why work was not done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +150,7 @@ fn spawn(shared: &Arc<Shared>) {
 
 /// Until the pool is gone, or until somebody else has this thread's place.
 fn work(shared: &Shared) {
+    give_way(NICE);
     loop {
         let next = lock(&shared.jobs).recv();
         let Ok(Job { work, ticket }) = next else {
