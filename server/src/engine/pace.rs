@@ -127,7 +127,11 @@ impl Pace {
             &mut self.mixed
         };
         *kind = Some(kind.map_or(step, |mean| mean.blend(step)));
-        self.draw_line();
+        // Streams alone become slower as they grow longer. Against mixed steps of long ago that
+        // would look as if tokens cost nothing, and the next prompt would begin with huge steps.
+        if load.n_chunked > 0 || self.cost.is_none() {
+            self.draw_line();
+        }
     }
 
     /// The time of a step goes up with its tokens as between the two kinds.
