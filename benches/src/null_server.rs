@@ -5,9 +5,7 @@ use std::io::Write;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use scheduler::{
-    Batch, BatchRow, Executor, ExecutorError, Sampled, SampledToken, Scheduler, SchedulerConfig,
-};
+use scheduler::{Batch, Executor, ExecutorError, Sampled, Scheduler, SchedulerConfig};
 use serde_json::Map;
 use understudy::app::router;
 use understudy::connections::ConnectionOptions;
@@ -32,17 +30,8 @@ struct Null {
 
 impl Executor for Null {
     fn execute(&mut self, batch: &Batch) -> Result<Vec<Sampled>, ExecutorError> {
-        let answer = |row: &BatchRow| Sampled {
-            sequence: row.sequence,
-            token: row.sample.as_ref().map(|_| SampledToken {
-                token: self.token,
-                logprobs: None,
-            }),
-            scored: Vec::new(),
-            pooled: None,
-            failed: None,
-        };
-        Ok(batch.rows.iter().map(answer).collect())
+        let rows = batch.rows.iter();
+        Ok(rows.map(|row| Sampled::drawn(row, self.token)).collect())
     }
 }
 

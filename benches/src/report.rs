@@ -158,17 +158,7 @@ pub(crate) fn ms(time: Duration) -> f64 {
 pub(crate) fn quantile(values: &[Duration], q: f64) -> Duration {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "a rank among measured values"
-    )]
-    let rank = (q * sorted.len() as f64).ceil() as usize;
-    sorted
-        .get(rank.saturating_sub(1))
-        .copied()
-        .unwrap_or_default()
+    load::quantile(&sorted, q)
 }
 
 #[cfg(test)]

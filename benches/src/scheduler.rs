@@ -3,15 +3,12 @@
 //! The cost must grow with the rows of a batch, never with the queue behind them. So each figure
 //! stands beside the same machine's with a hundred times the queue, and the ratio is printed.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use crate::report::Report;
+use crate::steps::made_up;
 use anyhow::{Result, ensure};
-use scheduler::{
-    Batch, FlowId, Priority, Request, RequestId, Sampled, SampledToken, SamplingParams, Scheduler,
-    SchedulerConfig,
-};
+use scheduler::{FlowId, Request, RequestId, Scheduler, SchedulerConfig};
 
 const N_FLOWS: u64 = 50;
 const N_PROMPT: usize = 40;
@@ -107,7 +104,7 @@ fn measure(load: Load, n_steps: usize) -> Result<(f64, f64)> {
         let Some(batch) = batch else {
             anyhow::bail!("there is work but no batch");
         };
-        let sampled = results(&batch);
+        let sampled = made_up(&batch);
         let started = Instant::now();
         let events = scheduler.end_step(sampled);
         let took = begun + started.elapsed();
@@ -124,21 +121,6 @@ fn measure(load: Load, n_steps: usize) -> Result<(f64, f64)> {
     Ok((times[times.len() / 2], times[times.len() * 99 / 100]))
 }
 
-/// What a model would answer.
-fn results(batch: &Batch) -> Vec<Sampled> {
-    let answer = |row: &scheduler::BatchRow| Sampled {
-        sequence: row.sequence,
-        token: row.sample.as_ref().map(|_| SampledToken {
-            token: row.start % 1_000,
-            logprobs: None,
-        }),
-        scored: Vec::new(),
-        pooled: None,
-        failed: None,
-    };
-    batch.rows.iter().map(answer).collect()
-}
-
 fn request(id: u64, max_new_tokens: u32) -> Request {
     let token = |i: usize| {
         (id as u32)
@@ -146,20 +128,9 @@ fn request(id: u64, max_new_tokens: u32) -> Request {
             .wrapping_add(i as u32)
             % 50_000
     };
+    let prompt = (0..N_PROMPT).map(token).collect();
     Request {
-        id: RequestId(id),
-        prompt: (0..N_PROMPT).map(token).collect(),
-        n: 1,
-        max_new_tokens,
-        min_new_tokens: 0,
-        stop_tokens: [].into(),
-        adapter: None,
-        kv_root: 0,
-        sampling: Arc::new(SamplingParams::default()),
-        prompt_logprobs: None,
-        scored_from: 0,
-        pooling: None,
         flow: FlowId(id % N_FLOWS),
-        priority: Priority::Normal,
+        ..Request::new(RequestId(id), prompt, max_new_tokens)
     }
 }

@@ -1,11 +1,13 @@
-//! A runner without a server, and rows for its steps.
+//! A runner without a server, rows for its steps, and answers where there is none.
 
 use std::sync::Arc;
 
 use anyhow::Result;
 use kernels::{CpuOptions, Device, KvType, Numerics};
 use models::{Checkpoint, Model, ModelRunner, RunnerOptions};
-use scheduler::{BatchRow, BlockId, RequestId, SampleSpec, SamplingParams, SequenceId};
+use scheduler::{
+    Batch, BatchRow, BlockId, RequestId, SampleSpec, Sampled, SamplingParams, SequenceId,
+};
 use understudy::source::{self, SourceSettings};
 
 pub(crate) const BLOCK_SIZE: usize = 16;
@@ -69,4 +71,12 @@ pub(crate) fn row(i: usize, tokens: Vec<u32>, start: usize, n_blocks: usize) -> 
         scoring: None,
         pooling: None,
     }
+}
+
+/// What a model might draw after these rows: which tokens does not matter, but prompts that differ
+/// go on differently.
+pub(crate) fn made_up(batch: &Batch) -> Vec<Sampled> {
+    let rows = batch.rows.iter();
+    rows.map(|row| Sampled::drawn(row, row.start % 1_000))
+        .collect()
 }

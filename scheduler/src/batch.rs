@@ -102,6 +102,22 @@ pub struct Sampled {
     pub failed: Option<String>,
 }
 
+impl Sampled {
+    /// Of a row that draws `token` if it is to draw one, and is asked for nothing else.
+    pub fn drawn(row: &BatchRow, token: TokenId) -> Self {
+        Self {
+            sequence: row.sequence,
+            token: row.sample.as_ref().map(|_| SampledToken {
+                token,
+                logprobs: None,
+            }),
+            scored: Vec::new(),
+            pooled: None,
+            failed: None,
+        }
+    }
+}
+
 /// A drawn token, with log-probabilities if they were asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SampledToken {

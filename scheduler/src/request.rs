@@ -38,6 +38,29 @@ pub struct Request {
     pub priority: Priority,
 }
 
+impl Request {
+    /// One sequence drawn with default parameters until its length, of the model alone. What a
+    /// request asks beyond that is set by struct update.
+    pub fn new(id: RequestId, prompt: Arc<[TokenId]>, max_new_tokens: u32) -> Self {
+        Self {
+            id,
+            prompt,
+            n: 1,
+            max_new_tokens,
+            min_new_tokens: 0,
+            stop_tokens: [].into(),
+            adapter: None,
+            kv_root: 0,
+            sampling: Arc::default(),
+            prompt_logprobs: None,
+            scored_from: 0,
+            pooling: None,
+            flow: FlowId::default(),
+            priority: Priority::Normal,
+        }
+    }
+}
+
 /// Something that happened to a request in a step.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {

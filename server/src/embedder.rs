@@ -1,8 +1,6 @@
 //! What `/v1/embeddings` is answered by: an encoder, or a decoder whose states are pooled.
 
-use std::sync::Arc;
-
-use scheduler::{FlowId, Pooling, Priority, Request, RequestId};
+use scheduler::{Pooling, Request, RequestId};
 
 use crate::engine::EngineHandle;
 use crate::text::{Tokenizer, TokenizerError};
@@ -53,22 +51,11 @@ impl EmbeddingModel {
 
     /// A request for the vector of `tokens`, still without its id.
     pub fn request(&self, tokens: Vec<u32>) -> Request {
+        // The engine knows whose it is.
         Request {
-            id: RequestId(0),
-            prompt: tokens.into(),
-            n: 1,
-            max_new_tokens: 0,
-            min_new_tokens: 0,
-            stop_tokens: [].into(),
-            adapter: None,
             kv_root: self.kv_root,
-            sampling: Arc::default(),
-            prompt_logprobs: None,
-            scored_from: 0,
             pooling: Some(self.pooling),
-            // The engine knows whose it is.
-            flow: FlowId::default(),
-            priority: Priority::Normal,
+            ..Request::new(RequestId(0), tokens.into(), 0)
         }
     }
 

@@ -13,12 +13,8 @@
 //! A flow that comes and goes gets no more than one that stays, by the same bound.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use scheduler::{
-    Batch, Executor, FlowId, Priority, Request, RequestId, SamplingParams, Scheduler,
-    SchedulerConfig, TokenId,
-};
+use scheduler::{Batch, Executor, FlowId, Request, RequestId, Scheduler, SchedulerConfig, TokenId};
 
 use crate::fake::{FakeConfig, FakeExecutor};
 use crate::record::ensure;
@@ -271,23 +267,10 @@ impl Contender {
     }
 
     fn request(&self, id: u64, rng: &mut Rng) -> Request {
+        let prompt = (0..self.n_prompt).map(|_| rng.range(0, 3) as TokenId);
         Request {
-            id: RequestId(id),
-            prompt: (0..self.n_prompt)
-                .map(|_| rng.range(0, 3) as TokenId)
-                .collect(),
-            n: 1,
-            max_new_tokens: self.max_new_tokens,
-            min_new_tokens: 0,
-            stop_tokens: [].into(),
-            adapter: None,
-            kv_root: 0,
-            sampling: Arc::new(SamplingParams::default()),
-            prompt_logprobs: None,
-            scored_from: 0,
-            pooling: None,
             flow: self.flow,
-            priority: Priority::Normal,
+            ..Request::new(RequestId(id), prompt.collect(), self.max_new_tokens)
         }
     }
 }

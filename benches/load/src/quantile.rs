@@ -38,9 +38,9 @@ impl Spread {
 }
 
 /// The least value that a share `q` of all do not exceed (nearest rank): always one that was
-/// measured, and never better than what was. `sorted` is in ascending order; 0 of none.
+/// measured, and never better than what was. `sorted` is in ascending order; the default of none.
 #[must_use]
-pub fn quantile(sorted: &[f64], q: f64) -> f64 {
+pub fn quantile<T: Copy + Default>(sorted: &[T], q: f64) -> T {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

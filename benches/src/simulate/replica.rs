@@ -6,14 +6,12 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use load::{Outcome, Session, Usage};
-use scheduler::{
-    Batch, Event, FlowId, Priority, Request, RequestId, Sampled, SampledToken, SamplingParams,
-    Scheduler, SchedulerConfig,
-};
+use scheduler::{Batch, Event, Request, RequestId, Scheduler, SchedulerConfig};
 use understudy::engine::pace::{Load, Pace};
 
 use super::cost::Cost;
 use super::shape::Shape;
+use crate::steps::made_up;
 
 /// A server and the requests that it has.
 #[derive(Debug)]
@@ -68,8 +66,9 @@ impl Replica {
             text: String::new(),
         };
         self.running.insert(id, outcome);
+        let n_output = u32::try_from(turn.n_output).unwrap_or(u32::MAX);
         self.coming
-            .push_back((at, request(id, prompt, turn.n_output)));
+            .push_back((at, Request::new(id, prompt, n_output)));
     }
 
     /// Requests that it has, running or waiting.
@@ -110,8 +109,8 @@ impl Replica {
         self.busy += took;
         self.n_steps += 1;
         self.pace
-            .note(load_of(batch), std::time::Duration::from_secs_f64(took));
-        let events = self.scheduler.end_step(results(batch));
+            .note(Load::of(batch), std::time::Duration::from_secs_f64(took));
+        let events = self.scheduler.end_step(made_up(batch));
         let mut ended = Vec::new();
         for event in events {
             match event {
@@ -137,50 +136,5 @@ impl Replica {
             }
         }
         ended
-    }
-}
-
-fn load_of(batch: &Batch) -> Load {
-    let n_singles = batch
-        .rows
-        .iter()
-        .filter(|row| row.tokens.len() == 1)
-        .count();
-    Load {
-        n_singles,
-        n_chunked: batch.n_tokens() - n_singles,
-    }
-}
-
-fn results(batch: &Batch) -> Vec<Sampled> {
-    let answer = |row: &scheduler::BatchRow| Sampled {
-        sequence: row.sequence,
-        token: row.sample.as_ref().map(|_| SampledToken {
-            token: row.start % 1_000,
-            logprobs: None,
-        }),
-        scored: Vec::new(),
-        pooled: None,
-        failed: None,
-    };
-    batch.rows.iter().map(answer).collect()
-}
-
-fn request(id: RequestId, prompt: Arc<[u32]>, n_output: usize) -> Request {
-    Request {
-        id,
-        prompt,
-        n: 1,
-        max_new_tokens: u32::try_from(n_output).unwrap_or(u32::MAX),
-        min_new_tokens: 0,
-        stop_tokens: [].into(),
-        adapter: None,
-        kv_root: 0,
-        sampling: Arc::new(SamplingParams::default()),
-        prompt_logprobs: None,
-        scored_from: 0,
-        pooling: None,
-        flow: FlowId(0),
-        priority: Priority::Normal,
     }
 }

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use scheduler::Crowd;
+use scheduler::{Batch, Crowd};
 
 /// Tokens of prompts in a step whose cost is not known yet.
 const FIRST_CHUNK: f64 = 32.0;
@@ -61,6 +61,18 @@ pub struct Load {
     pub n_singles: usize,
     /// Tokens of all other rows.
     pub n_chunked: usize,
+}
+
+impl Load {
+    /// That of a step with this batch.
+    pub fn of(batch: &Batch) -> Self {
+        let singles = batch.rows.iter().filter(|row| row.tokens.len() == 1);
+        let n_singles = singles.count();
+        Self {
+            n_singles,
+            n_chunked: batch.n_tokens() - n_singles,
+        }
+    }
 }
 
 impl Pace {

@@ -185,7 +185,7 @@ impl StepLoop {
         drop(turn);
         let took = started.elapsed();
         self.metrics.step.record(took);
-        self.pace.note(load(batch), took);
+        self.pace.note(Load::of(batch), took);
         #[expect(
             clippy::cast_precision_loss,
             reason = "a count of tokens is far below 2^52"
@@ -309,18 +309,6 @@ impl StepLoop {
             counter.increment(now - then);
         }
         self.reported = stats;
-    }
-}
-
-pub(super) fn load(batch: &Batch) -> Load {
-    let n_singles = batch
-        .rows
-        .iter()
-        .filter(|row| row.tokens.len() == 1)
-        .count();
-    Load {
-        n_singles,
-        n_chunked: batch.n_tokens() - n_singles,
     }
 }
 

@@ -8,8 +8,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::file_upload::{FileForm, ReadForm};
-use super::pages::{Query, after_not_found, list};
-use super::{prepare, records};
+use super::pages::Query;
+use super::records;
 use crate::admission::{Call, content_length, read_rest};
 use crate::connections::Streamed;
 use crate::files::{Files, PREFIX};
@@ -100,31 +100,14 @@ pub(crate) async fn list_all(
     if let Some(purpose) = &purpose {
         check_purpose(purpose)?;
     }
-    prepare::off_async_threads(&state, move |state| {
-        let mut found = Vec::new();
-        let mut visit = |_: &str, body: &[u8]| {
-            let file: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
-            if purpose
-                .as_ref()
-                .is_none_or(|purpose| file["purpose"] == *purpose)
-            {
-                found.push(file);
-            }
-            found.len() <= page.limit
-        };
-        let after = page.after.as_deref();
-        let (owner, kind) = (state.owner, Kind::File);
-        let is_there = state
-            .store
-            .scan(owner, kind, after, page.ascending, &mut visit)?;
-        if !is_there {
-            return Err(after_not_found(after.unwrap_or_default()));
-        }
-        let has_more = found.len() > page.limit;
-        found.truncate(page.limit);
-        Ok(Json(list(found, has_more)))
-    })
-    .await
+    let is_wanted = move |file: &Value| match &purpose {
+        None => true,
+        Some(purpose) => file["purpose"] == *purpose,
+    };
+    let told = move |file| Some(file).filter(&is_wanted);
+    records::page_of(&state, Kind::File, page, told)
+        .await
+        .map(Json)
 }
 
 pub(crate) async fn retrieve(

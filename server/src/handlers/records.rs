@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::pages::{Page, after_not_found, list};
 use super::prepare;
 use crate::openai::ApiError;
 use crate::state::AppState;
@@ -38,6 +39,34 @@ pub(super) async fn read(state: &AppState, kind: Kind, id: &str) -> Result<Value
     prepare::off_async_threads(state, move |state| {
         let record = state.stored(kind, &id)?;
         record.ok_or_else(|| not_found(kind, &id))
+    })
+    .await
+}
+
+/// A page of the caller's objects of a kind: what `told` makes of each, and leaves out if that is
+/// nothing.
+pub(super) async fn page_of(
+    state: &AppState,
+    kind: Kind,
+    page: Page,
+    told: impl Fn(Value) -> Option<Value> + Send + 'static,
+) -> Result<Value, ApiError> {
+    prepare::off_async_threads(state, move |state| {
+        let mut found = Vec::new();
+        let mut visit = |_: &str, body: &[u8]| {
+            found.extend(told(serde_json::from_slice(body).unwrap_or(Value::Null)));
+            found.len() <= page.limit
+        };
+        let (owner, after) = (state.owner, page.after.as_deref());
+        let is_there = state
+            .store
+            .scan(owner, kind, after, page.ascending, &mut visit)?;
+        if !is_there {
+            return Err(after_not_found(after.unwrap_or_default()));
+        }
+        let has_more = found.len() > page.limit;
+        found.truncate(page.limit);
+        Ok(list(found, has_more))
     })
     .await
 }

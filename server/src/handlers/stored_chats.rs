@@ -7,7 +7,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, RawQuery};
 use serde_json::{Map, Value, json};
 
-use super::pages::{Query, after_not_found, list};
+use super::pages::Query;
 use super::{prepare, records};
 use crate::admission::Call;
 use crate::openai::{ApiError, Storing, metadata_of};
@@ -58,37 +58,18 @@ pub(crate) async fn list_all(
     let model = query.take("model");
     let metadata = query.map("metadata");
     query.finish()?;
-    prepare::off_async_threads(&state, move |state| {
-        let is_wanted = |completion: &Value| {
-            model
-                .as_ref()
-                .is_none_or(|model| completion["model"] == *model)
-                && metadata
-                    .iter()
-                    .all(|(key, value)| completion["metadata"][key] == *value)
-        };
-        let mut found = Vec::new();
-        let mut visit = |_: &str, body: &[u8]| {
-            let record = serde_json::from_slice::<Value>(body);
-            let mut record = record.unwrap_or(Value::Null);
-            if is_wanted(&record["completion"]) {
-                found.push(record["completion"].take());
-            }
-            found.len() <= page.limit
-        };
-        let (owner, after) = (state.owner, page.after.as_deref());
-        let kind = Kind::ChatCompletion;
-        let is_there = state
-            .store
-            .scan(owner, kind, after, page.ascending, &mut visit)?;
-        if !is_there {
-            return Err(after_not_found(after.unwrap_or_default()));
-        }
-        let has_more = found.len() > page.limit;
-        found.truncate(page.limit);
-        Ok(Json(list(found, has_more)))
-    })
-    .await
+    let is_wanted = move |completion: &Value| {
+        model
+            .as_ref()
+            .is_none_or(|model| completion["model"] == *model)
+            && metadata
+                .iter()
+                .all(|(key, value)| completion["metadata"][key] == *value)
+    };
+    let told = move |mut record: Value| Some(record["completion"].take()).filter(&is_wanted);
+    records::page_of(&state, Kind::ChatCompletion, page, told)
+        .await
+        .map(Json)
 }
 
 pub(crate) async fn retrieve(

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use scheduler::{FlowId, Priority, Request, RequestId, SamplingParams, Scheduler, SchedulerConfig};
+use scheduler::{Priority, Request, RequestId, SamplingParams, Scheduler, SchedulerConfig};
 use tests::fake::FakeConfig;
 use tests::rng::Rng;
 use tokio::task::LocalSet;
@@ -278,24 +278,17 @@ fn client(rng: &mut Rng, config: &SchedulerConfig) -> Client {
         ..SamplingParams::default()
     };
     let request = Request {
-        id: RequestId(0),
-        prompt: prompt.into(),
         n: rng.range(1, 3) as u32,
         max_new_tokens: rng.range(1, 30) as u32,
-        min_new_tokens: 0,
         stop_tokens: if rng.chance(500) {
             [3, 5].into()
         } else {
             [].into()
         },
-        adapter: None,
         kv_root: 1,
         sampling: params.into(),
-        prompt_logprobs: None,
-        scored_from: 0,
-        pooling: None,
-        flow: FlowId::default(),
         priority: *rng.pick(&Priority::ALL),
+        ..Request::new(RequestId(0), prompt.into(), 0)
     };
     let manner = match rng.range(0, 9) {
         0..=3 => Manner::Reads,

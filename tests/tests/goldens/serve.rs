@@ -7,8 +7,8 @@ use std::sync::Arc;
 use kernels::{CpuOptions, Device, KvType, Numerics};
 use models::{Adapter, AdapterStack, AdapterTarget, Checkpoint, Model, ModelRunner, RunnerOptions};
 use scheduler::{
-    AdapterId, Event, Executor, FinishReason, FlowId, Priority, Request, RequestId, SampledToken,
-    SamplingParams, Scheduler, SchedulerConfig, TokenLogprobs,
+    AdapterId, Event, Executor, FinishReason, Request, RequestId, SampledToken, SamplingParams,
+    Scheduler, SchedulerConfig, TokenLogprobs,
 };
 
 use crate::expected::fixtures;
@@ -176,23 +176,12 @@ fn record(outcomes: &mut BTreeMap<RequestId, Outcome>, event: Event) {
 /// A greedy request that reports all it can, the best `n_top` at each position.
 pub(crate) fn greedy(prompt: &[u32], max_new_tokens: u32, n_top: u8) -> Request {
     Request {
-        id: RequestId(0),
-        prompt: prompt.into(),
-        n: 1,
-        max_new_tokens,
-        min_new_tokens: 0,
-        stop_tokens: Arc::new([]),
-        adapter: None,
-        kv_root: 0,
         sampling: Arc::new(SamplingParams {
             temperature: 0.0,
             logprobs: Some(n_top),
             ..SamplingParams::default()
         }),
         prompt_logprobs: Some(n_top),
-        scored_from: 0,
-        pooling: None,
-        flow: FlowId::default(),
-        priority: Priority::Normal,
+        ..Request::new(RequestId(0), prompt.into(), max_new_tokens)
     }
 }

@@ -1,10 +1,8 @@
 //! A small machine, requests for it, and what came of them.
 
-use std::sync::Arc;
-
 use scheduler::{
-    Batch, Event, Executor, ExecutorError, FinishReason, FlowId, Priority, Request, RequestId,
-    Sampled, Scheduler, SchedulerConfig, SequenceId, TokenId,
+    Batch, Event, Executor, ExecutorError, FinishReason, Request, RequestId, Sampled, Scheduler,
+    SchedulerConfig, SequenceId, TokenId,
 };
 use tests::fake::{FakeConfig, FakeExecutor};
 use tests::oracle;
@@ -65,21 +63,10 @@ pub(crate) fn machine(config: SchedulerConfig) -> (Scheduler, Counting) {
 
 /// `n_prompt` tokens that begin as those of every other request with the same `stem`.
 pub(crate) fn request(id: u64, stem: u32, n_prompt: u32, max_new_tokens: u32) -> Request {
+    let prompt = (0..n_prompt).map(|i| (i * 7 + stem) % N_VOCAB);
     Request {
-        id: RequestId(id),
-        prompt: (0..n_prompt).map(|i| (i * 7 + stem) % N_VOCAB).collect(),
-        n: 1,
-        max_new_tokens,
-        min_new_tokens: 0,
-        stop_tokens: [].into(),
-        adapter: None,
         kv_root: 1,
-        sampling: Arc::default(),
-        prompt_logprobs: None,
-        scored_from: 0,
-        pooling: None,
-        flow: FlowId(0),
-        priority: Priority::Normal,
+        ..Request::new(RequestId(id), prompt.collect(), max_new_tokens)
     }
 }
 

@@ -1,15 +1,10 @@
 //! Pacing and fairness together, in the time of a machine that is computed and not measured.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use scheduler::{
-    Batch, Event, FlowId, Priority, Request, RequestId, Sampled, SampledToken, SamplingParams,
-    Scheduler, SchedulerConfig,
-};
+use scheduler::{Event, FlowId, Request, RequestId, Sampled, Scheduler, SchedulerConfig};
 
-use super::Pace;
-use crate::engine::step::load;
+use super::{Load, Pace};
 
 /// Seconds: about those of a model of 135 million parameters on two cores.
 const STEP: f64 = 4.7e-3;
@@ -52,21 +47,10 @@ impl Machine {
         let id = self.tokens.len();
         let first = 10 * id as u32;
         self.tokens.push(Vec::new());
+        let prompt = (first..first + n_prompt as u32).collect();
         let request = Request {
-            id: RequestId(id as u64),
-            prompt: (first..first + n_prompt as u32).collect(),
-            n: 1,
-            max_new_tokens,
-            min_new_tokens: 0,
-            stop_tokens: [].into(),
-            adapter: None,
-            kv_root: 0,
-            sampling: Arc::new(SamplingParams::default()),
-            prompt_logprobs: None,
-            scored_from: 0,
-            pooling: None,
             flow: FlowId(flow),
-            priority: Priority::Normal,
+            ..Request::new(RequestId(id as u64), prompt, max_new_tokens)
         };
         self.scheduler.submit(request).unwrap();
         id
@@ -77,11 +61,12 @@ impl Machine {
         let Some(batch) = self.scheduler.begin_step_within(budget) else {
             return false;
         };
-        let load = load(&batch);
+        let load = Load::of(&batch);
         let took = STEP + SINGLE * load.n_singles as f64 + CHUNKED * load.n_chunked as f64;
         self.now += took;
         self.pace.note(load, Duration::from_secs_f64(took));
-        for event in self.scheduler.end_step(sampled(&batch)) {
+        let drawn = batch.rows.iter().map(|row| Sampled::drawn(row, 1));
+        for event in self.scheduler.end_step(drawn.collect()) {
             if let Event::Token { sequence, .. } = event {
                 self.tokens[sequence.request.0 as usize].push(self.now);
             }
@@ -97,21 +82,6 @@ impl Machine {
     fn run(&mut self) {
         while self.step() {}
     }
-}
-
-fn sampled(batch: &Batch) -> Vec<Sampled> {
-    let rows = batch.rows.iter();
-    rows.map(|row| Sampled {
-        sequence: row.sequence,
-        token: row.sample.as_ref().map(|_| SampledToken {
-            token: 1,
-            logprobs: None,
-        }),
-        scored: Vec::new(),
-        pooled: None,
-        failed: None,
-    })
-    .collect()
 }
 
 /// The longer of the times to the first token of a flow's two requests, beside `n_others` of
