@@ -30,6 +30,8 @@ const MOST_BY_HEADS: f64 = 4.0;
 const NEW: f64 = 0.3;
 /// Tokens by which two kinds of steps must differ to tell what a token takes.
 const LEAST_DIFFERENCE: f64 = 4.0;
+/// What a token is taken to cost falls to this share in a step at most.
+const LEAST_SHARE: f64 = 0.7;
 /// A step that the system has held up says little of the next: it counts as no longer than so
 /// many times what was expected.
 const OUTLIER: f64 = 2.0;
@@ -132,6 +134,11 @@ impl Pace {
             seconds: took.min(most),
         };
         let kind = if load.n_chunked == 0 {
+            // Two such steps in a row: prompts have ended, and what steps beside them took tells
+            // nothing of the next ones, beside streams that have grown longer.
+            if self.n_since_probe == 0 {
+                self.mixed = None;
+            }
             self.n_since_probe = 0;
             &mut self.alone
         } else {
@@ -139,11 +146,7 @@ impl Pace {
             &mut self.mixed
         };
         *kind = Some(kind.map_or(step, |mean| mean.blend(step)));
-        // Streams alone become slower as they grow longer. Against mixed steps of long ago that
-        // would look as if tokens cost nothing, and the next prompt would begin with huge steps.
-        if load.n_chunked > 0 || self.cost.is_none() {
-            self.draw_line();
-        }
+        self.draw_line();
     }
 
     /// The time of a step goes up with its tokens as between the two kinds.
@@ -158,7 +161,9 @@ impl Pace {
         // Whatever the noise: a token takes some time, and the step has some of its own.
         let most = mixed.seconds / mixed.n_tokens;
         let cost = (mixed.seconds - alone.seconds) / n_more;
-        self.cost = Some(cost.clamp(most * 0.05, most));
+        // Nor do tokens become cheap at once: one step that went well must not make the next huge.
+        let least = self.cost.map_or(0.0, |cost| cost * LEAST_SHARE);
+        self.cost = Some(cost.clamp(most * 0.05, most).max(least.min(most)));
     }
 
     /// Seconds that a step with so many tokens should take.
@@ -207,6 +212,25 @@ mod tests {
             took.push(ms);
         }
         took
+    }
+
+    #[test]
+    fn streams_that_grow_longer_do_not_make_tokens_look_free() {
+        let mut pace = Pace::new(Some(2.0));
+        run(&mut pace, 5.0, 0.5, 40);
+        // The prompt has ended; the streams go on, and their steps become twice as long.
+        let mut own_ms = 9.0;
+        for _ in 0..600 {
+            own_ms += 0.015;
+            let load = Load {
+                n_singles: 8,
+                n_chunked: 0,
+            };
+            pace.note(load, Duration::from_secs_f64(own_ms / 1e3));
+        }
+        let took = run(&mut pace, own_ms - 4.0, 0.5, 100);
+        let longest = took.iter().fold(0.0_f64, |a, b| a.max(*b));
+        assert!(longest < 3.0 * own_ms, "{longest} and {own_ms} ms");
     }
 
     #[test]
