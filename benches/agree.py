@@ -19,8 +19,10 @@ FIGURES = ["ttft_ms", "itl_ms", "tokens_per_s"]
 
 
 def serve(binary):
-    """A server of the demo model on a free port, and its base URL."""
-    command = [str(binary), "serve", "--port", "0", "--max-num-seqs", "32"]
+    """A server of the demo model on a free port, and its base URL. It computes with half of the processors, so that
+    what a load generator itself takes does not slow it down."""
+    n_threads = max(1, (os.cpu_count() or 2) // 2)
+    command = [str(binary), "serve", "--port", "0", "--max-num-seqs", "32", "--threads", str(n_threads)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "RUST_LOG": "error"})
     for line in process.stdout:
         if line.split()[:1] == ["URL"]:

@@ -4,6 +4,7 @@
 
 mod abuse;
 mod adapters;
+mod capacity;
 mod fairness;
 mod guard;
 mod hostile;
@@ -77,6 +78,8 @@ enum Benchmark {
     Speed(speed::Options),
     /// Idle connections, slow heads, floods of headers, large bodies: what others notice.
     Abuse(abuse::Options),
+    /// What `understudy plan` says, against a real run.
+    Capacity(capacity::Options),
     /// Servers in simulated time, validated here and used for what is not here.
     Simulate(simulate::Options),
     /// What a step's policy costs, without a model.
@@ -142,6 +145,7 @@ fn with_server(benchmark: &Benchmark, model: Option<String>) -> Result<Report> {
         Benchmark::Overload(options) => overload::run(&product, options),
         Benchmark::Abuse(options) => abuse::run(&product, options),
         Benchmark::Adapters(options) => adapters::run(&product, options),
+        Benchmark::Capacity(options) => capacity::run(&product, options),
         Benchmark::Invariance(options) => invariance::run(&product, options),
         Benchmark::Hostile(options) => hostile::run(&product, options),
         Benchmark::Structured(options) => structured::run(&product, options),

@@ -55,7 +55,7 @@ const fn own(
     }
 }
 
-const SECTIONS: [Section; 22] = [
+const SECTIONS: [Section; 23] = [
     own(
         "kernels",
         "Kernels: share of the machine's limits",
@@ -131,6 +131,12 @@ const SECTIONS: [Section; 22] = [
         "More adapters than fit",
         &["adapters"],
         "adapters.json",
+    ),
+    own(
+        "capacity",
+        "The plan against a real run",
+        &["capacity"],
+        "capacity.json",
     ),
     own(
         "validate",

@@ -96,9 +96,18 @@ impl Bench {
         })
     }
 
-    /// Seconds of the fastest decode step. Keys before it are whatever was there.
+    /// Seconds of the fastest decode step, after prompts.
     fn decode(&mut self, n_rows: usize, options: &Options) -> Result<f64> {
         let per_sequence = (options.context + 1).div_ceil(BLOCK_SIZE);
+        for i in 0..n_rows {
+            for start in (0..options.context).step_by(STEP) {
+                let n_tokens = STEP.min(options.context - start);
+                let chunk = (0..n_tokens as u32).map(|token| 1000 + token).collect();
+                let mut row = row(i, chunk, start, per_sequence);
+                row.sample = None;
+                self.execute(&Batch { rows: vec![row] })?;
+            }
+        }
         let rows = (0..n_rows).map(|i| {
             let token = 1000 + i as u32;
             row(i, vec![token], options.context, per_sequence)

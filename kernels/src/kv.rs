@@ -1,5 +1,6 @@
 //! Paged memory for keys and values.
 
+mod ahead;
 mod element;
 
 use std::mem::size_of;
@@ -8,6 +9,7 @@ use crate::Device;
 use crate::cuda::CudaKv;
 use crate::memory::{OutOfMemory, Pages};
 
+use ahead::Ahead;
 pub(crate) use element::{E4m3, KvElement};
 
 /// Storage type of cached keys and values.
@@ -108,6 +110,7 @@ enum Memory {
 /// Scales are empty where the type has none.
 #[derive(Debug)]
 struct HostKv {
+    ahead: Ahead,
     keys: Pages,
     values: Pages,
     key_scales: Pages,
@@ -152,12 +155,16 @@ impl KvCache {
         };
         let memory = match device.as_cuda() {
             Some(gpu) => Memory::Cuda(CudaKv::new(gpu, shape, ty, n_bytes)?),
-            None => Memory::Host(HostKv {
-                keys: Pages::zeroed(n_bytes)?,
-                values: Pages::zeroed(n_bytes)?,
-                key_scales: Pages::zeroed(n_scale_bytes)?,
-                value_scales: Pages::zeroed(n_scale_bytes)?,
-            }),
+            None => {
+                let (keys, values) = (Pages::zeroed(n_bytes)?, Pages::zeroed(n_bytes)?);
+                Memory::Host(HostKv {
+                    ahead: Ahead::new(shape, ty.n_bytes(), &keys, &values),
+                    keys,
+                    values,
+                    key_scales: Pages::zeroed(n_scale_bytes)?,
+                    value_scales: Pages::zeroed(n_scale_bytes)?,
+                })
+            }
         };
         Ok(Self { shape, ty, memory })
     }
@@ -207,10 +214,19 @@ impl KvCache {
         }
     }
 
+    /// Says which slots are about to be written, so that memory after them is ready in time.
+    pub(crate) fn will_write(&mut self, slots: &[u32]) {
+        let last = slots.iter().max().map_or(0, |&slot| slot as usize);
+        if let Memory::Host(host) = &mut self.memory {
+            host.ahead.after(last / self.shape.block_size);
+        }
+    }
+
     pub(crate) fn clear(&mut self) {
         let Memory::Host(host) = &mut self.memory else {
             panic!("{ELSEWHERE}");
         };
+        host.ahead.forget();
         host.keys.clear();
         host.values.clear();
         host.key_scales.clear();

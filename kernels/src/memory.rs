@@ -3,6 +3,10 @@
 use std::fmt;
 use std::ptr::NonNull;
 
+/// Addresses are rounded to these for the system.
+#[cfg(target_os = "linux")]
+const SMALL_PAGE: usize = 4096;
+
 /// Whose memory it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MemoryKind {
@@ -104,6 +108,42 @@ impl Pages {
             libc::madvise(start.as_ptr().cast(), n_bytes, libc::MADV_HUGEPAGE);
         }
         Ok(Self { start, n_bytes })
+    }
+
+    /// Where it begins.
+    pub(crate) fn address(&self) -> usize {
+        self.start.as_ptr() as usize
+    }
+
+    /// Makes `n_bytes` from an address real, if the system can be asked to (Linux 5.14 and newer).
+    /// What is there stays; where nothing is mapped, nothing happens.
+    pub(crate) fn populate(address: usize, n_bytes: usize) {
+        #[cfg(target_os = "linux")]
+        if n_bytes > 0 {
+            let first = address / SMALL_PAGE * SMALL_PAGE;
+            // SAFETY: no contents change, and addresses that are not mapped are an error that
+            // costs only speed.
+            unsafe {
+                libc::madvise(
+                    first as *mut libc::c_void,
+                    address + n_bytes - first,
+                    libc::MADV_POPULATE_WRITE,
+                );
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = (address, n_bytes);
+    }
+
+    /// Which small pages from an address on are in memory: the lowest bit of each byte.
+    #[cfg(all(test, target_os = "linux"))]
+    pub(crate) fn resident(address: usize, n_bytes: usize, found: &mut [u8]) {
+        assert!(found.len() * SMALL_PAGE >= n_bytes);
+        // SAFETY: writes a byte for each page, of which there is room.
+        let result = unsafe {
+            libc::mincore(address as *mut libc::c_void, n_bytes, found.as_mut_ptr())
+        };
+        assert_eq!(result, 0);
     }
 
     pub(crate) fn n_bytes(&self) -> usize {

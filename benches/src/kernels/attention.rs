@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use ::kernels::{AttentionRow, Buffer, Device, KvCache, KvShape, KvType, PagedAttention};
+use ::kernels::{
+    AttentionRow, Buffer, Device, KvCache, KvShape, KvType, PagedAttention, RopeAngles, RopeStyle,
+    RopeWriteKv,
+};
 use anyhow::Result;
 
 use super::linear::value;
@@ -36,7 +39,7 @@ pub(super) fn measure(
                     n_kv_heads,
                     head_dim,
                 };
-                let kv = KvCache::new(device, shape, KvType::Bf16)?;
+                let kv = filled(device, shape)?;
                 let seconds = run(device, &kv, shape, n_heads, decode, n_rows, time);
                 cells.push(cell(shape, n_heads, decode, n_rows, seconds));
             }
@@ -45,7 +48,39 @@ pub(super) fn measure(
     Ok(())
 }
 
-/// Sequences of a row each, or the last rows of one sequence.
+/// A cache whose every slot was written: memory that never was is the same page of zeros
+/// everywhere, and costs nothing to read.
+fn filled(device: &Device, shape: KvShape) -> Result<KvCache> {
+    let mut kv = KvCache::new(device, shape, KvType::Bf16)?;
+    let mut rng = Rng(2);
+    let len = shape.block_size * shape.n_kv_heads * shape.head_dim;
+    let values: Vec<f32> = (0..len).map(|_| value(&mut rng)).collect();
+    let values = Buffer::from_slice(device, &values);
+    let mut q = Buffer::zeros(device, len);
+    for block in 0..shape.n_blocks as u32 {
+        let first = block * shape.block_size as u32;
+        let slots: Vec<u32> = (first..first + shape.block_size as u32).collect();
+        device.rope_write_kv(RopeWriteKv {
+            q: &mut q,
+            k: &values,
+            v: &values,
+            angles: RopeAngles {
+                cos: &[],
+                sin: &[],
+                rotary_dim: 0,
+                style: RopeStyle::Half,
+            },
+            kv: &mut kv,
+            layer: 0,
+            slots: &slots,
+            n_heads: shape.n_kv_heads,
+        });
+    }
+    Ok(kv)
+}
+
+/// Sequences of a row each, or the last rows of one sequence. Blocks lie as they come after a
+/// while: anywhere.
 fn run(
     device: &Device,
     kv: &KvCache,
@@ -60,7 +95,10 @@ fn run(
     let q: Vec<f32> = (0..len).map(|_| value(&mut rng)).collect();
     let q = Buffer::from_slice(device, &q);
     let mut out = Buffer::zeros(device, len);
-    let blocks: Vec<u32> = (0..shape.n_blocks as u32).collect();
+    let mut blocks: Vec<u32> = (0..shape.n_blocks as u32).collect();
+    for i in (1..blocks.len()).rev() {
+        blocks.swap(i, (rng.next() % (i as u64 + 1)) as usize);
+    }
     let sequences: Vec<AttentionRow<'_>> = if decode {
         blocks
             .chunks(N_BLOCKS)

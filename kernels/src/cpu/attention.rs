@@ -10,6 +10,7 @@
 //! bits. Cost follows the real length of the context.
 
 mod merge;
+mod single;
 mod span;
 mod tile;
 

@@ -7,6 +7,9 @@ use crate::{RopeAngles, RopeStyle, RopeWriteKv};
 
 /// See [`crate::Device::rope_write_kv`]; shapes are checked there.
 pub(crate) fn rope_write_kv(cpu: &Cpu, op: RopeWriteKv<'_>) {
+    if op.layer == 0 {
+        op.kv.will_write(op.slots);
+    }
     match op.kv.ty() {
         KvType::Bf16 => typed::<u16>(cpu, op),
         KvType::F32 => typed::<f32>(cpu, op),

@@ -84,12 +84,17 @@ impl Attention<'_> {
     /// each other: `[head_dim][P]` for each such block of pairs.
     #[inline(always)]
     pub(super) fn prepare<S: Simd>(&self, packed: &mut Vec<f32>, scores: &mut Vec<[f32; SPAN]>) {
-        let len = self.n_pairs() * self.shape.head_dim;
+        let n_pairs = self.n_padded_pairs();
+        let len = n_pairs * self.shape.head_dim;
         if packed.len() < len {
             packed.resize(len, 0.0);
         }
-        if scores.len() < self.n_pairs() {
-            scores.resize(self.n_pairs(), [0.0; SPAN]);
+        if scores.len() < n_pairs {
+            scores.resize(n_pairs, [0.0; SPAN]);
+        }
+        if self.is_single::<S>() {
+            self.pack_single(&mut packed[..len]);
+            return;
         }
         for_pairs!(self.pack_block::<S>(packed));
     }
@@ -120,15 +125,38 @@ impl Attention<'_> {
     ) {
         let n_pairs = self.n_pairs();
         let span = span * SPAN..(span + 1) * SPAN;
+        if self.is_single::<S>() {
+            let seen = self.seen(0, &span);
+            self.score_single(s, &seen, q, scores);
+            self.weights(s, &span, scores, out);
+            self.weigh_single(s, &seen, scores, out);
+            return;
+        }
         let first = self.seen(0, &span).start / TILE * TILE;
         let end = self.seen(n_pairs - 1, &span).end;
         for start in (first..end).step_by(TILE) {
             let keys = tile.keys(s, self, start, end.min(start + TILE));
             for_pairs!(self.score_block::<S>(s, start, q, keys, scores));
         }
+        self.weights(s, &span, scores, out);
+        for start in (first..end).step_by(TILE) {
+            let values = tile.values(s, self, start, end.min(start + TILE));
+            for_pairs!(self.weigh_block::<S>(s, start, values, scores, out));
+        }
+    }
+
+    /// Makes weights of the scores of a span, and `out` what weighs nothing yet.
+    #[inline(always)]
+    fn weights<S: Simd>(
+        &self,
+        s: S,
+        span: &Range<usize>,
+        scores: &mut [[f32; SPAN]],
+        out: &mut [f32],
+    ) {
         let width = width(self.shape.head_dim);
         for (pair, out) in out.chunks_exact_mut(width).enumerate() {
-            let seen = self.seen(pair, &span);
+            let seen = self.seen(pair, span);
             let (values, end) = split(out);
             values.fill(0.0);
             let seen = seen.start - span.start..seen.end - span.start;
@@ -137,10 +165,6 @@ impl Attention<'_> {
             } else {
                 softmax(s, &mut scores[pair][seen])
             };
-        }
-        for start in (first..end).step_by(TILE) {
-            let values = tile.values(s, self, start, end.min(start + TILE));
-            for_pairs!(self.weigh_block::<S>(s, start, values, scores, out));
         }
     }
 
@@ -178,7 +202,7 @@ impl Attention<'_> {
 
     /// Makes scores of products, positions from `start` on.
     #[inline(always)]
-    fn keep_scores<S: Simd, const P: usize, const C: usize>(
+    pub(super) fn keep_scores<S: Simd, const P: usize, const C: usize>(
         &self,
         s: S,
         first: usize,
@@ -187,7 +211,7 @@ impl Attention<'_> {
         scores: &mut [[f32; SPAN]],
     ) {
         let scale = s.splat(self.scale);
-        for p in 0..P {
+        for p in 0..P.min(self.n_pairs() - first) {
             let vectors = scores[p].as_chunks_mut::<LANES>().0;
             for c in 0..C {
                 let position = start + c * LANES;

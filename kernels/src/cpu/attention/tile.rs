@@ -33,13 +33,13 @@ impl<'a> Stored<'a> {
 }
 
 /// Where positions of a tile lie in one block.
-struct Piece {
+pub(super) struct Piece {
     block: usize,
     /// First position within the block.
-    offset: usize,
+    pub(super) offset: usize,
     /// First position within the tile.
-    at: usize,
-    n: usize,
+    pub(super) at: usize,
+    pub(super) n: usize,
 }
 
 impl Tile {
@@ -155,7 +155,7 @@ impl Tile {
 
 /// Positions `first..end` of a sequence, block by block.
 #[inline(always)]
-fn pieces(of: &Attention<'_>, first: usize, end: usize) -> impl Iterator<Item = Piece> {
+pub(super) fn pieces(of: &Attention<'_>, first: usize, end: usize) -> impl Iterator<Item = Piece> {
     let block_size = of.shape.block_size;
     let (blocks, n_gone) = (of.sequence.blocks, of.sequence.first_block);
     // What is before the first block of the table, no query sees.

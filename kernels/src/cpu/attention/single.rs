@@ -1,0 +1,299 @@
+//! A span of a single row, as in decode steps: each key and value is met by the few query heads of
+//! its kv head and never again, so it goes from the cache to registers without a tile between, and
+//! what comes next is asked for early. The same operations in the same order as over tiles.
+
+#![expect(
+    clippy::needless_range_loop,
+    reason = "one index walks several arrays of registers"
+)]
+
+use std::ops::Range;
+
+use super::SPAN;
+use super::merge::width;
+use super::span::Attention;
+use super::tile::{Stored, pieces};
+use crate::cpu::simd::{LANES, Simd, prefetch};
+use crate::kv::{KvElement, KvLayer, head_offset, scale_offset};
+
+/// Vectors of positions, or of dimensions, whose sums registers hold for up to four pairs.
+const WIDE_STEP: usize = 4;
+/// Positions that values are asked for ahead of their use.
+const AHEAD: usize = 64;
+
+/// Calls `$self.$method::<S, E, P>(...)` with the type of the cache and pairs rounded up to `P`.
+macro_rules! for_types {
+    ($self:ident.$method:ident($($arg:expr),*)) => {
+        match $self.kv {
+            Stored::Bf16(kv) => for_types!(@pairs $self.$method(kv, $($arg),*)),
+            Stored::F32(kv) => for_types!(@pairs $self.$method(kv, $($arg),*)),
+            Stored::Int8(kv) => for_types!(@pairs $self.$method(kv, $($arg),*)),
+            Stored::Fp8(kv) => for_types!(@pairs $self.$method(kv, $($arg),*)),
+        }
+    };
+    (@pairs $self:ident.$method:ident($($arg:expr),*)) => {
+        match $self.n_pairs() {
+            1 => $self.$method::<_, _, 1>($($arg),*),
+            2 => $self.$method::<_, _, 2>($($arg),*),
+            3 | 4 => $self.$method::<_, _, 4>($($arg),*),
+            _ => $self.$method::<_, _, 8>($($arg),*),
+        }
+    };
+}
+
+impl Attention<'_> {
+    /// Whether this file can do it: one row, pairs that registers hold, whole vectors.
+    #[inline(always)]
+    pub(super) fn is_single<S: Simd>(&self) -> bool {
+        let most_pairs = if S::WIDE { 8 } else { 4 };
+        let shape = self.shape;
+        self.end - self.first == 1
+            && self.n_pairs() <= most_pairs
+            && shape.block_size.is_multiple_of(LANES)
+            && shape.head_dim.is_multiple_of(LANES)
+    }
+
+    /// Pairs with those that fill up the registers.
+    #[inline(always)]
+    pub(super) fn n_padded_pairs(&self) -> usize {
+        self.n_pairs().next_power_of_two()
+    }
+
+    /// Queries, `[head_dim][P]`; those of no pair are zero.
+    #[inline(always)]
+    pub(super) fn pack_single(&self, packed: &mut [f32]) {
+        let n_padded = self.n_padded_pairs();
+        for pair in 0..n_padded {
+            let q = (pair < self.n_pairs()).then(|| &self.q[self.place(pair).0..]);
+            for (d, packed) in packed.chunks_exact_mut(n_padded).enumerate() {
+                packed[pair] = q.map_or(0.0, |q| q[d]);
+            }
+        }
+    }
+
+    /// Scores of the positions of `seen`, which lie in one span; those beside them in their vectors
+    /// are undefined.
+    #[inline(always)]
+    pub(super) fn score_single<S: Simd>(
+        &self,
+        s: S,
+        seen: &Range<usize>,
+        q: &[f32],
+        scores: &mut [[f32; SPAN]],
+    ) {
+        for_types!(self.score_keys(s, seen, q, scores));
+    }
+
+    /// Adds up the values of `seen`, weighed, in `out`.
+    #[inline(always)]
+    pub(super) fn weigh_single<S: Simd>(
+        &self,
+        s: S,
+        seen: &Range<usize>,
+        weights: &[[f32; SPAN]],
+        out: &mut [f32],
+    ) {
+        for_types!(self.weigh_values(s, seen, weights, out));
+    }
+}
+
+impl Attention<'_> {
+    #[inline(always)]
+    fn score_keys<S: Simd, E: KvElement, const P: usize>(
+        &self,
+        kv: &KvLayer<'_, E>,
+        s: S,
+        seen: &Range<usize>,
+        q: &[f32],
+        scores: &mut [[f32; SPAN]],
+    ) {
+        let q = &q.as_chunks::<P>().0[..self.shape.head_dim];
+        let mut start = seen.start / LANES * LANES;
+        while start < seen.end {
+            let n_vectors = match (seen.end - start).div_ceil(LANES) {
+                WIDE_STEP.. if S::WIDE && P <= 4 => {
+                    self.score_vectors::<S, E, P, WIDE_STEP>(kv, s, start, q, scores)
+                }
+                2.. if S::WIDE || P <= 2 => {
+                    self.score_vectors::<S, E, P, 2>(kv, s, start, q, scores)
+                }
+                _ => self.score_vectors::<S, E, P, 1>(kv, s, start, q, scores),
+            };
+            start += n_vectors * LANES;
+        }
+        // They arrive while scores become weights.
+        for piece in pieces(self, seen.start, seen.end.min(seen.start + AHEAD)) {
+            for values in self.values_of(kv, seen.start + piece.at).iter().step_by(2) {
+                prefetch(values.as_ptr().cast());
+            }
+        }
+    }
+
+    /// `C` vectors of positions from `start` on; gives `C`.
+    #[inline(always)]
+    fn score_vectors<S: Simd, E: KvElement, const P: usize, const C: usize>(
+        &self,
+        kv: &KvLayer<'_, E>,
+        s: S,
+        start: usize,
+        q: &[[f32; P]],
+        scores: &mut [[f32; SPAN]],
+    ) -> usize {
+        let (mut keys, mut next) = ([[].as_slice(); C], [[].as_slice(); C]);
+        let mut scales = [s.zero(); C];
+        for c in 0..C {
+            let position = start + c * LANES;
+            keys[c] = self.keys_at(kv, position);
+            next[c] = self.keys_at(kv, position + C * LANES);
+            if E::MAX.is_some() {
+                let block = scale_offset(self.shape, self.block_of(position), self.kv_head);
+                let at = block + position % self.shape.block_size;
+                scales[c] = s.load_part(&kv.key_scales[at..][..LANES]);
+            }
+        }
+        let stride = self.shape.block_size / LANES;
+        let mut sums = [[s.zero(); C]; P];
+        for (d, q) in q.iter().enumerate() {
+            let mut vectors = [s.zero(); C];
+            for c in 0..C {
+                vectors[c] = E::load(s, &keys[c][d * stride]);
+                if E::MAX.is_some() {
+                    vectors[c] = s.mul(vectors[c], scales[c]);
+                }
+            }
+            // Two dimensions of a block of sixteen are a line.
+            for c in (d % 2..C).step_by(2) {
+                prefetch(next[c][d * stride].as_ptr().cast());
+            }
+            for p in 0..P {
+                let q = s.splat(q[p]);
+                for c in 0..C {
+                    sums[p][c] = s.fma(vectors[c], q, sums[p][c]);
+                }
+            }
+        }
+        self.keep_scores(s, 0, start, sums, scores);
+        C
+    }
+
+    #[inline(always)]
+    fn weigh_values<S: Simd, E: KvElement, const P: usize>(
+        &self,
+        kv: &KvLayer<'_, E>,
+        s: S,
+        seen: &Range<usize>,
+        weights: &[[f32; SPAN]],
+        out: &mut [f32],
+    ) {
+        let n_vectors = self.shape.head_dim / LANES;
+        let mut d = 0;
+        while d < n_vectors {
+            d += match n_vectors - d {
+                WIDE_STEP.. if S::WIDE && P <= 4 => {
+                    self.weigh_vectors::<S, E, P, WIDE_STEP>(kv, s, seen, weights, d, out)
+                }
+                2.. if S::WIDE || P <= 2 => {
+                    self.weigh_vectors::<S, E, P, 2>(kv, s, seen, weights, d, out)
+                }
+                _ => self.weigh_vectors::<S, E, P, 1>(kv, s, seen, weights, d, out),
+            };
+        }
+    }
+
+    /// `C` vectors of dimensions from the `d`-th on, in the order of positions; gives `C`.
+    #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "one per loop above")]
+    fn weigh_vectors<S: Simd, E: KvElement, const P: usize, const C: usize>(
+        &self,
+        kv: &KvLayer<'_, E>,
+        s: S,
+        seen: &Range<usize>,
+        weights: &[[f32; SPAN]],
+        d: usize,
+        out: &mut [f32],
+    ) -> usize {
+        let weights: &[[f32; SPAN]; P] = weights.first_chunk().expect("of every pair");
+        let n_vectors = self.shape.head_dim / LANES;
+        let mut sums = [[s.zero(); C]; P];
+        for piece in pieces(self, seen.start, seen.end) {
+            let first = seen.start + piece.at;
+            let later = first + AHEAD.next_multiple_of(self.shape.block_size);
+            let (rows, ahead) = (self.values_of(kv, first), self.values_of(kv, later));
+            let scales = self.scales_of(kv, first);
+            for i in 0..piece.n {
+                let at = (piece.offset + i) * n_vectors + d;
+                for c in (0..C).step_by(2) {
+                    prefetch(ahead[at + c].as_ptr().cast());
+                }
+                let mut vectors = [s.zero(); C];
+                for c in 0..C {
+                    vectors[c] = E::load(s, &rows[at + c]);
+                    if E::MAX.is_some() {
+                        vectors[c] = s.mul(vectors[c], s.splat(scales[piece.offset + i]));
+                    }
+                }
+                for p in 0..P {
+                    let weight = s.splat(weights[p][first % SPAN + i]);
+                    for c in 0..C {
+                        sums[p][c] = s.fma(vectors[c], weight, sums[p][c]);
+                    }
+                }
+            }
+        }
+        let width = width(self.shape.head_dim);
+        for (sums, out) in sums.iter().zip(out.chunks_exact_mut(width)) {
+            let vectors = &mut out.as_chunks_mut::<LANES>().0[d..d + C];
+            for (sum, out) in sums.iter().zip(vectors) {
+                s.store(*sum, out);
+            }
+        }
+        C
+    }
+
+    /// The block of a position, or the last one.
+    #[inline(always)]
+    fn block_of(&self, position: usize) -> usize {
+        let blocks = self.sequence.blocks;
+        let at = position / self.shape.block_size - self.sequence.first_block;
+        blocks[at.min(blocks.len() - 1)] as usize
+    }
+
+    /// Keys of sixteen positions: a vector for each dimension, each `block_size / 16` after the
+    /// one before it.
+    #[inline(always)]
+    fn keys_at<'k, E: KvElement>(
+        &self,
+        kv: &KvLayer<'k, E>,
+        position: usize,
+    ) -> &'k [[E; LANES]] {
+        let shape = self.shape;
+        let at = head_offset(shape, self.block_of(position), self.kv_head);
+        let keys = &kv.keys[at..][..shape.block_size * shape.head_dim];
+        keys[position % shape.block_size..].as_chunks().0
+    }
+
+    /// Values of the block of a position, `[block_size][head_dim / 16]` vectors.
+    #[inline(always)]
+    fn values_of<'k, E: KvElement>(
+        &self,
+        kv: &KvLayer<'k, E>,
+        position: usize,
+    ) -> &'k [[E; LANES]] {
+        let shape = self.shape;
+        let at = head_offset(shape, self.block_of(position), self.kv_head);
+        let values = &kv.values[at..][..shape.block_size * shape.head_dim];
+        values.as_chunks().0
+    }
+
+    /// Scales of these values; empty where the type has none.
+    #[inline(always)]
+    fn scales_of<'k, E: KvElement>(&self, kv: &KvLayer<'k, E>, position: usize) -> &'k [f32] {
+        match E::MAX {
+            Some(_) => {
+                let at = scale_offset(self.shape, self.block_of(position), self.kv_head);
+                &kv.value_scales[at..][..self.shape.block_size]
+            }
+            None => &[],
+        }
+    }
+}
