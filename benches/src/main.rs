@@ -17,6 +17,7 @@ mod null_server;
 mod overhead;
 mod overload;
 mod prefix;
+mod quality;
 mod report;
 mod results;
 mod scheduler;
@@ -72,6 +73,8 @@ enum Benchmark {
     Adapters(adapters::Options),
     /// Steps with adapters and without.
     Lora(lora::Options),
+    /// What quantizing costs in quality.
+    Quality,
     /// How near every kernel comes to what the machine can do.
     Kernels(kernels::Options),
     /// Prompts and decode steps of a model, without a server.
@@ -148,6 +151,7 @@ fn with_server(benchmark: &Benchmark, model: Option<String>) -> Result<Report> {
         Benchmark::Capacity(options) => capacity::run(&product, options),
         Benchmark::Invariance(options) => invariance::run(&product, options),
         Benchmark::Hostile(options) => hostile::run(&product, options),
+        Benchmark::Quality => quality::run(&product),
         Benchmark::Structured(options) => structured::run(&product, options),
         Benchmark::Startup(options) => startup::run(&product, options),
         _ => unreachable!("all others have run without the binary"),

@@ -55,7 +55,7 @@ const fn own(
     }
 }
 
-const SECTIONS: [Section; 23] = [
+const SECTIONS: [Section; 24] = [
     own(
         "kernels",
         "Kernels: share of the machine's limits",
@@ -67,6 +67,12 @@ const SECTIONS: [Section; 23] = [
         "Prompts and decode steps, without a server",
         &["speed"],
         "speed.json",
+    ),
+    own(
+        "quality",
+        "What quantizing costs in quality",
+        &["quality"],
+        "quality.json",
     ),
     own(
         "scheduler",

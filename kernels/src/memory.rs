@@ -140,9 +140,8 @@ impl Pages {
     pub(crate) fn resident(address: usize, n_bytes: usize, found: &mut [u8]) {
         assert!(found.len() * SMALL_PAGE >= n_bytes);
         // SAFETY: writes a byte for each page, of which there is room.
-        let result = unsafe {
-            libc::mincore(address as *mut libc::c_void, n_bytes, found.as_mut_ptr())
-        };
+        let result =
+            unsafe { libc::mincore(address as *mut libc::c_void, n_bytes, found.as_mut_ptr()) };
         assert_eq!(result, 0);
     }
 

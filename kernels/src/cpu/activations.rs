@@ -38,8 +38,8 @@ impl Activations {
         if self.groups.len() < n_groups {
             self.groups.resize(n_groups, ActGroup::default());
         }
-        /// Groups that are worth a chunk of their own.
-        const CHUNK: usize = 1024;
+        /// Groups that are worth a chunk of their own: some microseconds.
+        const CHUNK: usize = 96;
         let groups = SharedMut::new(&mut self.groups[..n_groups]);
         pool.run(n_groups.div_ceil(CHUNK), &|chunk, _| {
             let first = chunk * CHUNK;

@@ -70,9 +70,8 @@ impl Cpu {
     fn for_parts(&self, n: usize, cost: usize, work: &(dyn Fn(std::ops::Range<usize>) + Sync)) {
         /// Values below which waking another thread costs more than it brings.
         const WORTH: usize = 16_384;
-        let part = WORTH
-            .div_ceil(cost.max(1))
-            .max(n.div_ceil(self.pool.n_threads() * 4));
+        let n_parts = (n * cost).div_ceil(WORTH);
+        let part = n.div_ceil(n_parts.clamp(1, self.pool.n_threads() * 4));
         self.pool.run(n.div_ceil(part), &|chunk, _| {
             work(chunk * part..n.min((chunk + 1) * part));
         });

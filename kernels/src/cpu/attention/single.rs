@@ -261,11 +261,7 @@ impl Attention<'_> {
     /// Keys of sixteen positions: a vector for each dimension, each `block_size / 16` after the
     /// one before it.
     #[inline(always)]
-    fn keys_at<'k, E: KvElement>(
-        &self,
-        kv: &KvLayer<'k, E>,
-        position: usize,
-    ) -> &'k [[E; LANES]] {
+    fn keys_at<'k, E: KvElement>(&self, kv: &KvLayer<'k, E>, position: usize) -> &'k [[E; LANES]] {
         let shape = self.shape;
         let at = head_offset(shape, self.block_of(position), self.kv_head);
         let keys = &kv.keys[at..][..shape.block_size * shape.head_dim];
