@@ -1,5 +1,6 @@
 //! Decoded instructions.
 
+use crate::decode::Address;
 use crate::fault::LaneFault;
 use crate::registers::{Registers, Slot};
 use crate::run::Context;
@@ -38,6 +39,17 @@ pub(crate) enum ReductionKind {
     Count,
 }
 
+/// A wait for a phase of a barrier in shared memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WaitCall {
+    /// Becomes true.
+    pub(crate) done: Slot,
+    pub(crate) address: Address,
+    /// A parity (a word) or what an arrival gave (64 bits).
+    pub(crate) phase: Slot,
+    pub(crate) by_parity: bool,
+}
+
 /// What an instruction does.
 pub(crate) enum Op {
     Alu(Alu),
@@ -47,6 +59,7 @@ pub(crate) enum Op {
     Switch(Slot, Vec<u32>),
     Exit,
     Barrier(BarrierCall),
+    Wait(WaitCall),
     Nothing,
 }
 
@@ -55,6 +68,8 @@ pub(crate) struct Instruction {
     pub(crate) op: Op,
     /// Predicate, exclusive-or'ed with the second.
     pub(crate) guard: Option<(Slot, u32)>,
+    /// Registers it uses that products of warp groups use too, if it is no such product.
+    pub(crate) tensor: Box<[Slot]>,
     /// Line of the PTX text.
     pub(crate) line: u32,
     pub(crate) source: Option<Source>,

@@ -71,6 +71,20 @@ pub enum FaultKind {
         "shared access at {address:#x} while a cp.async of thread {issuer} to it is in flight (missing wait)"
     )]
     InFlight { address: u64, issuer: u32 },
+    #[error(
+        "shared memory at {address:#x}, which thread {writer} wrote, is used by the async proxy without a fence.proxy.async after the write"
+    )]
+    ProxyFence { address: u64, writer: u32 },
+    #[error("mbarrier at {address:#x}: {what}")]
+    Mbarrier { address: u64, what: String },
+    #[error("a register of a wgmma in flight is used (missing wgmma.wait_group)")]
+    RegisterInFlight,
+    #[error("wgmma without a wgmma.fence since its registers were last used otherwise")]
+    MissingFence,
+    #[error("matrix descriptor {descriptor:#018x}: {what}")]
+    Descriptor { descriptor: u64, what: String },
+    #[error("the block ends with work in flight: {what}")]
+    Unfinished { what: String },
     #[error("shared memory race at {address:#x}: {access} without a barrier after {other}")]
     Race {
         address: u64,

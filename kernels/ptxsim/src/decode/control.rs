@@ -27,6 +27,13 @@ impl Decoder<'_> {
             "ret" | "exit" => Ok(Op::Exit),
             "bar" if self.has("warp") => self.warp_barrier(),
             "bar" | "barrier" => self.barrier(),
+            "fence" if self.has("proxy") && self.has("async") || self.has("mbarrier_init") => {
+                let act: Act = Box::new(|context, _| {
+                    context.proxy_fence();
+                    Ok(())
+                });
+                Ok(Op::Act(act))
+            }
             // Memory is sequentially consistent here, and no time passes.
             "membar" | "fence" | "nanosleep" | "griddepcontrol" | "setmaxnreg" | "pmevent" => {
                 Ok(Op::Nothing)

@@ -36,10 +36,43 @@ impl Decoder<'_> {
                 Ok(wait(Some(n_left)))
             }
             ["async", "wait_all"] => Ok(wait(None)),
-            ["async", "bulk", ..] | ["reduce", ..] => Err(self.unsupported("bulk copying")),
+            ["async", "bulk", "tensor", ..] | ["reduce", ..] => {
+                Err(self.unsupported("copying by tensor maps, and reducing"))
+            }
+            ["async", "bulk", ..] => self.bulk(),
             ["async", "mbarrier", ..] => Err(self.unsupported("arrival of copies at an mbarrier")),
             _ => self.issue(),
         }
+    }
+
+    /// `cp.async.bulk.shared.global.mbarrier [shared], [global], size, [mbarrier];`
+    fn bulk(&mut self) -> Result<Op, PtxError> {
+        let counts = "mbarrier::complete_tx::bytes";
+        self.only(&[
+            "async",
+            "bulk",
+            "shared::cta",
+            "shared::cluster",
+            "global",
+            counts,
+        ])?;
+        if self.parts.get(4) != Some(&"global") || !self.has(counts) {
+            return Err(self.unsupported("that direction"));
+        }
+        let (to, from) = (self.address(0)?, self.address(1)?);
+        let (len, barrier) = (self.source::<u32>(2)?, self.address(3)?);
+        let act: Act = Box::new(move |context, mask| {
+            let to = to.lanes(context.registers);
+            let from = from.lanes(context.registers);
+            let barrier = barrier.lanes(context.registers);
+            let len = u32::read(context.registers, len);
+            lanes(mask).try_for_each(|lane| {
+                let ends = (to[lane], from[lane]);
+                let begun = context.bulk_copy(lane, ends, len[lane] as usize, barrier[lane]);
+                begun.map_err(|kind| kind.at(lane))
+            })
+        });
+        Ok(Op::Act(act))
     }
 
     /// `cp.async [shared], [global], size {, bytes to read};`

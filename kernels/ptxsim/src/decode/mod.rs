@@ -13,14 +13,17 @@ mod integer;
 mod layout;
 mod map;
 mod matrix;
+mod mbarrier;
 mod memory;
 mod moves;
 mod tensor;
 mod warp;
+mod wgmma;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 pub(crate) use layout::{Layout, Special};
+pub(crate) use memory::Address;
 
 use crate::code::{Instruction, Op};
 use crate::fault::{PtxError, Space};
@@ -38,6 +41,10 @@ pub(crate) struct Decoder<'a> {
     statement: &'a Statement,
     parts: Vec<&'a str>,
     layout: Layout,
+    /// Word registers that the statement names.
+    named: Vec<Slot>,
+    /// Registers of products of warp groups.
+    tensor: HashSet<Slot>,
 }
 
 /// Instructions and the layout of their registers.
@@ -54,6 +61,8 @@ pub(crate) fn decode(
         statement: first,
         parts: Vec::new(),
         layout: Layout::default(),
+        named: Vec::new(),
+        tensor: HashSet::new(),
     };
     let mut code = Vec::with_capacity(body.statements.len());
     for statement in &body.statements {
@@ -61,13 +70,22 @@ pub(crate) fn decode(
         decoder.parts = statement.opcode.split('.').collect();
         code.push(decoder.instruction()?);
     }
+    for instruction in &mut code {
+        let named = std::mem::take(&mut instruction.tensor).into_iter();
+        instruction.tensor = named.filter(|slot| decoder.tensor.contains(slot)).collect();
+    }
     Ok((code, decoder.layout))
 }
 
 impl Decoder<'_> {
     fn instruction(&mut self) -> Result<Instruction, PtxError> {
         let statement = self.statement;
+        self.named.clear();
         let op = self.op()?;
+        let tensor = match self.parts[0] {
+            "wgmma" => Box::default(),
+            _ => self.named.as_slice().into(),
+        };
         let guard = match &statement.guard {
             Some((name, negated)) => {
                 let slot = self.register(name, Width::Pred)?;
@@ -78,6 +96,7 @@ impl Decoder<'_> {
         Ok(Instruction {
             op,
             guard,
+            tensor,
             line: statement.line,
             source: statement.source,
             text: statement.opcode.clone(),
@@ -102,6 +121,8 @@ impl Decoder<'_> {
             "shfl" | "vote" | "match" | "activemask" | "redux" | "elect" => self.warp(),
             "ldmatrix" | "stmatrix" | "mma" | "movmatrix" => self.matrix(),
             "cp" => self.copy(),
+            "mbarrier" => self.mbarrier(),
+            "wgmma" => self.wgmma(),
             "bra" | "brx" | "ret" | "exit" | "bar" | "barrier" | "membar" | "fence" | "trap"
             | "brkpt" | "nanosleep" | "griddepcontrol" | "setmaxnreg" | "pmevent" => self.control(),
             _ => Err(self.unsupported("instruction")),
@@ -201,7 +222,11 @@ impl Decoder<'_> {
             let what = format!("`{}`: register {name} is .{ty}", self.statement.opcode);
             return Err(self.error(what));
         }
-        Ok(self.layout.register(name, width))
+        let slot = self.layout.register(name, width);
+        if width == Width::Word {
+            self.named.push(slot);
+        }
+        Ok(slot)
     }
 
     /// The width of the register an operand names; none if it is none.

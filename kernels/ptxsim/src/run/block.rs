@@ -4,9 +4,10 @@ use super::barrier::{self, Arrival, Barrier, N_BARRIERS};
 use super::context::Context;
 use super::counters::Counters;
 use super::launch::Launch;
+use super::mbarrier::Phase;
 use super::shared::Shared;
 use super::warp::Warp;
-use crate::code::{BarrierCall, Instruction, Op};
+use crate::code::{BarrierCall, Instruction, Op, WaitCall};
 use crate::decode::Special;
 use crate::fault::{Fault, FaultKind, LaneFault};
 use crate::kernel::Kernel;
@@ -66,8 +67,7 @@ impl<'a> BlockRunner<'a> {
                 if self.warps[warp].alive == 0 || self.warps[warp].waits {
                     continue;
                 }
-                ran = true;
-                self.slice(warp).map_err(|fault| self.place(warp, fault))?;
+                ran |= self.slice(warp).map_err(|fault| self.place(warp, fault))?;
             }
             if self.instructions > self.launch.options.max_instructions {
                 let instructions = self.instructions;
@@ -80,7 +80,7 @@ impl<'a> BlockRunner<'a> {
             }
         }
         match self.warps.iter().position(|warp| warp.alive != 0) {
-            None => Ok(()),
+            None => self.unfinished(),
             Some(warp) => Err(self.place(warp, self.deadlock())),
         }
     }
@@ -103,8 +103,8 @@ impl<'a> BlockRunner<'a> {
         }
     }
 
-    /// Runs a warp for its slice.
-    fn slice(&mut self, warp: usize) -> Result<(), LaneFault> {
+    /// Runs a warp for its slice; false if it could not do anything.
+    fn slice(&mut self, warp: usize) -> Result<bool, LaneFault> {
         let code = &self.kernel.code;
         let (mut n, mut lanes) = (0u32, 0u64);
         let result = loop {
@@ -114,13 +114,16 @@ impl<'a> BlockRunner<'a> {
                 let all = state.current.mask;
                 state.exit(all);
                 if state.alive == 0 {
-                    break Ok(());
+                    break Ok(true);
                 }
                 continue;
             };
             let active = state.active(instruction);
             n += 1;
             lanes += u64::from(active.count_ones());
+            if !instruction.tensor.is_empty() && active != 0 {
+                state.products.touch(&instruction.tensor)?;
+            }
             if let Op::Alu(alu) = &instruction.op {
                 if active != 0 {
                     alu(&mut state.registers, active);
@@ -130,14 +133,18 @@ impl<'a> BlockRunner<'a> {
             } else {
                 match self.step(warp, instruction, active) {
                     Ok(true) => {}
-                    Ok(false) => break Ok(()),
+                    // A wait that failed did nothing.
+                    Ok(false) => break Ok(n > 1 || self.warps[warp].waits_at.is_none()),
                     Err(fault) => break Err(fault),
                 }
             }
             if n >= SLICE {
-                break Ok(());
+                break Ok(true);
             }
         };
+        if self.warps[warp].waits_at.is_some() {
+            n -= 1;
+        }
         self.counters.warp_instructions += u64::from(n);
         self.counters.lane_instructions += lanes;
         self.instructions += u64::from(n);
@@ -151,25 +158,82 @@ impl<'a> BlockRunner<'a> {
         instruction: &Instruction,
         active: u32,
     ) -> Result<bool, LaneFault> {
+        match &instruction.op {
+            Op::Act(act) if active != 0 => act(&mut self.context(idx, instruction.line), active)?,
+            Op::Wait(call) if active != 0 => {
+                let passed = self.wait(idx, instruction.line, call, active)?;
+                if !passed {
+                    return Ok(false);
+                }
+            }
+            _ => return self.go(idx, instruction, active),
+        }
+        let warp = &mut self.warps[idx];
+        warp.current.pc += 1;
+        warp.reconverge();
+        Ok(true)
+    }
+
+    fn context(&mut self, idx: usize, line: u32) -> Context<'_> {
+        let warp = &mut self.warps[idx];
+        Context {
+            registers: &mut warp.registers,
+            warp: idx,
+            alive: warp.alive,
+            line,
+            local: &mut warp.local,
+            copies: &mut warp.copies,
+            products: &mut warp.products,
+            shared: &mut self.shared,
+            memory: self.memory,
+            params: self.params,
+            module: &self.kernel.module,
+            counters: &mut self.counters,
+            strict_global: self.launch.options.strict_global,
+        }
+    }
+
+    /// Waits at barriers in shared memory; false if the warp has to stay.
+    fn wait(
+        &mut self,
+        idx: usize,
+        line: u32,
+        call: &WaitCall,
+        active: u32,
+    ) -> Result<bool, LaneFault> {
+        let registers = &self.warps[idx].registers;
+        let addresses = call.address.lanes(registers);
+        let phase = |lane: usize| match call.by_parity {
+            true => Phase::Parity(registers.words[call.phase.0 as usize][lane] & 1 == 1),
+            false => Phase::Token(registers.longs[call.phase.0 as usize][lane]),
+        };
+        let phases: [Phase; 32] = std::array::from_fn(phase);
+        let mut context = self.context(idx, line);
+        let mut waits_at = None;
+        for lane in crate::registers::lanes(active) {
+            let passed = context.mbarrier_wait(addresses[lane], phases[lane]);
+            if !passed.map_err(|kind| kind.at(lane))? {
+                waits_at = Some(addresses[lane]);
+                break;
+            }
+        }
+        let warp = &mut self.warps[idx];
+        warp.waits_at = waits_at;
+        if waits_at.is_none() {
+            warp.registers.preds[call.done.0 as usize] |= active;
+        }
+        Ok(waits_at.is_none())
+    }
+
+    /// Runs an instruction that leads elsewhere, or waits; false if the warp cannot go on.
+    fn go(
+        &mut self,
+        idx: usize,
+        instruction: &Instruction,
+        active: u32,
+    ) -> Result<bool, LaneFault> {
         let warp = &mut self.warps[idx];
         match &instruction.op {
-            Op::Act(act) if active != 0 => {
-                let mut context = Context {
-                    registers: &mut warp.registers,
-                    warp: idx,
-                    alive: warp.alive,
-                    line: instruction.line,
-                    local: &mut warp.local,
-                    copies: &mut warp.copies,
-                    shared: &mut self.shared,
-                    memory: self.memory,
-                    params: self.params,
-                    module: &self.kernel.module,
-                    counters: &mut self.counters,
-                    strict_global: self.launch.options.strict_global,
-                };
-                act(&mut context, active)?;
-            }
             Op::Branch(target) => {
                 warp.branch(active, *target);
                 return Ok(true);
@@ -256,13 +320,47 @@ impl<'a> BlockRunner<'a> {
         let states = self.barriers.iter().enumerate();
         let states =
             states.filter_map(|(n, barrier)| Some(format!("barrier {n}: {}", barrier.state()?)));
-        let mut what = states.collect::<Vec<_>>().join("; ");
+        let waited = self
+            .shared
+            .mbarriers
+            .iter()
+            .filter_map(|(address, barrier)| {
+                let waits = |warp: &&Warp| warp.alive != 0 && warp.waits_at == Some(*address);
+                let n = self.warps.iter().filter(waits).count();
+                let state = barrier.state();
+                (n > 0).then(|| format!("{n} warps wait at mbarrier {address:#x}, {state}"))
+            });
+        let mut what = states.chain(waited).collect::<Vec<_>>().join("; ");
         let done = self.warps.iter().filter(|warp| warp.alive == 0).count();
         what.push_str(&format!(
             "; {done} of {} warps have ended",
             self.warps.len()
         ));
         FaultKind::Deadlock { what }.of_warp()
+    }
+
+    /// What a block that has ended must not leave undone.
+    fn unfinished(&self) -> Result<(), Box<Fault>> {
+        let left = |warp: usize, what: String| {
+            Err(self.place(warp, FaultKind::Unfinished { what }.of_warp()))
+        };
+        if let Some((thread, line)) = self.shared.mbarriers.values().find_map(|b| b.unfinished()) {
+            let what = format!("nobody waited for the bulk copy of PTX line {line}");
+            return left(thread as usize / 32, what);
+        }
+        for (group, warps) in self.warps.chunks(4).enumerate() {
+            if let Some(warp) = warps.iter().position(|warp| !warp.products.is_empty()) {
+                let what = "nobody waited for a wgmma".to_owned();
+                return left(4 * group + warp, what);
+            }
+            let n = warps[0].products.n_issued;
+            let whole = warps.len() == 4 || n == 0;
+            if !whole || warps.iter().any(|warp| warp.products.n_issued != n) {
+                let what = "not all warps of a group took part in a wgmma".to_owned();
+                return left(4 * group, what);
+            }
+        }
+        Ok(())
     }
 
     /// The fault with its place.

@@ -37,6 +37,11 @@ impl Clocks {
         other == warp || self.seen[warp * self.n_warps + other] >= time
     }
 
+    /// What `warp` does from here on is told from what it did.
+    pub(super) fn tick(&mut self, warp: usize) {
+        self.now[warp] += 1;
+    }
+
     /// Publishes all that `warp` did and knows; what it does from here on is not included.
     pub(super) fn release(&mut self, warp: usize, into: &mut Moment) {
         into.resize(self.n_warps, 0);

@@ -3,6 +3,7 @@
 use super::copies::Copies;
 use super::counters::Counters;
 use super::local::Local;
+use super::products::Products;
 use super::shared::{Actor, Shared};
 use super::traffic;
 use crate::memory::Memory;
@@ -33,6 +34,7 @@ pub(crate) struct Context<'a> {
     pub(crate) line: u32,
     pub(crate) local: &'a mut Local,
     pub(crate) copies: &'a mut Copies,
+    pub(crate) products: &'a mut Products,
     pub(crate) shared: &'a mut Shared,
     pub(crate) memory: &'a Memory,
     pub(crate) params: &'a [u8],

@@ -19,6 +19,10 @@ pub struct Counters {
     pub shared_ideal: u64,
     /// Matrix multiply instructions of warps.
     pub mma: u64,
+    /// Matrix multiply instructions of warp groups, counted by each of their warps.
+    pub wgmma: u64,
+    /// Bulk copies; their bytes are among the global ones.
+    pub bulk_copies: u64,
     /// Arrivals of warps at block barriers.
     pub barriers: u64,
     /// Atomic instructions of warps on global memory.
@@ -36,6 +40,8 @@ impl Counters {
         self.shared_wavefronts += other.shared_wavefronts;
         self.shared_ideal += other.shared_ideal;
         self.mma += other.mma;
+        self.wgmma += other.wgmma;
+        self.bulk_copies += other.bulk_copies;
         self.barriers += other.barriers;
         self.atomics += other.atomics;
     }

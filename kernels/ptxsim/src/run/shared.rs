@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use super::clocks::Clocks;
+use super::mbarrier::Mbarriers;
 use crate::fault::{FaultKind, Space};
 use crate::registers::lanes;
 
@@ -25,6 +26,10 @@ const IN_FLIGHT: u8 = 1;
 const ATOMIC: u8 = 2;
 const SPLIT: u8 = 4;
 const GUARDED: u8 = 8;
+/// Written by a bulk copy, which products see without a fence.
+const BULK: u8 = 16;
+/// Part of a barrier.
+const OBJECT: u8 = 32;
 
 /// Readers' times differ and are kept aside.
 const SPILLED: u32 = u32::MAX;
@@ -57,6 +62,15 @@ pub(crate) enum Write {
     Atomic,
     /// The issue of an asynchronous copy: the bytes are undefined until it completes.
     Begin,
+    /// A barrier comes to lie here.
+    Object,
+}
+
+/// Whether a read by products is only checked: they read again when they are waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unnoted {
+    Yes,
+    No,
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +83,9 @@ pub(crate) struct Shared {
     spilled: HashMap<(bool, usize), [u32; 32]>,
     plan: SharedPlan,
     pub(super) clocks: Clocks,
+    pub(super) mbarriers: Mbarriers,
+    /// When each warp fenced what it wrote for the async proxy, rising.
+    fences: Vec<Vec<u32>>,
 }
 
 impl Shared {
@@ -79,6 +96,7 @@ impl Shared {
             cells: vec![Cell::default(); len.div_ceil(4)],
             plan: plan.clone(),
             clocks: Clocks::new(n_warps),
+            fences: vec![Vec::new(); n_warps],
             ..Self::default()
         }
     }
@@ -88,6 +106,8 @@ impl Shared {
         self.cells.fill(Cell::default());
         self.spilled.clear();
         self.clocks.reset();
+        self.mbarriers.clear();
+        self.fences.iter_mut().for_each(Vec::clear);
         let mut end = 0;
         let variables = self.plan.variables.iter().map(|(_, at, len)| (*at, *len));
         for (at, len) in variables.chain([(self.plan.dynamic_at, 0)]) {
@@ -172,6 +192,68 @@ impl Shared {
         Ok(&self.bytes[at..at + len])
     }
 
+    /// Checks a read of whole words by products, which lie apart from what threads read and
+    /// write: that needs fences.
+    pub(crate) fn read_async(
+        &mut self,
+        actor: Actor,
+        address: u64,
+        len: usize,
+        unnoted: Unnoted,
+    ) -> Result<&[u8], FaultKind> {
+        let at = self.locate(address, len, len)?;
+        for unit in at / 4..(at + len) / 4 {
+            let split = self.cells[unit].flags & SPLIT != 0;
+            let units = if split {
+                4 * unit..4 * unit + 4
+            } else {
+                unit..unit + 1
+            };
+            for unit in units {
+                let cell = *self.cell(split, unit);
+                self.read_cell(actor, split, unit)?;
+                if unnoted == Unnoted::Yes {
+                    *self.cell(split, unit) = cell;
+                }
+                let writer = u32::from(cell.writer) - 1;
+                let by = writer as usize / 32;
+                if cell.flags & BULK == 0 && !self.is_fenced(actor.warp, by, cell.write_time) {
+                    return Err(FaultKind::ProxyFence { address, writer });
+                }
+            }
+        }
+        Ok(&self.bytes[at..at + len])
+    }
+
+    /// What the warp wrote up to now is there for the async proxy.
+    pub(super) fn fence(&mut self, warp: usize) {
+        let now = self.clocks.now(warp);
+        self.fences[warp].push(now);
+        self.clocks.tick(warp);
+    }
+
+    /// Whether `warp` knows of a fence of `by` after what that wrote at `time`.
+    pub(super) fn is_fenced(&self, warp: usize, by: usize, time: u32) -> bool {
+        let fences = &self.fences[by];
+        let next = fences.get(fences.partition_point(|fence| *fence < time));
+        next.is_some_and(|fence| self.clocks.ordered(warp, by, *fence))
+    }
+
+    /// The bytes of a bulk copy come to where it was announced.
+    pub(super) fn arrived(&mut self, address: u64, bytes: &[u8]) {
+        let at = address as usize;
+        for cell in &mut self.cells[at / 4..(at + bytes.len()) / 4] {
+            cell.flags = BULK;
+        }
+        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// From here on nothing has written these words.
+    pub(super) fn forget(&mut self, address: u64, len: usize) {
+        let at = address as usize;
+        self.cells[at / 4..(at + len) / 4].fill(Cell::default());
+    }
+
     /// Checks a write of `len` bytes, notes it, and gives the bytes to fill.
     pub(crate) fn write(
         &mut self,
@@ -248,7 +330,7 @@ impl Shared {
     #[inline]
     fn read_cell(&mut self, actor: Actor, fine: bool, unit: usize) -> Result<(), FaultKind> {
         let cell = *self.cell(fine, unit);
-        if cell.writer == 0 || cell.flags & (IN_FLIGHT | GUARDED) != 0 {
+        if cell.writer == 0 || cell.flags & (IN_FLIGHT | GUARDED | OBJECT) != 0 {
             return Err(self.bad_cell(cell, fine, unit));
         }
         let writer = u32::from(cell.writer) - 1;
@@ -316,11 +398,12 @@ impl Shared {
         } else {
             "write"
         };
-        if cell.flags & GUARDED != 0 {
+        if cell.flags & (GUARDED | OBJECT) != 0 {
             return Err(self.bad_cell(cell, fine, unit));
         }
         let own = u32::from(cell.writer) == actor.thread + 1;
-        if cell.flags & IN_FLIGHT != 0 && !own {
+        // Copies have no order among themselves, not even those of one thread.
+        if cell.flags & IN_FLIGHT != 0 && (!own || kind == Write::Begin) {
             return Err(self.bad_cell(cell, fine, unit));
         }
         let both_atomic = kind == Write::Atomic && cell.flags & ATOMIC != 0;
@@ -345,6 +428,7 @@ impl Shared {
                 Write::Plain => 0,
                 Write::Atomic => ATOMIC,
                 Write::Begin => IN_FLIGHT,
+                Write::Object => OBJECT,
             },
             write_time,
             write_line: actor.line,
@@ -360,6 +444,10 @@ impl Shared {
         let address = address as u64;
         if cell.flags & GUARDED != 0 {
             return self.out_of_bounds(address, len);
+        }
+        if cell.flags & OBJECT != 0 {
+            let what = "read or written as plain memory".to_owned();
+            return FaultKind::Mbarrier { address, what };
         }
         if cell.flags & IN_FLIGHT != 0 {
             let issuer = u32::from(cell.writer) - 1;

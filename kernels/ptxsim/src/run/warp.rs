@@ -3,6 +3,7 @@
 
 use super::copies::Copies;
 use super::local::Local;
+use super::products::Products;
 use crate::code::Instruction;
 use crate::registers::Registers;
 
@@ -24,8 +25,11 @@ pub(super) struct Warp {
     pub(super) alive: u32,
     /// At a barrier.
     pub(super) waits: bool,
+    /// The barrier in shared memory that it waits at.
+    pub(super) waits_at: Option<u64>,
     pub(super) local: Local,
     pub(super) copies: Copies,
+    pub(super) products: Products,
 }
 
 impl Warp {
@@ -36,8 +40,10 @@ impl Warp {
             others: Vec::new(),
             alive: 0,
             waits: false,
+            waits_at: None,
             local: Local::new(local_bytes),
             copies: Copies::default(),
+            products: Products::default(),
         }
     }
 
@@ -47,8 +53,10 @@ impl Warp {
         self.others.clear();
         self.alive = lanes;
         self.waits = false;
+        self.waits_at = None;
         self.local.reset();
         self.copies.reset();
+        self.products = Products::default();
     }
 
     /// The lanes of the running group that an instruction's guard lets through.

@@ -425,6 +425,79 @@ fn numbers_and_indices() {
     );
 }
 
+#[test]
+fn bulk_copies() {
+    let (memory, input, output) = device(128, 64);
+    let args = [input, output];
+    let in_flight = |kind: &FaultKind| matches!(kind, FaultKind::InFlight { issuer: 0, .. });
+    caught(
+        "bulk_no_expect",
+        &threads(64),
+        &args,
+        &memory,
+        (0, 0),
+        in_flight,
+    );
+    // The other warp is first to go on.
+    caught(
+        "bulk_wrong_phase",
+        &threads(64),
+        &args,
+        &memory,
+        (0, 32),
+        uninitialised(Space::Shared),
+    );
+    caught(
+        "bulk_wrong_bytes",
+        &threads(64),
+        &args,
+        &memory,
+        (0, 0),
+        |kind| {
+            matches!(kind, FaultKind::Deadlock { what } if what.contains(
+                "2 warps wait at mbarrier"
+            ) && what.contains("1 of 1 arrivals, 16 bytes announced did not come"))
+        },
+    );
+    caught(
+        "bulk_overwritten",
+        &threads(64),
+        &args,
+        &memory,
+        (0, 32),
+        |kind| matches!(kind, FaultKind::Race { other, .. } if other.contains("a read by warp 0")),
+    );
+}
+
+#[test]
+fn products_of_warp_groups() {
+    let (memory, input, output) = device(576, 128);
+    let args = [input, output];
+    // The last warp to reach the barrier is the first behind it.
+    let at_first = |name: &str, expected: &dyn Fn(&FaultKind) -> bool| {
+        caught(name, &threads(128), &args, &memory, (0, 96), expected);
+    };
+    at_first("group_missing_wait", &|kind| {
+        *kind == FaultKind::RegisterInFlight
+    });
+    at_first("group_missing_fence", &|kind| {
+        matches!(kind, FaultKind::ProxyFence { writer: 48, .. })
+    });
+    at_first("group_registers", &|kind| *kind == FaultKind::MissingFence);
+    at_first(
+        "group_descriptor",
+        &|kind| matches!(kind, FaultKind::Descriptor { what, .. } if what.contains("first row")),
+    );
+    caught(
+        "group_released_early",
+        &threads(160),
+        &args,
+        &memory,
+        (0, 128),
+        |kind| matches!(kind, FaultKind::Race { other, .. } if other.contains("a read by warp")),
+    );
+}
+
 /// Each bug has its source and its PTX, and a test above.
 #[test]
 fn every_bug_is_tested() {
@@ -439,5 +512,5 @@ fn every_bug_is_tested() {
             n += 1;
         }
     }
-    assert!(n >= 20, "{n}");
+    assert!(n >= 29, "{n}");
 }

@@ -3,6 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 for source in *.cu; do
-    nvcc -arch=sm_80 -lineinfo -ptx "$source" -o - |
+    arch=sm_80
+    if grep -q 'hopper.cuh' "$source"; then arch=sm_90a; fi
+    nvcc -arch=$arch -lineinfo -ptx "$source" -o - |
         sed -E 's#(\.file\s+[0-9]+) ".*/#\1 "#' >"${source%.cu}.ptx"
 done

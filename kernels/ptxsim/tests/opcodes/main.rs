@@ -5,7 +5,9 @@
     reason = "a test that cannot go on should say where"
 )]
 
+mod barrier;
 mod float;
+mod group;
 mod harness;
 mod integer;
 mod memory;
