@@ -38,7 +38,10 @@ fn main() -> Result<(), Failure> {
             WeightType::Q4_K,
             WeightType::Q6_K,
         ] {
-            linear(&mut open()?, ty, n_rows)?;
+            linear(&mut open()?, ty, n_rows, cuda::linear)?;
+        }
+        if cuda::has_wgmma(gpu.capability()) {
+            linear(&mut open()?, WeightType::BF16, n_rows, cuda::linear_wgmma)?;
         }
     }
     attention(&mut open()?, 1, 4095, 64)?;
@@ -70,7 +73,12 @@ fn line(
     Ok(())
 }
 
-fn linear(gpu: &mut BareGpu, ty: WeightType, n_rows: usize) -> Result<(), Failure> {
+fn linear(
+    gpu: &mut BareGpu,
+    ty: WeightType,
+    n_rows: usize,
+    start: fn(&LinearLaunch) -> Launch,
+) -> Result<(), Failure> {
     let n_bytes = WIDTH / ty.block_elements() * ty.block_bytes() * WIDTH;
     let source = WeightSource {
         ty,
@@ -80,7 +88,7 @@ fn linear(gpu: &mut BareGpu, ty: WeightType, n_rows: usize) -> Result<(), Failur
     };
     let packed = cuda::pack(&source).map_err(|error| error.to_string())?;
     let per_value = if ty.is_quantized() { 1.25 } else { 2.0 };
-    let launch = cuda::linear(&LinearLaunch {
+    let launch = start(&LinearLaunch {
         ty,
         x: upload(gpu, &vec![0; n_rows * WIDTH * 2])?,
         meta: upload(gpu, &vec![0; n_rows * WIDTH / 4])?,

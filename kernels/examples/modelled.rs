@@ -23,6 +23,10 @@ const CACHE: f64 = 5.5e12;
 /// Part of the peak that `mma.sync` reaches on Hopper, which keeps the rest for `wgmma` (an
 /// estimate).
 const SYNC_SHARE: f64 = 0.62;
+/// Part of the peak that `wgmma` reaches in libraries (an estimate).
+const GROUP_SHARE: f64 = 0.8;
+/// Passes over shared memory that the multiprocessors make in a second.
+const SHARED: f64 = 132.0 * 1.755e9;
 
 struct Work {
     name: String,
@@ -40,12 +44,16 @@ impl Work {
     fn print(&self) {
         let memory = self.bytes / MEMORY;
         let floor = memory.max(self.operations / self.peak);
-        let product = self.operations / (self.peak * SYNC_SHARE);
+        let groups = self.counters.wgmma > 0;
+        let share = if groups { GROUP_SHARE } else { SYNC_SHARE };
+        let product = self.operations / (self.peak * share);
+        let shared = self.counters.shared_wavefronts as f64 * self.times / SHARED;
         let issue = self.counters.warp_instructions as f64 * self.times / ISSUE;
         let cache = self.counters.global_sectors as f64 * 32.0 * self.times / CACHE;
         let all = [
             ("memory", memory),
-            ("mma", product),
+            (if groups { "wgmma" } else { "mma" }, product),
+            ("shared", shared),
             ("issue", issue),
             ("L2", cache),
         ];
@@ -77,17 +85,18 @@ fn main() {
     ];
     for n_rows in [1, 16, 512] {
         for ty in types {
-            linear(ty, n_rows).print();
+            linear(ty, n_rows, cuda::linear).print();
         }
+        linear(WeightType::BF16, n_rows, cuda::linear_wgmma).print();
     }
     attention(1, 4095, 64).print();
     attention(512, 0, 8).print();
 }
 
 /// 4096 by 4096; a slice of the columns (and of many rows) is simulated.
-fn linear(ty: WeightType, n_rows: usize) -> Work {
+fn linear(ty: WeightType, n_rows: usize, start: fn(&LinearLaunch) -> cuda::Launch) -> Work {
     const WIDTH: usize = 4096;
-    let (n_out, n_sim) = (128, n_rows.min(64));
+    let (n_out, n_sim) = (128, n_rows.min(128));
     let bytes = vec![0; WIDTH / ty.block_elements() * ty.block_bytes() * n_out];
     let source = WeightSource {
         ty,
@@ -106,7 +115,7 @@ fn linear(ty: WeightType, n_rows: usize) -> Work {
         cuda::quantize_rows(x, WIDTH, n_sim, acts, meta)
     };
     gpu.run(&prepare);
-    let launch = cuda::linear(&LinearLaunch {
+    let launch = start(&LinearLaunch {
         ty,
         x: acts,
         meta,

@@ -91,7 +91,7 @@ impl Device {
             Backend::Cpu(_) => "CPU 2".to_owned(),
             Backend::Cuda(gpu) => {
                 let (major, minor) = gpu.driver.capability;
-                format!("CUDA 1 {major}.{minor}")
+                format!("CUDA 2 {major}.{minor}")
             }
         }
     }

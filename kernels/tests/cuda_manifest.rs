@@ -53,12 +53,16 @@ fn images_are_those_of_the_manifest() {
         let path = kernels().join(format!("ptx/sm_{arch}/{name}.ptx"));
         assert_eq!(image["sha256"], digest(&path), "{}", path.display());
     }
-    // Every device from 8.0 on has one image of each name.
+    // Every device from 8.0 on has one image of each name, but for what 9.0 alone can do.
     let names: BTreeSet<&str> = images.iter().filter_map(|i| i["name"].as_str()).collect();
+    let hopper = "linear_wgmma";
     for capability in [(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)] {
         let found: Vec<&str> = cuda::images_for(capability).map(|i| i.name).collect();
-        let unique: BTreeSet<&str> = found.iter().copied().collect();
+        let mut unique: BTreeSet<&str> = found.iter().copied().collect();
         assert_eq!(found.len(), unique.len(), "{found:?}");
+        assert_eq!(unique.contains(hopper), capability == (9, 0));
+        assert_eq!(cuda::has_wgmma(capability), capability == (9, 0));
+        unique.insert(hopper);
         assert_eq!(unique, names);
     }
     assert_eq!(cuda::images_for((7, 5)).count(), 0);

@@ -1,7 +1,7 @@
 // Linear layers of 16-bit weights on tensor cores: weights are the rows of the product (its M),
-// activations its columns. Weights lie as [tile][chunk][16][32]; within a chunk both operands
-// take the inputs in the same other order (lane t of a quad has 8t..8t+7), so that every lane
-// loads 16 bytes at once.
+// activations its columns. Weights lie as [tile][chunk][16][32], the parts of 16 bytes of a row
+// exchanged (`swizzled`); within a chunk both operands take the inputs in the same other order
+// (lane t of a quad has 8t..8t+7), so that every lane loads 16 bytes at once.
 #pragma once
 #include "linear.cuh"
 #include "ptx.cuh"
@@ -10,6 +10,9 @@ DEVICE const uint4* dense_chunk(const LinearGroup& group, int tile, int chunk) {
   return reinterpret_cast<const uint4*>(group.weight) +
          (size_t(tile) * group.n_chunks + chunk) * 64;
 }
+
+// The 16 bytes that lane (g, t) has of row g of a tile; those of row g + 8 are 32 further on.
+DEVICE int dense_part(int lane) { return lane / 4 * 4 + swizzled(lane / 4, lane % 4); }
 
 // acc += w[16][32] x[32][8].
 template <class T>
@@ -39,11 +42,11 @@ DEVICE void dense_small(const LinearArgs& a) {
   float acc[TILES][4] = {};
   // A tile past the last one only writes zeros.
   const int tile = min(int(blockIdx.x), ceil_div(task.group.n_out, 16) - 1);
-  const int end = slice_begin(warp + 1, task.group.n_chunks);
+  const int end = slice_begin(warp + 1, task.group.n_chunks), part = dense_part(lane);
 #pragma unroll 4
   for (int chunk = slice_begin(warp, task.group.n_chunks); chunk < end; chunk++) {
-    const uint4* w = dense_chunk(task.group, tile, chunk);
-    const uint4 upper = __ldg(w + lane), lower = __ldg(w + 32 + lane);
+    const uint4* w = dense_chunk(task.group, tile, chunk) + part;
+    const uint4 upper = __ldg(w), lower = __ldg(w + 32);
 #pragma unroll
     for (int i = 0; i < TILES; i++) {
       if (8 * i >= task.n_rows) break;
@@ -64,6 +67,7 @@ DEVICE void dense_large(const LinearArgs& a) {
   LinearTask task;
   if (!take_task<ROWS, 128>(a, task)) return;
   const int lane = lane_id(), g = lane / 4, t = lane % 4, n_chunks = task.group.n_chunks;
+  const int part = dense_part(lane);
   const int n_tiles = ceil_div(task.group.n_out, 16), tile = int(blockIdx.x) * 8 + warp_id() * 2;
 
   // Each thread brings 16 bytes of two rows of a stage, side by side with its neighbours.
@@ -90,9 +94,9 @@ DEVICE void dense_large(const LinearArgs& a) {
 #pragma unroll
     for (int i = 0; i < 2; i++) {
       // Tiles past the last one compute the last one again and throw it away.
-      const uint4* from = dense_chunk(task.group, min(tile + i, n_tiles - 1), chunk);
-      w[2 * i] = __ldg(from + lane);
-      w[2 * i + 1] = __ldg(from + 32 + lane);
+      const uint4* from = dense_chunk(task.group, min(tile + i, n_tiles - 1), chunk) + part;
+      w[2 * i] = __ldg(from);
+      w[2 * i + 1] = __ldg(from + 32);
     }
   };
 

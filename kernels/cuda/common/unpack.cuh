@@ -24,11 +24,13 @@ DEVICE float unpack_quant(const uint8_t* table, const uint8_t* scales, int n_in,
   return (second ? s.scale[1] : s.scale[0]) * float(code) + (second ? s.min[1] : s.min[0]);
 }
 
-// Dense 16-bit weights: tiles of 16 rows, chunks of 32 inputs, `[tile][chunk][16][32]`.
+// Dense 16-bit weights: tiles of 16 rows, chunks of 32 inputs, `[tile][chunk][16][32]`, the parts
+// of 16 bytes of a row exchanged.
 template <class T>
 DEVICE T unpack_dense(const uint8_t* table, int n_in, int row, int k) {
   const size_t chunk = size_t(row / 16) * ceil_div(n_in, 32) + k / 32;
-  return reinterpret_cast<const T*>(table)[(chunk * 16 + row % 16) * 32 + k % 32];
+  const int at = swizzled(row % 16, k % 32 / 8) * 8 + k % 8;
+  return reinterpret_cast<const T*>(table)[(chunk * 16 + row % 16) * 32 + at];
 }
 
 DEVICE float unpack_value(int format, const uint8_t* table, const uint8_t* scales, int n_in,

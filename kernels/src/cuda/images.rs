@@ -95,6 +95,12 @@ pub(super) static IMAGES: &[Image] = &[
         ptx: include_str!("../../ptx/sm_80/linear_quant32.ptx"),
     },
     Image {
+        name: "linear_wgmma",
+        capability: (9, 0),
+        is_exact: true,
+        ptx: include_str!("../../ptx/sm_90a/linear_wgmma.ptx"),
+    },
+    Image {
         name: "norm_rows",
         capability: (8, 0),
         is_exact: false,

@@ -6,6 +6,9 @@ use crate::{PackError, WeightSource, WeightType};
 /// Inputs of a chunk of dense 16-bit weights.
 const CHUNK: usize = 32;
 
+/// Bytes of a row that stay together.
+const PART: usize = 16;
+
 /// A packed weight matrix, to be copied to the device as it is.
 #[derive(Clone, Debug)]
 pub struct PackedWeights {
@@ -13,7 +16,9 @@ pub struct PackedWeights {
     pub n_out: usize,
     pub n_in: usize,
     /// Block formats: bit planes (`format/layout.rs`, the same bytes as on the CPU).
-    /// 16-bit formats: `[tile][chunk][16][32]`. f32: `[tile][n_in][16]`.
+    /// 16-bit formats: `[tile][chunk][16][32]`, the four parts of 16 bytes of a row `r` exchanged:
+    /// part `p` lies at `p ^ (r / 2 % 4)`, as tensor cores read it from shared memory without
+    /// conflicts of banks. f32: `[tile][n_in][16]`.
     pub weight: Vec<u8>,
     /// Block formats only.
     pub scales: Vec<u8>,
@@ -92,7 +97,10 @@ fn pack_16(rows: &[u8], n_in: usize, out: &mut Vec<u8>) {
     for (column, row) in rows.chunks_exact(n_in * 2).enumerate() {
         for (chunk, values) in row.chunks(CHUNK * 2).enumerate() {
             let at = first + chunk * chunk_bytes + column * CHUNK * 2;
-            out[at..at + values.len()].copy_from_slice(values);
+            for (part, values) in values.chunks(PART).enumerate() {
+                let at = at + (part ^ (column / 2 % 4)) * PART;
+                out[at..at + values.len()].copy_from_slice(values);
+            }
         }
     }
 }

@@ -120,7 +120,7 @@ pub struct LinearLaunch {
 }
 
 impl LinearLaunch {
-    fn fields(&self) -> Fields {
+    pub(super) fn fields(&self) -> Fields {
         let ending = match self.ending {
             Ending::Store => 0,
             Ending::AddScaled => 1,
@@ -141,7 +141,8 @@ impl LinearLaunch {
             .ptr(self.offsets)
     }
 
-    fn grid(&self, (columns, rows): (usize, usize)) -> [usize; 3] {
+    /// Blocks of so many columns and rows.
+    pub(super) fn grid(&self, (columns, rows): (usize, usize)) -> [usize; 3] {
         let n_groups = if self.groups == DevicePtr::NULL {
             1
         } else {

@@ -13,6 +13,7 @@ mod linear;
 mod rows;
 mod run;
 mod sample;
+mod wgmma;
 
 pub use attention::{
     Attention, AttentionItem, AttentionPlan, AttentionRows, Combine, Rope, Scoring, SequenceRows,
@@ -34,6 +35,8 @@ pub(crate) use run::{
 };
 pub use run::{BareGpu, CudaError};
 pub use sample::{Penalty, apply_penalties, mask_logits, summarize_logits};
+pub(crate) use wgmma::IMAGE as WGMMA_IMAGE;
+pub use wgmma::{WGMMA_LARGE_FROM, has_wgmma, linear_wgmma};
 
 /// How a cache stores keys and values on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -58,6 +58,10 @@ impl Gpu {
         }
     }
 
+    pub(crate) fn capability(&self) -> (u32, u32) {
+        self.capability
+    }
+
     /// Whether launches are checked and counted.
     pub(crate) fn is_simulated(&self) -> bool {
         matches!(self.machine, Machine::Simulated(_))

@@ -65,7 +65,11 @@ pub(crate) fn launch(ty: WeightType, x: (DevicePtr, DevicePtr), one: Group) -> L
 }
 
 /// What the layer gives for these rows, and what that took.
-fn run(source: &WeightSource<'_>, x: &[f32], bias: Option<&[f32]>) -> (Vec<f32>, Counters) {
+pub(crate) fn run(
+    source: &WeightSource<'_>,
+    x: &[f32],
+    bias: Option<&[f32]>,
+) -> (Vec<f32>, Counters) {
     let mut gpu = Gpu::new();
     let mut one = upload(&mut gpu, source);
     one.bias = bias.map_or(DevicePtr::NULL, |bias| gpu.upload(bias));
@@ -81,7 +85,7 @@ fn run(source: &WeightSource<'_>, x: &[f32], bias: Option<&[f32]>) -> (Vec<f32>,
 }
 
 /// The exact sums of what tensor cores are given, and the bound of an f32 sum.
-fn check(source: &WeightSource<'_>, x: &[f32], found: &[f32]) {
+pub(crate) fn check(source: &WeightSource<'_>, x: &[f32], found: &[f32]) {
     let exact = match source.ty {
         WeightType::BF16 => {
             let x: Vec<f32> = x

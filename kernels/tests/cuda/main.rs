@@ -11,3 +11,4 @@ mod groups;
 mod linear;
 mod rows;
 mod sample;
+mod wgmma;

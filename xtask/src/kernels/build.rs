@@ -16,6 +16,9 @@ pub(super) const FLAGS: [&str; 3] = ["-ptx", "-O3", "-std=c++17"];
 /// older one gets no image: the driver compiles the older one for it.
 const ARCHS: [&str; 3] = ["80", "89", "90a"];
 
+/// Sources of instructions that a single architecture has.
+const SINGLE: [(&str, &str); 1] = [("linear_wgmma", "90a")];
+
 /// PTX versions to try, oldest first: the oldest that knows all features a kernel uses reaches
 /// the most drivers.
 const VERSIONS: [&str; 9] = [
@@ -67,7 +70,9 @@ fn compile_one(toolchain: &Toolchain, source: &Path) -> Result<Vec<Image>> {
     let name = source.file_stem().context("a source has a name")?;
     let name = name.to_string_lossy().into_owned();
     let mut images: Vec<Image> = Vec::new();
-    for arch in ARCHS {
+    let single = SINGLE.iter().find(|(source, _)| *source == name);
+    let wanted = |arch: &&str| single.is_none_or(|(_, only)| only == arch);
+    for arch in ARCHS.into_iter().filter(wanted) {
         let file = toolchain.scratch.join(format!("{name}.{arch}.ptx"));
         run(Command::new(toolchain.tool("nvcc"))
             .args(FLAGS)

@@ -35,6 +35,20 @@ pub(super) struct Figures {
     pub(super) imma: u32,
     /// Asynchronous copies to shared memory.
     pub(super) ldgsts: u32,
+    /// Products of warp groups.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) hgmma: u32,
+    /// Bulk copies.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) bulk: u32,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// By kernel, then by architecture.
@@ -140,6 +154,8 @@ fn count_instructions(sass: &str, kernels: &mut BTreeMap<String, Figures>) {
             (" HMMA.", &mut figures.hmma),
             (" IMMA.", &mut figures.imma),
             (" LDGSTS.", &mut figures.ldgsts),
+            (" HGMMA.", &mut figures.hgmma),
+            (" UBLKCP.", &mut figures.bulk),
         ] {
             *to += u32::from(line.contains(instruction));
         }

@@ -36,23 +36,28 @@ fn replaced(text: &str, manifest: &Manifest) -> Result<String> {
 /// Registers a thread by architecture; shared bytes and matrix instructions, where they differ at
 /// all, of the first.
 fn table(manifest: &Manifest) -> String {
-    let mut text = "| kernel | shared bytes | HMMA | IMMA | LDGSTS |".to_owned();
+    let mut text = "| kernel | shared bytes | HMMA | HGMMA | IMMA | LDGSTS | UBLKCP |".to_owned();
     for (target, _) in TARGETS {
         write!(text, " sm_{target} |").expect("text grows");
     }
-    text.push_str("\n|---|--:|--:|--:|--:|");
+    text.push_str("\n|---|--:|--:|--:|--:|--:|--:|");
     text.push_str(&"--:|".repeat(TARGETS.len()));
     text.push('\n');
     for (kernel, by_arch) in &manifest.figures {
-        let first = &by_arch[TARGETS[0].0];
+        let first = TARGETS.iter().find_map(|(target, _)| by_arch.get(*target));
+        let first = first.cloned().unwrap_or_default();
         write!(
             text,
-            "| `{kernel}` | {} | {} | {} | {} |",
-            first.shared, first.hmma, first.imma, first.ldgsts
+            "| `{kernel}` | {} | {} | {} | {} | {} | {} |",
+            first.shared, first.hmma, first.hgmma, first.imma, first.ldgsts, first.bulk
         )
         .expect("text grows");
         for (target, _) in TARGETS {
-            write!(text, " {} |", by_arch[target].registers).expect("text grows");
+            match by_arch.get(target) {
+                Some(figures) => write!(text, " {} |", figures.registers),
+                None => write!(text, " |"),
+            }
+            .expect("text grows");
         }
         text.push('\n');
     }

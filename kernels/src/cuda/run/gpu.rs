@@ -6,7 +6,7 @@ use super::driver::{Allocation, CudaError, Driver, text};
 use super::functions::{Functions, start};
 use super::scratch::Kind;
 use super::step::Step;
-use crate::cuda::{DevicePtr, Launch};
+use crate::cuda::{self, DevicePtr, Launch};
 use crate::memory::{MemoryKind, OutOfMemory};
 use crate::{CudaOptions, Numerics};
 
@@ -19,6 +19,8 @@ pub(crate) struct Gpu {
     ordinal: usize,
     /// What low-rank matrices are multiplied with.
     pub(crate) low_rank: Numerics,
+    /// Whether it multiplies by warp groups.
+    pub(super) has_wgmma: bool,
 }
 
 impl Gpu {
@@ -30,6 +32,7 @@ impl Gpu {
             step: Mutex::new(step),
             ordinal: options.ordinal,
             low_rank: options.low_rank,
+            has_wgmma: cuda::has_wgmma(driver.capability),
             driver,
             functions,
         })

@@ -42,9 +42,10 @@ impl Form {
     }
 
     /// The image that multiplies weights of `ty` with it.
-    fn image(self, ty: WeightType) -> &'static str {
+    fn image(self, ty: WeightType, has_wgmma: bool) -> &'static str {
         match self {
             Self::F32 => "linear_exact",
+            Self::Bf16 | Self::F16 if has_wgmma => cuda::WGMMA_IMAGE,
             Self::Bf16 | Self::F16 => "linear_dense",
             Self::Int8 if ty.block_elements() == 32 => "linear_quant32",
             Self::Int8 => "linear_quant256",
@@ -69,7 +70,7 @@ impl CudaLinear {
     ) -> Result<Self, PackError> {
         let packed = cuda::pack(source)?;
         let form = Form::of(source.ty, numerics);
-        gpu.prepare(form.image(source.ty))?;
+        gpu.prepare(form.image(source.ty, gpu.has_wgmma))?;
         Ok(Self {
             ty: source.ty,
             numerics,
@@ -163,6 +164,7 @@ impl Gpu {
             };
             step.push(match rows.form {
                 Form::F32 => cuda::linear_exact(&op, weight.n_in),
+                Form::Bf16 | Form::F16 if self.has_wgmma => cuda::linear_wgmma(&op),
                 _ => cuda::linear(&op),
             });
         }
