@@ -78,6 +78,7 @@ pub(crate) fn run(model: Option<&str>) -> Result<()> {
                 timeout: None,
             },
             stretch: Some(2.0),
+            forces_tokens: true,
         };
         let engine = Engine::start(
             scheduler,

@@ -155,6 +155,12 @@ impl Scheduler {
             running.n_computed < sequence.tokens.len(),
             "it runs with nothing to compute"
         );
+        ensure!(
+            (1..=sequence.n_generated().max(1)).contains(&sequence.n_tail),
+            "{} tokens came last of {} generated ones",
+            sequence.n_tail,
+            sequence.n_generated()
+        );
         let n_positions = running.n_computed + running.n_in_flight;
         ensure!(
             table.end() == self.store.n_blocks_for(n_positions),

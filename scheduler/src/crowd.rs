@@ -7,7 +7,8 @@ use crate::{Priority, Scheduler};
 /// Who competes for a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Crowd {
-    /// Sequences that need one more token computed to draw the next.
+    /// Sequences that draw their next token as soon as what came last is computed: one token, or
+    /// more where some were forced.
     pub n_streaming: usize,
     /// Sequences with more than that before them, or that could be admitted, batch work apart.
     pub n_prompting: usize,
@@ -32,7 +33,7 @@ impl Scheduler {
         };
         for running in self.running.values() {
             let Sequence { priority, flow, .. } = running.sequence;
-            if running.n_missing() == 1 {
+            if running.is_streaming() {
                 crowd.n_streaming += 1;
             } else if priority != Priority::Batch {
                 crowd.n_prompting += 1;

@@ -14,6 +14,7 @@ mod crowd;
 mod elder;
 mod end;
 mod flow;
+mod force;
 mod free_list;
 mod ids;
 mod live;

@@ -79,6 +79,7 @@ impl LiveRequest {
             tokens: self.request.prompt.to_vec(),
             n_prompt: self.request.prompt.len(),
             max_tokens: self.max_tokens,
+            n_tail: 1,
             flow: self.flow,
             priority: self.request.priority,
         };

@@ -10,7 +10,7 @@ use crate::scheduler::FlightRow;
 use crate::sequence::Age;
 use crate::{Batch, BatchRow, FlowId, Priority, Scheduler};
 
-/// Running sequences of one class that miss more than one token, by flow.
+/// Running sequences of one class that do not stream, by flow.
 #[derive(Debug, Default)]
 struct Chunks {
     by_flow: BTreeMap<FlowId, VecDeque<Age>>,
@@ -23,10 +23,11 @@ impl Scheduler {
     /// What to execute next; `None` when there is nothing to do. Whenever there is work, there
     /// is a row.
     ///
-    /// The tokens of a batch go, in this order, to the elder (see `elder.rs`); to running
-    /// sequences that miss one token; to chunks of prompts, of running and of newly admitted
-    /// sequences, by class and then to the flow that was served least. Batch work comes after
-    /// all of these, in the same order.
+    /// The tokens of a batch go, in this order, to the elder (see `elder.rs`); one to each running
+    /// sequence that streams; to chunks of prompts, of running and of newly admitted sequences, by
+    /// class and then to the flow that was served least; to what else streams miss (forced
+    /// tokens, for which half of what prompts could have is kept). Batch work comes after all of
+    /// these, in the same order.
     ///
     /// In the batch, rows that compute one token come first, then chunks, both oldest first.
     ///
@@ -50,12 +51,20 @@ impl Scheduler {
         self.choose_elder();
         let mut packing = self.open_packing(max_tokens.max(1));
         self.pack_elder(&mut packing);
-        self.pack_singles(Tier::Regular, &mut packing);
-        for priority in [Priority::High, Priority::Normal, Priority::Low] {
-            self.pack_chunks(priority, Tier::Regular, &mut packing);
+        let regular = [Priority::High, Priority::Normal, Priority::Low];
+        for (tier, classes) in [
+            (Tier::Regular, &regular[..]),
+            (Tier::Batch, &[Priority::Batch]),
+        ] {
+            self.pack_streams(tier, &mut packing);
+            let n_kept = self.n_tails(tier, &packing).min(packing.n_left / 2);
+            packing.n_left -= n_kept;
+            for &priority in classes {
+                self.pack_chunks(priority, tier, &mut packing);
+            }
+            packing.n_left += n_kept;
+            self.pack_tails(tier, &mut packing);
         }
-        self.pack_singles(Tier::Batch, &mut packing);
-        self.pack_chunks(Priority::Batch, Tier::Batch, &mut packing);
         self.note_all_served(&packing);
         Some(self.seal(packing))
     }
@@ -72,13 +81,13 @@ impl Scheduler {
         packing
     }
 
-    /// The elder's share: all but a token for each that misses one.
+    /// The elder's share: all but a token for each that streams.
     fn pack_elder(&mut self, packing: &mut Packing) {
         let Some(elder) = self.elder.age else {
             return;
         };
         // At least one token is left for it.
-        let n_most = packing.n_left - self.n_singles().min(packing.n_left - 1);
+        let n_most = packing.n_left - self.n_streams().min(packing.n_left - 1);
         if let Some(running) = self.running.get(&elder) {
             let n_wanted = running.n_missing().min(n_most);
             self.plan_with_room(elder, n_wanted, packing);
@@ -88,10 +97,10 @@ impl Scheduler {
         }
     }
 
-    /// Regular running sequences, but for the elder, that miss one token.
-    fn n_singles(&self) -> usize {
+    /// Regular running sequences, but for the elder, that stream.
+    fn n_streams(&self) -> usize {
         self.ranks(Tier::Regular)
-            .filter(|rank| !rank.is_elder() && self.running[&rank.age].n_missing() == 1)
+            .filter(|rank| !rank.is_elder() && self.running[&rank.age].is_streaming())
             .count()
     }
 
@@ -103,19 +112,44 @@ impl Scheduler {
         ranks.filter(move |rank| rank.tier() == tier)
     }
 
-    /// Rows of those that miss one token, first in rank first.
-    fn pack_singles(&mut self, tier: Tier, packing: &mut Packing) {
-        let mut singles: Vec<Rank> = self
+    /// One token of each that streams, first in rank first.
+    fn pack_streams(&mut self, tier: Tier, packing: &mut Packing) {
+        let mut streams: Vec<Rank> = self
             .ranks(tier)
-            .filter(|rank| self.running[&rank.age].n_missing() == 1)
+            .filter(|rank| self.running[&rank.age].is_streaming())
             .filter(|rank| !packing.tokens.contains_key(&rank.age))
             .collect();
-        singles.sort_unstable();
-        for rank in singles {
+        streams.sort_unstable();
+        for rank in streams {
             // It may have been preempted by one before it.
             if packing.n_left > 0 && self.running.contains_key(&rank.age) {
                 self.plan_with_room(rank.age, 1, packing);
             }
+        }
+    }
+
+    /// What the streams that are in the batch miss beside what is in it, first in rank first.
+    fn tails(&self, tier: Tier, packing: &Packing) -> Vec<(Rank, usize)> {
+        let tails = self.ranks(tier).filter_map(|rank| {
+            let running = &self.running[&rank.age];
+            let n_more = running.n_missing() - packing.tokens.get(&rank.age)?;
+            (running.is_streaming() && n_more > 0).then_some((rank, n_more))
+        });
+        let mut tails: Vec<(Rank, usize)> = tails.collect();
+        tails.sort_unstable();
+        tails
+    }
+
+    fn n_tails(&self, tier: Tier, packing: &Packing) -> usize {
+        let tails = self.tails(tier, packing);
+        tails.into_iter().map(|(_, n_more)| n_more).sum()
+    }
+
+    /// More of the streams whose last tokens came together.
+    fn pack_tails(&mut self, tier: Tier, packing: &mut Packing) {
+        for (rank, n_more) in self.tails(tier, packing) {
+            let n_wanted = packing.tokens[&rank.age] + n_more.min(packing.n_left);
+            self.plan_with_room(rank.age, n_wanted, packing);
         }
     }
 
@@ -150,7 +184,7 @@ impl Scheduler {
         let mut chunks = Chunks::default();
         for (&age, running) in &self.running {
             let planned = packing.tokens.contains_key(&age);
-            if running.sequence.priority == priority && running.n_missing() > 1 && !planned {
+            if running.sequence.priority == priority && !running.is_streaming() && !planned {
                 let flow = running.sequence.flow;
                 chunks.by_flow.entry(flow).or_default().push_back(age);
             }

@@ -160,7 +160,7 @@ impl Scheduler {
     }
 
     /// Plans the next `n_tokens` tokens of a running sequence, for which there is room, and
-    /// charges its flow for them.
+    /// charges its flow for them, or for those that are more than were planned.
     pub(crate) fn plan(&mut self, age: Age, n_tokens: usize, packing: &mut Packing) {
         let owed_before = self.n_blocks_owed(&self.running[&age]);
         let running = self
@@ -173,9 +173,10 @@ impl Scheduler {
         let (priority, flow) = (running.sequence.priority, running.sequence.flow);
         let tier = self.rank(age, &running.sequence).tier();
         packing.sub_owed(tier, owed_before - self.n_blocks_owed(running));
-        packing.n_left -= n_tokens;
-        packing.tokens.insert(age, n_tokens);
-        self.flows[priority as usize].charge(flow, running.cost(n_tokens));
+        let n_before = packing.tokens.insert(age, n_tokens).unwrap_or(0);
+        packing.n_left -= n_tokens - n_before;
+        let cost = running.cost(n_tokens) - running.cost(n_before);
+        self.flows[priority as usize].charge(flow, cost);
     }
 
     /// Takes the blocks of a running sequence, and its tokens out of the batch.

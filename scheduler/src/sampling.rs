@@ -1,5 +1,5 @@
 //! How the next token is drawn. The scheduler carries these numbers and never looks at them,
-//! but for [`SamplingParams::needs_history`].
+//! but for [`SamplingParams::needs_history`] and [`SamplingParams::needs_every_draw`].
 
 use crate::TokenId;
 
@@ -51,6 +51,12 @@ impl Default for SamplingParams {
 }
 
 impl SamplingParams {
+    /// Whether every token must be drawn, though it is known beforehand: its log-probability is
+    /// reported.
+    pub fn needs_every_draw(&self) -> bool {
+        self.logprobs.is_some()
+    }
+
     /// Whether a draw depends on the tokens before it (penalties), so that they must travel
     /// with the batch.
     pub fn needs_history(&self) -> bool {

@@ -172,6 +172,7 @@ impl Scheduler {
             n_failed_rows: counters.n_failed_rows,
             n_overdue: counters.n_overdue,
             n_tokens_computed: counters.n_tokens_computed,
+            n_tokens_forced: counters.n_tokens_forced,
         }
     }
 

@@ -20,6 +20,9 @@ pub(crate) struct Sequence {
     pub(crate) n_prompt: usize,
     /// The sequence ends when it has this many tokens.
     pub(crate) max_tokens: usize,
+    /// Tokens at its end that came together: the one drawn last, and those that followed it
+    /// without a draw. Never 0.
+    pub(crate) n_tail: usize,
     /// Whose service it is charged to.
     pub(crate) flow: FlowId,
     pub(crate) priority: Priority,
@@ -72,6 +75,11 @@ impl Running {
     /// Tokens that are still to be computed, never 0 between steps.
     pub(crate) fn n_missing(&self) -> usize {
         self.sequence.tokens.len() - self.n_computed
+    }
+
+    /// Whether it draws its next token as soon as what came last is computed.
+    pub(crate) fn is_streaming(&self) -> bool {
+        self.n_missing() <= self.sequence.n_tail
     }
 
     /// What computing the next `n_tokens` tokens costs its flow: one for each, and one more for

@@ -175,6 +175,7 @@ impl Scheduler {
     fn append(&mut self, age: Age, token: SampledToken, events: &mut Vec<Event>) {
         let running = self.running.get_mut(&age).expect("rows in flight run on");
         running.sequence.tokens.push(token.token);
+        running.sequence.n_tail = 1;
         events.push(Event::Token {
             sequence: running.sequence.id,
             token,
@@ -182,7 +183,7 @@ impl Scheduler {
     }
 
     /// Whether a sequence whose step has just been settled has ended.
-    fn finish_reason(&self, age: Age) -> Option<FinishReason> {
+    pub(crate) fn finish_reason(&self, age: Age) -> Option<FinishReason> {
         let running = &self.running[&age];
         let sequence = &running.sequence;
         let request = &self.requests[&sequence.id.request].request;

@@ -37,6 +37,8 @@ pub struct Stats {
     pub n_overdue: u64,
     /// Tokens computed by steps that ended well.
     pub n_tokens_computed: u64,
+    /// Tokens that were appended without a draw.
+    pub n_tokens_forced: u64,
 }
 
 /// The part of [`Stats`] that is counted, not derived.
@@ -51,4 +53,5 @@ pub(crate) struct Counters {
     pub(crate) n_failed_rows: u64,
     pub(crate) n_overdue: u64,
     pub(crate) n_tokens_computed: u64,
+    pub(crate) n_tokens_forced: u64,
 }

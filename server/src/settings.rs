@@ -202,6 +202,7 @@ impl Settings {
                     timeout: seconds(args.queue_timeout),
                 },
                 stretch: stretch(args.stream_stretch)?,
+                forces_tokens: true,
             },
             device: args.device,
             enforce_eager: args.enforce_eager,

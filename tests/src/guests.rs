@@ -5,6 +5,7 @@
 use scheduler::{BatchRow, Executor, Priority, Request, RequestId, Scheduler, SequenceId};
 
 use crate::fake::{FakeConfig, FakeExecutor};
+use crate::forcing::Follower;
 use crate::record::ensure;
 use crate::rng::Rng;
 use crate::simulation::{Report, StepLine};
@@ -63,12 +64,14 @@ fn serve(
         .iter()
         .filter(|(_, r)| takes_part(r))
         .peekable();
+    let mut follower = Follower::new(traffic.forcing);
     let mut ticks: Vec<Vec<Place>> = Vec::new();
     while arrivals.peek().is_some() || !scheduler.is_idle() {
         let tick = ticks.len() as u64;
         ensure!(tick < 100_000, "not done after {tick} ticks");
         while let Some((_, request)) = arrivals.next_if(|(at, _)| *at <= tick) {
             report.n_requests += 1;
+            follower.open(request);
             report.n_refused += u64::from(scheduler.submit(request.clone()).is_err());
         }
         let Some(batch) = scheduler.begin_step() else {
@@ -78,7 +81,8 @@ fn serve(
         let sampled = executor
             .execute(&batch)
             .map_err(|error| error.to_string())?;
-        let n_events = scheduler.end_step(sampled).len();
+        let events = scheduler.end_step(sampled);
+        let n_events = follower.force(events, &mut scheduler).len();
         scheduler.check()?;
         let is_regular = |row: &&BatchRow| !is_guest(traffic, row.sequence.request);
         let regular = batch.rows.iter().filter(is_regular);
@@ -101,6 +105,7 @@ fn serve(
     }
     report.n_preemptions += scheduler.stats().n_preemptions;
     report.n_tokens_lost += scheduler.stats().n_tokens_lost;
+    report.n_forced += scheduler.stats().n_tokens_forced;
     Ok(ticks)
 }
 

@@ -7,6 +7,7 @@ pub mod fake;
 
 mod fake_model;
 mod fake_pooling;
+pub mod forcing;
 pub mod fuzz;
 mod guests;
 pub mod hostile;

@@ -9,6 +9,7 @@ use scheduler::{
 };
 
 use crate::fake::{FakeConfig, FakeExecutor};
+use crate::forcing::Forcing;
 use crate::record::first_scored;
 
 /// One choice of a request, from beginning to end.
@@ -28,6 +29,7 @@ pub struct Machine {
     pub n_vocab: u32,
     pub max_model_len: usize,
     pub window: Option<usize>,
+    pub forcing: Forcing,
 }
 
 /// Serves choice `index` of a request alone.
@@ -36,6 +38,7 @@ pub fn alone(request: &Request, index: u32, machine: Machine) -> Expected {
         n_vocab,
         max_model_len,
         window,
+        forcing,
     } = machine;
     let mut executor = FakeExecutor::new(FakeConfig {
         block_size: max_model_len,
@@ -47,22 +50,41 @@ pub fn alone(request: &Request, index: u32, machine: Machine) -> Expected {
     let mut drawn: Vec<SampledToken> = Vec::new();
     let mut scores = Vec::new();
     let mut vector = None;
-    let reason = loop {
-        let row = row(request, index, &tokens, drawn.len());
+    let mut n_computed = 0;
+    let reason = 'answer: loop {
+        let row = row(request, index, &tokens, n_computed);
+        n_computed = tokens.len();
         let result = compute(&mut executor, row);
         scores.extend(result.scored);
         vector = vector.or(result.pooled);
         let Some(token) = result.token else {
             break FinishReason::Length;
         };
-        let stops = request.stop_tokens.contains(&token.token);
-        tokens.push(token.token);
-        drawn.push(token);
-        if stops {
-            break FinishReason::Stop;
-        }
-        if drawn.len() == request.max_new_tokens as usize || tokens.len() == max_model_len {
-            break FinishReason::Length;
+        let mut context = tokens.clone();
+        context.push(token.token);
+        let all_drawn = request.sampling.logprobs.is_some();
+        let forced = if all_drawn {
+            Vec::new()
+        } else {
+            forcing.after(&context)
+        };
+        let forced = forced.into_iter().map(|token| SampledToken {
+            token,
+            logprobs: None,
+        });
+        for (i, token) in std::iter::once(token).chain(forced).enumerate() {
+            let stops = request.stop_tokens.contains(&token.token);
+            if i > 0 && stops && drawn.len() < request.min_new_tokens as usize {
+                break;
+            }
+            tokens.push(token.token);
+            drawn.push(token);
+            if stops {
+                break 'answer FinishReason::Stop;
+            }
+            if drawn.len() == request.max_new_tokens as usize || tokens.len() == max_model_len {
+                break 'answer FinishReason::Length;
+            }
         }
     };
     Expected {
@@ -79,13 +101,9 @@ fn compute(executor: &mut FakeExecutor, row: BatchRow) -> Sampled {
     sampled.pop().expect("one result a row")
 }
 
-/// The whole prompt, or the token drawn last.
-fn row(request: &Request, index: u32, tokens: &[TokenId], n_generated: usize) -> BatchRow {
-    let start = if n_generated == 0 {
-        0
-    } else {
-        tokens.len() - 1
-    };
+/// The whole prompt, or what came last.
+fn row(request: &Request, index: u32, tokens: &[TokenId], start: usize) -> BatchRow {
+    let n_generated = tokens.len() - request.prompt.len();
     let bans = n_generated < request.min_new_tokens as usize;
     let history = if request.sampling.needs_history() {
         tokens.to_vec()

@@ -26,6 +26,8 @@ pub(crate) struct Promises {
     /// last one was admitted.
     calm_until: u64,
     n_preemptions: u64,
+    /// Most tokens that come to a sequence in a step.
+    n_growth: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +54,8 @@ impl Known {
 }
 
 impl Promises {
-    pub(crate) fn new(config: SchedulerConfig) -> Self {
+    /// `n_forced`: most tokens that follow a drawn one.
+    pub(crate) fn new(config: SchedulerConfig, n_forced: usize) -> Self {
         Self {
             config,
             n_budget: config.max_batched_tokens,
@@ -62,6 +65,7 @@ impl Promises {
             elder_not_before: 0,
             calm_until: 0,
             n_preemptions: 0,
+            n_growth: n_forced as u64 + 1,
         }
     }
 
@@ -233,7 +237,8 @@ impl Promises {
             }
         }
         if let Some(n_blocks) = n_blocks {
-            self.calm_until = self.step + n_blocks * self.config.block_size as u64;
+            let n_tokens = n_blocks * self.config.block_size as u64;
+            self.calm_until = self.step + n_tokens / self.n_growth;
         }
     }
 

@@ -8,6 +8,7 @@ use scheduler::{
     TokenId, TokenLogprobs,
 };
 
+use crate::forcing::Forcing;
 use crate::oracle::{Machine, alone};
 
 macro_rules! ensure {
@@ -159,9 +160,13 @@ impl Records {
     }
 
     /// Compares everything with what each request gives alone.
-    pub(crate) fn check_all(&self, config: &SchedulerConfig, n_vocab: u32) -> Result<(), String> {
+    pub(crate) fn check_all(
+        &self,
+        config: &SchedulerConfig,
+        forcing: Forcing,
+    ) -> Result<(), String> {
         for record in self.by_id.values() {
-            record.check(config, n_vocab)?;
+            record.check(config, forcing)?;
             self.check_cached(record, config)?;
         }
         Ok(())
@@ -223,7 +228,7 @@ impl Record {
         })
     }
 
-    fn check(&self, config: &SchedulerConfig, n_vocab: u32) -> Result<(), String> {
+    fn check(&self, config: &SchedulerConfig, forcing: Forcing) -> Result<(), String> {
         let mut complete = false;
         for (index, choice) in (0..).zip(&self.choices) {
             let id = SequenceId {
@@ -231,9 +236,10 @@ impl Record {
                 index,
             };
             let machine = Machine {
-                n_vocab,
+                n_vocab: forcing.n_vocab,
                 max_model_len: config.max_model_len,
                 window: config.window,
+                forcing,
             };
             let alone = alone(&self.request, index, machine);
             let whole = match choice.finished {

@@ -11,6 +11,7 @@ use scheduler::{
 
 use crate::duel;
 use crate::fake::{FakeConfig, FakeExecutor};
+use crate::forcing::Follower;
 use crate::guests;
 use crate::promises::Promises;
 use crate::record::{Records, ensure};
@@ -36,6 +37,8 @@ pub struct Report {
     pub n_vectors: u64,
     /// Blocks behind a window that rows went without, summed over all rows.
     pub n_blocks_dropped: u64,
+    /// Tokens that followed without a draw.
+    pub n_forced: u64,
 }
 
 impl Report {
@@ -55,6 +58,7 @@ impl Report {
         self.n_scores += other.n_scores;
         self.n_vectors += other.n_vectors;
         self.n_blocks_dropped += other.n_blocks_dropped;
+        self.n_forced += other.n_forced;
     }
 }
 
@@ -129,6 +133,7 @@ struct Simulation {
     executor: FakeExecutor,
     records: Records,
     promises: Promises,
+    follower: Follower,
     report: Report,
     step: u64,
     /// The time of the traffic. Most steps take one tick.
@@ -143,6 +148,10 @@ impl Simulation {
         let mut traffic = traffic::draw(&mut rng);
         let arrivals = std::mem::take(&mut traffic.arrivals);
         let config = traffic.config;
+        let n_forced = match traffic.forcing.chance {
+            0 => 0,
+            _ => traffic.forcing.n_most,
+        };
         Ok(Self {
             scheduler: Scheduler::new(config).map_err(|error| error.to_string())?,
             executor: FakeExecutor::new(FakeConfig {
@@ -153,7 +162,8 @@ impl Simulation {
             }),
             arrivals: arrivals.into(),
             records: Records::default(),
-            promises: Promises::new(config),
+            promises: Promises::new(config, n_forced),
+            follower: Follower::new(traffic.forcing),
             report: Report::default(),
             step: 0,
             tick: 0,
@@ -185,7 +195,7 @@ impl Simulation {
             "idle, but sequences are left"
         );
         let config = &self.traffic.config;
-        self.records.check_all(config, self.traffic.n_vocab)?;
+        self.records.check_all(config, self.traffic.forcing)?;
         self.report.n_steps = self.step;
         self.report.n_failed_steps = idle.n_failed_steps;
         self.report.n_failed_rows = idle.n_failed_rows;
@@ -193,6 +203,7 @@ impl Simulation {
         self.report.n_preemptions = idle.n_preemptions;
         self.report.n_tokens_lost = idle.n_tokens_lost;
         self.report.n_hit_tokens = idle.n_prefix_hit_tokens;
+        self.report.n_forced = idle.n_tokens_forced;
         Ok(self.report)
     }
 
@@ -216,6 +227,7 @@ impl Simulation {
         self.cancel_some(true)?;
         let failed = self.rng.chance(self.traffic.failures);
         let events = self.execute(&batch, failed)?;
+        let events = self.follower.force(events, &mut self.scheduler);
         let n_events = events.len();
         self.check_rows(&batch, &events)?;
         for event in events {
@@ -365,6 +377,7 @@ impl Simulation {
                 "{id} was taken twice"
             );
             self.promises.note_arrival(&request);
+            self.follower.open(&request);
             self.records.open(request);
         }
         Ok(())

@@ -7,6 +7,7 @@ use scheduler::{
     TokenId,
 };
 
+use crate::forcing::Forcing;
 use crate::rng::{Rng, mix};
 
 /// One simulation's machine and traffic.
@@ -26,6 +27,7 @@ pub(crate) struct Traffic {
     pub(crate) paced: usize,
     /// Of 1000 steps, how many take so long that much arrives meanwhile.
     pub(crate) slow: usize,
+    pub(crate) forcing: Forcing,
 }
 
 /// Kinds of requests, each drawn as often as this seed says (of 1000). Seeds differ in what
@@ -104,6 +106,11 @@ pub(crate) fn draw(rng: &mut Rng) -> Traffic {
         row_failures: *rng.pick(&[0, 0, 0, 3, 20]),
         paced: *rng.pick(&[0, 0, 500, 1000]),
         slow: *rng.pick(&[0, 0, 50, 200]),
+        forcing: Forcing {
+            chance: *rng.pick(&[0, 0, 100, 300, 900]),
+            n_most: *rng.pick(&[1, 3, 10, 40]),
+            n_vocab,
+        },
     }
 }
 

@@ -100,7 +100,7 @@ fn summarize(report: &Report, n_seeds: u64, out: &mut dyn Write) -> Result<()> {
         out,
         "{n_seeds} seeds, {} steps ({} failed, {} rows failed alone), {} tokens, {} requests ({} refused), \
          {} cancellations, {} preemptions ({} tokens lost), {} prompt tokens hit, {} prompt scores, \
-         {} overdue",
+         {} overdue, {} tokens forced",
         report.n_steps,
         report.n_failed_steps,
         report.n_failed_rows,
@@ -112,7 +112,8 @@ fn summarize(report: &Report, n_seeds: u64, out: &mut dyn Write) -> Result<()> {
         report.n_tokens_lost,
         report.n_hit_tokens,
         report.n_scores,
-        report.n_overdue
+        report.n_overdue,
+        report.n_forced
     )?;
     Ok(())
 }

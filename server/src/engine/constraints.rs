@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use rayon::prelude::*;
-use scheduler::{Batch, Event, Request, RequestId, Sampled, SequenceId, TokenId};
+use scheduler::{Batch, Event, Request, RequestId, Sampled, Scheduler, SequenceId, TokenId};
 
 use crate::grammar::{CANNOT_GO_ON, Constraint};
 
@@ -116,16 +116,58 @@ impl Constraints {
             let Some(state) = self.by_sequence.get_mut(&result.sequence) else {
                 continue;
             };
-            if let (State::Matching(constraint), Some(drawn)) = (&mut *state, &result.token)
-                && let Err(message) = constraint.accept(drawn.token)
-            {
-                *state = State::Failed(message);
+            if let Some(drawn) = &result.token {
+                state.accept(drawn.token);
             }
             if let State::Failed(message) = state {
                 result.token = None;
                 result.scored.clear();
                 result.failed = Some(format!("{CANNOT_GO_ON}{message}"));
             }
+        }
+    }
+
+    /// Appends to each sequence that has drawn what its grammar leaves no choice about.
+    pub(super) fn force(&mut self, scheduler: &mut Scheduler, events: &mut Vec<Event>) {
+        if self.is_empty() {
+            return;
+        }
+        let drawn = events.iter().filter_map(|event| match event {
+            Event::Token { sequence, .. } => Some(*sequence),
+            _ => None,
+        });
+        for sequence in drawn.collect::<Vec<_>>() {
+            // What follows the last of forced tokens may be forced as well, such as the end.
+            while let Some(State::Matching(constraint)) = self.by_sequence.get_mut(&sequence) {
+                let tokens: Vec<TokenId> = constraint.forced().iter().copied().collect();
+                let forced = scheduler.force(sequence, &tokens);
+                if forced.is_empty() {
+                    break;
+                }
+                self.accept_all(&forced);
+                self.note(&forced);
+                events.extend(forced);
+            }
+        }
+    }
+
+    fn accept_all(&mut self, events: &[Event]) {
+        for event in events {
+            if let Event::Token { sequence, token } = event
+                && let Some(state) = self.by_sequence.get_mut(sequence)
+            {
+                state.accept(token.token);
+            }
+        }
+    }
+}
+
+impl State {
+    fn accept(&mut self, token: TokenId) {
+        if let Self::Matching(constraint) = self
+            && let Err(message) = constraint.accept(token)
+        {
+            *self = Self::Failed(message);
         }
     }
 }

@@ -75,6 +75,9 @@ pub struct EngineOptions {
     /// How much longer prompts may make the steps of running streams; `None`: by as much as the
     /// scheduler's budget of tokens does.
     pub stretch: Option<f64>,
+    /// Tokens that a grammar leaves no choice about are appended without a draw. Answers are the
+    /// same without, which is for tests.
+    pub forces_tokens: bool,
 }
 
 /// When a request ends, finished or not.
@@ -157,9 +160,8 @@ impl Engine {
         let handle = EngineHandle::new(commands, options.queue, Arc::clone(&metrics));
         let ledger = ledger::Ledger::new(handle.queue(), Arc::clone(&metrics));
         let flag = StopFlag(handle.stop_flag());
-        let EngineOptions { stretch, .. } = options;
         let step_loop = StepLoop::new(
-            scheduler, executor, receiver, ledger, metrics, stretch, flag,
+            scheduler, executor, receiver, ledger, metrics, options, flag,
         );
         (handle, step_loop)
     }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::constraints::Constraints;
 use super::ledger::Ledger;
 use super::pace::{Load, Pace};
-use super::{Command, EngineError, StopFlag, Submission, Turns, snapshot};
+use super::{Command, EngineError, EngineOptions, StopFlag, Submission, Turns, snapshot};
 use crate::metrics::Metrics;
 
 /// Everything the engine thread owns.
@@ -21,6 +21,8 @@ pub struct StepLoop {
     commands: Receiver<Command>,
     ledger: Ledger,
     constraints: Constraints,
+    /// See [`EngineOptions::forces_tokens`](super::EngineOptions::forces_tokens).
+    forces_tokens: bool,
     metrics: Arc<Metrics>,
     /// What the counters have been told so far.
     reported: Stats,
@@ -46,7 +48,7 @@ impl StepLoop {
         commands: Receiver<Command>,
         ledger: Ledger,
         metrics: Arc<Metrics>,
-        stretch: Option<f64>,
+        options: EngineOptions,
         flag: StopFlag,
     ) -> Self {
         let mut step_loop = Self {
@@ -55,10 +57,11 @@ impl StepLoop {
             commands,
             ledger,
             constraints: Constraints::default(),
+            forces_tokens: options.forces_tokens,
             metrics,
             reported: Stats::default(),
             has_work: false,
-            pace: Pace::new(stretch),
+            pace: Pace::new(options.stretch),
             turns: None,
             _flag: flag,
         };
@@ -163,7 +166,7 @@ impl StepLoop {
         };
         self.constraints.fill(&mut batch);
         self.ledger.note_started(&batch);
-        let events = match self.execute(&batch) {
+        let mut events = match self.execute(&batch) {
             Ok(mut sampled) => {
                 self.constraints.advance(&mut sampled);
                 self.scheduler.end_step(sampled)
@@ -171,6 +174,9 @@ impl StepLoop {
             Err(error) => self.fail_step(&error),
         };
         self.constraints.note(&events);
+        if self.forces_tokens {
+            self.constraints.force(&mut self.scheduler, &mut events);
+        }
         self.ledger.deliver(events);
         true
     }
@@ -305,6 +311,11 @@ impl StepLoop {
                 before.n_failed_rows,
             ),
             (&metrics.overdue_turns, stats.n_overdue, before.n_overdue),
+            (
+                &metrics.forced_tokens,
+                stats.n_tokens_forced,
+                before.n_tokens_forced,
+            ),
         ] {
             counter.increment(now - then);
         }

@@ -1,5 +1,6 @@
 //! Where one answer stands in its grammar.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,6 +12,9 @@ pub struct Constraint {
     matcher: Matcher,
     /// What is allowed now, or why nothing is, if it was asked for already.
     allowed: Option<Result<Arc<[u32]>, String>>,
+    /// Tokens that are to come before there is a choice again, if that was asked for already. They
+    /// are found once and then stay what they are, however they come.
+    forced: Option<VecDeque<TokenId>>,
 }
 
 impl fmt::Debug for Constraint {
@@ -26,6 +30,7 @@ impl Clone for Constraint {
         Self {
             matcher: self.matcher.deep_clone(),
             allowed: self.allowed.clone(),
+            forced: self.forced.clone(),
         }
     }
 }
@@ -35,6 +40,7 @@ impl Constraint {
         Self {
             matcher,
             allowed: None,
+            forced: None,
         }
     }
 
@@ -43,16 +49,42 @@ impl Constraint {
     /// # Errors
     /// The grammar allows none, or matching it has become too expensive.
     pub fn allowed(&mut self) -> Result<Arc<[u32]>, String> {
+        let forced = self.forced().front().copied();
         let matcher = &mut self.matcher;
-        self.allowed.get_or_insert_with(|| mask_of(matcher)).clone()
+        let find = || match forced {
+            Some(token) => only(token, matcher),
+            None => mask_of(matcher),
+        };
+        self.allowed.get_or_insert_with(find).clone()
     }
 
-    /// Goes on by a token that was drawn.
+    /// The tokens that come next, one after another, whatever is drawn: the grammar leaves no
+    /// choice. Each is still to be [accepted](Self::accept).
+    pub fn forced(&mut self) -> &VecDeque<TokenId> {
+        let (matcher, allowed) = (&mut self.matcher, &mut self.allowed);
+        self.forced.get_or_insert_with(|| {
+            let forced = forced_by(matcher);
+            forced.unwrap_or_else(|error| {
+                *allowed = Some(Err(error));
+                VecDeque::new()
+            })
+        })
+    }
+
+    /// Goes on by a token that was drawn, or forced.
     ///
     /// # Errors
     /// The token was not allowed.
     pub fn accept(&mut self, token: TokenId) -> Result<(), String> {
         self.allowed = None;
+        if let Some(forced) = &mut self.forced {
+            if forced.pop_front().is_some_and(|next| next != token) {
+                return Err(format!("token {token} is not the one that it forces"));
+            }
+            if forced.is_empty() {
+                self.forced = None;
+            }
+        }
         // At the end of the grammar only end tokens are allowed, and they change nothing.
         if self.matcher.is_stopped() && !self.matcher.is_error() {
             return Ok(());
@@ -60,6 +92,37 @@ impl Constraint {
         let accepted = self.matcher.consume_token(token);
         accepted.map_err(|error| first_line(&error.to_string()))
     }
+}
+
+fn forced_by(matcher: &mut Matcher) -> Result<VecDeque<TokenId>, String> {
+    let Ok(environment) = matcher.tok_env() else {
+        return Ok(VecDeque::new()); // It has failed already.
+    };
+    let trie = environment.tok_trie();
+    if matcher.is_stopped() {
+        // The end: there is a choice where several tokens end an answer.
+        let end = trie.eos_tokens();
+        return Ok(end.iter().copied().filter(|_| end.len() == 1).collect());
+    }
+    let tokens = matcher.compute_ff_tokens();
+    // A control token is what the grammar asks for, or the mark of text that no tokens are.
+    let has_mark = tokens.iter().any(|token| trie.is_special_token(*token));
+    if has_mark
+        && !matcher
+            .compute_ff_bytes()
+            .starts_with(&trie.decode_raw(&tokens))
+    {
+        return Err("it asks for text that the vocabulary cannot write".to_owned());
+    }
+    Ok(tokens.into())
+}
+
+/// Allows one token.
+fn only(token: TokenId, matcher: &Matcher) -> Result<Arc<[u32]>, String> {
+    let environment = matcher.tok_env();
+    let environment = environment.map_err(|error| first_line(&error.to_string()))?;
+    let mask = environment.tok_trie().singleton_token_set(token);
+    Ok(mask.as_slice().into())
 }
 
 fn mask_of(matcher: &mut Matcher) -> Result<Arc<[u32]>, String> {

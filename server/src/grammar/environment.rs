@@ -2,10 +2,16 @@
 
 use toktrie::{TokRxInfo, TokTrie, TokenId, TokenizerEnv};
 
+use super::canonical::{Way, spells};
 use crate::text::Tokenizer;
 
 pub(super) struct Environment {
     trie: TokTrie,
+    tokenizer: Tokenizer,
+    /// How forced text becomes tokens; `None`: the model draws them one by one.
+    way: Option<Way>,
+    /// A control token, which no text is. It stands for text that the vocabulary cannot write.
+    unwritable: Option<TokenId>,
 }
 
 impl Environment {
@@ -21,8 +27,14 @@ impl Environment {
         let first = *known.first()?;
         let words: Vec<Vec<u8>> = (0..n_ids).map(|id| bytes(tokenizer, id)).collect();
         let trie = TokTrie::from(&TokRxInfo::new(n_ids, first), &words);
+        let unwritable = (0..n_ids).find(|id| trie.is_special_token(*id));
+        let way = Way::find(tokenizer, &trie).filter(|_| unwritable.is_some());
+        tracing::debug!(?way, "tokens of text that grammars force");
         Some(Self {
             trie: trie.with_eos_tokens(&known),
+            tokenizer: tokenizer.clone(),
+            way,
+            unwritable,
         })
     }
 }
@@ -44,10 +56,18 @@ impl TokenizerEnv for Environment {
     }
 
     fn tokenize_bytes(&self, text: &[u8]) -> Vec<TokenId> {
-        self.trie.greedy_tokenize(text)
+        let tokenize = |text: &str| self.way?.tokenize(text, &self.tokenizer, &self.trie);
+        let tokens = self.trie.tokenize_with_greedy_fallback(text, |text| {
+            tokenize(text).unwrap_or_else(|| self.trie.greedy_tokenize(text.as_bytes()))
+        });
+        match self.unwritable {
+            Some(mark) if !spells(&tokens, text, &self.trie) => vec![mark],
+            _ => tokens,
+        }
     }
 
+    /// Whether tokens of forced text are the model's own, so that they need no draw.
     fn tokenize_is_canonical(&self) -> bool {
-        false
+        self.way.is_some()
     }
 }

@@ -6,6 +6,7 @@
 //! was drawn. It never fails open: without an allowed token the sequence fails.
 
 mod bounds;
+mod canonical;
 mod closing;
 mod compiler;
 mod constraint;

@@ -260,3 +260,44 @@ fn hostile_grammars_are_refused_in_time() {
     // And it goes on as before.
     assert!(compiler.compile(&Grammar::json_object()).is_ok());
 }
+
+#[test]
+fn what_is_forced_is_all_that_is_allowed() {
+    let (compiler, tokenizer) = compiler();
+    let schema = json!({"type": "object", "required": ["a long name"], "properties":
+        {"a long name": {"enum": ["the first value", "the second"]}}});
+    let mut constraint = compiler.compile(&Grammar::JsonSchema(schema)).unwrap();
+    let mut n_forced = 0;
+    // It draws the last of what is allowed, which is a forced one wherever there is one.
+    let mut tokens: Vec<u32> = Vec::new();
+    while tokens.last() != Some(&2) {
+        let forced: Vec<u32> = constraint.forced().iter().copied().collect();
+        let mut alike = constraint.clone();
+        for (i, token) in forced.iter().enumerate() {
+            let allowed = alike.allowed().unwrap();
+            let n_allowed: u32 = allowed.iter().map(|word| word.count_ones()).sum();
+            assert_eq!(n_allowed, 1, "{forced:?}[{i}]");
+            assert_eq!(allowed[*token as usize / 32], 1 << (token % 32));
+            assert!(alike.forced().iter().eq(&forced[i..]), "it stays the same");
+            alike.accept(*token).unwrap();
+        }
+        n_forced += forced.len();
+        tokens.extend(forced);
+        constraint = alike;
+        if tokens.last() == Some(&2) {
+            break;
+        }
+        let allowed = constraint.allowed().unwrap();
+        let last = (0..512).rfind(|id: &u32| allowed[(*id / 32) as usize] >> (*id % 32) & 1 == 1);
+        constraint.accept(last.unwrap()).unwrap();
+        tokens.extend(last);
+    }
+    let text = tokenizer.decode(&tokens);
+    let value: Value = serde_json::from_str(&text).unwrap();
+    assert!(value["a long name"].as_str().unwrap().starts_with("the "));
+    assert!(
+        n_forced * 2 > tokens.len(),
+        "{n_forced} of {}",
+        tokens.len()
+    );
+}

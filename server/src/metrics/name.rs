@@ -23,6 +23,7 @@ pub(super) enum Name {
     EmbeddedTokens,
     Preemptions,
     LostTokens,
+    ForcedTokens,
     OverdueTurns,
     FinishedSequences,
     Disconnects,
@@ -63,7 +64,7 @@ pub(super) enum Kind {
 
 /// All of them: name on `/metrics`, kind, help.
 #[rustfmt::skip]
-pub(super) const ALL: [(Name, &str, Kind, &str); 47] = {
+pub(super) const ALL: [(Name, &str, Kind, &str); 48] = {
     use Kind::{Counter, Gauge, Histogram};
     [
         (Name::HttpRequests, "understudy_http_requests_total", Counter, "HTTP requests by route and status"),
@@ -79,11 +80,12 @@ pub(super) const ALL: [(Name, &str, Kind, &str); 47] = {
         (Name::PromptTokens, "understudy_prompt_tokens_total", Counter, "Prompt tokens of started requests"),
         (Name::QueriedPromptTokens, "understudy_queried_prompt_tokens_total", Counter, "Prompt tokens looked up in the prefix cache"),
         (Name::CachedPromptTokens, "understudy_cached_prompt_tokens_total", Counter, "Prompt tokens taken from the prefix cache"),
-        (Name::GeneratedTokens, "understudy_generated_tokens_total", Counter, "Tokens drawn"),
+        (Name::GeneratedTokens, "understudy_generated_tokens_total", Counter, "Tokens drawn, and appended without a draw"),
         (Name::EmbeddedTexts, "understudy_embedded_texts_total", Counter, "Texts answered with a vector"),
         (Name::EmbeddedTokens, "understudy_embedded_tokens_total", Counter, "Tokens of texts answered with a vector"),
         (Name::Preemptions, "understudy_preemptions_total", Counter, "Sequences put back to waiting"),
         (Name::LostTokens, "understudy_lost_tokens_total", Counter, "Tokens computed again after preemption"),
+        (Name::ForcedTokens, "understudy_forced_tokens_total", Counter, "Tokens appended without a draw, where a grammar left one choice"),
         (Name::OverdueTurns, "understudy_overdue_turns_total", Counter, "Turns decided by the age bound"),
         (Name::FinishedSequences, "understudy_sequences_finished_total", Counter, "Sequences that ended, by reason"),
         (Name::Disconnects, "understudy_disconnects_total", Counter, "Requests whose client went away before the end"),

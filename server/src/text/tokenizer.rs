@@ -239,7 +239,11 @@ impl Tokenizer {
     }
 
     /// Encodes text without control tokens. `continues`: it is not the beginning of a text.
-    fn encode_literally(&self, text: &str, continues: bool) -> Result<Vec<u32>, TokenizerError> {
+    pub fn encode_literally(
+        &self,
+        text: &str,
+        continues: bool,
+    ) -> Result<Vec<u32>, TokenizerError> {
         let fail = |message: String| TokenizerError {
             file: self.shared.file.clone(),
             message,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use scheduler::{Event, FinishReason, Request};
+use tests::forcing::Forcing;
 use tests::oracle;
 use tokio::time::{Instant, sleep};
 use understudy::engine::{EngineError, EngineHandle, TokenStream};
@@ -214,6 +215,7 @@ impl Heard {
                 n_vocab: N_VOCAB,
                 max_model_len: rules.max_model_len,
                 window: None,
+                forcing: Forcing::NONE,
             };
             let expected = oracle::alone(request, index, machine);
             let all: Vec<u32> = expected.tokens.iter().map(|token| token.token).collect();

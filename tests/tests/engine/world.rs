@@ -134,6 +134,7 @@ impl World {
             options: EngineOptions {
                 queue: limits,
                 stretch: rng.chance(300).then_some(2.5),
+                forces_tokens: true,
             },
             faults,
             clients,

@@ -11,6 +11,7 @@ mod decisions;
 mod engine;
 mod errors;
 mod files;
+mod forced;
 mod hostile;
 mod idempotency;
 mod keys;

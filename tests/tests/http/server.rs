@@ -45,6 +45,7 @@ pub(crate) struct Options {
     pub(crate) queue: QueueLimits,
     pub(crate) allow_priority: bool,
     pub(crate) max_sequences: usize,
+    pub(crate) forces_tokens: bool,
     pub(crate) max_model_len: usize,
     pub(crate) max_body_bytes: usize,
     pub(crate) max_choices: u32,
@@ -74,6 +75,7 @@ impl Default for Options {
             },
             allow_priority: false,
             max_sequences: 8,
+            forces_tokens: true,
             max_model_len: 256,
             max_body_bytes: 1 << 20,
             max_choices: 2048,
@@ -359,6 +361,7 @@ fn engine(
     let engine_options = EngineOptions {
         queue: options.queue,
         stretch: None,
+        forces_tokens: options.forces_tokens,
     };
     Engine::start(scheduler.unwrap(), model, engine_options, metrics.clone()).unwrap()
 }
@@ -378,7 +381,7 @@ pub(crate) fn chat_body(more: Value) -> Value {
 }
 
 /// `base` with the fields of `more`, which win.
-fn merge(mut base: Value, more: Value) -> Value {
+pub(crate) fn merge(mut base: Value, more: Value) -> Value {
     for (name, value) in more.as_object().unwrap() {
         base[name] = value.clone();
     }

@@ -5,6 +5,7 @@ use scheduler::{
     SchedulerConfig, SequenceId, TokenId,
 };
 use tests::fake::{FakeConfig, FakeExecutor};
+use tests::forcing::Forcing;
 use tests::oracle;
 
 pub(crate) const N_VOCAB: u32 = 50;
@@ -26,6 +27,7 @@ pub(crate) const MACHINE: oracle::Machine = oracle::Machine {
     n_vocab: N_VOCAB,
     max_model_len: CONFIG.max_model_len,
     window: None,
+    forcing: Forcing::NONE,
 };
 
 /// Counts what an executor is given.

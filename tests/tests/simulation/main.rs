@@ -1,5 +1,6 @@
 //! The scheduler under simulated machines and traffic, and its promises one by one.
 
+mod forced;
 mod machine;
 mod policy;
 
@@ -35,6 +36,7 @@ fn simulation_of_two_thousand_seeds() {
     assert!(total.n_refused > 50, "{total:?}");
     assert!(total.n_vectors > 1_000, "{total:?}");
     assert!(total.n_blocks_dropped > 10_000, "{total:?}");
+    assert!(total.n_forced > 10_000, "{total:?}");
 }
 
 #[test]
