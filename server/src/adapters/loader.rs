@@ -16,8 +16,19 @@ const NICE: i32 = 10;
 pub(crate) async fn run<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
+    run_at(NICE, work).await
+}
+
+/// The same, so many steps below the usual priority.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn run_at<T: Send + 'static>(
+    nice: i32,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
     beside(move || {
-        give_way(NICE);
+        give_way(nice);
         work()
     })
     .await

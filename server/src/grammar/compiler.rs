@@ -82,17 +82,18 @@ impl GrammarCompiler {
     /// Compiles a grammar. Takes milliseconds as a rule and a second at worst, after those that
     /// came before: not for an async thread.
     pub fn compile(&self, grammar: &Grammar) -> Result<Constraint, GrammarError> {
-        limits::check(grammar).map_err(GrammarError::Invalid)?;
-        let key = format!("{grammar:?}");
+        limits::check_sizes(grammar).map_err(GrammarError::Invalid)?;
+        let key = key(grammar);
         if let Some(kept) = self.kept(&key) {
             return Ok(kept);
         }
         self.prepare()?;
         let source = Arc::clone(&self.source);
-        let grammar = grammar.clone();
+        let given = grammar.clone();
         let built = self.pool.run(TIME_LIMIT, move || {
+            limits::check(&given).map_err(GrammarError::Invalid)?;
             let factory = source.factory().ok_or(GrammarError::NoEndToken)?;
-            build(factory, &grammar).map_err(GrammarError::Invalid)
+            build(factory, &given).map_err(GrammarError::Invalid)
         });
         let constraint = built.map_err(undone)??;
         self.keep(key, constraint.clone());
@@ -126,6 +127,16 @@ impl GrammarCompiler {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push_front((key, constraint));
         kept.truncate(N_KEPT);
+    }
+}
+
+/// What a grammar is known by: its text, as the order of properties matters.
+fn key(grammar: &Grammar) -> String {
+    match grammar {
+        Grammar::JsonSchema(schema) => format!("schema {schema}"),
+        Grammar::Regex(regex) => format!("regex {regex}"),
+        Grammar::Choice(choices) => format!("choice {choices:?}"),
+        Grammar::Lark(text) => format!("lark {text}"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a grammar may cost before anybody looks at it closely.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
 
 use serde_json::Value;
 
@@ -22,10 +23,23 @@ const MAX_TERMINAL_PARTS: u64 = 10_000;
 const MAX_CHOICES: usize = 2_000;
 const MAX_CHOICE_BYTES: usize = 64 << 10;
 
-/// The reason why a grammar is too large, if it is.
+/// The reason why a grammar is too large, if it is. Sizes come first: they are told at once.
 pub(super) fn check(grammar: &Grammar) -> Result<(), String> {
+    check_sizes(grammar)?;
     match grammar {
         Grammar::JsonSchema(schema) => check_schema(schema),
+        Grammar::Lark(text) => {
+            check_inner_schemas(text)?;
+            check_terminals(text)
+        }
+        Grammar::Regex(_) | Grammar::Choice(_) => Ok(()),
+    }
+}
+
+/// The same by its size alone, which takes little time however large it is.
+pub(super) fn check_sizes(grammar: &Grammar) -> Result<(), String> {
+    match grammar {
+        Grammar::JsonSchema(schema) => check_schema_size(schema),
         Grammar::Regex(regex) => check_size("the regular expression", regex.len(), MAX_REGEX_BYTES),
         Grammar::Choice(choices) if choices.len() > MAX_CHOICES => Err(format!(
             "there are {} choices, and at most {MAX_CHOICES} are allowed",
@@ -35,11 +49,34 @@ pub(super) fn check(grammar: &Grammar) -> Result<(), String> {
             let n_bytes = choices.iter().map(String::len).sum();
             check_size("the choices together", n_bytes, MAX_CHOICE_BYTES)
         }
-        Grammar::Lark(text) => {
-            check_size("the grammar", text.len(), MAX_GRAMMAR_BYTES)?;
-            check_inner_schemas(text)?;
-            check_terminals(text)
+        Grammar::Lark(text) => check_size("the grammar", text.len(), MAX_GRAMMAR_BYTES),
+    }
+}
+
+/// Bytes that have been written, up to one too many.
+struct Counted(usize);
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        match self.0 {
+            n if n > MAX_SCHEMA_BYTES => Err(io::ErrorKind::FileTooLarge.into()),
+            _ => Ok(bytes.len()),
         }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes the schema until it is known to be too large.
+fn check_schema_size(schema: &Value) -> Result<(), String> {
+    match serde_json::to_writer(Counted(0), schema) {
+        Ok(()) => Ok(()),
+        Err(_) => Err(format!(
+            "the schema has more than {MAX_SCHEMA_BYTES} bytes, which is all that is allowed"
+        )),
     }
 }
 
@@ -53,6 +90,7 @@ fn check_inner_schemas(text: &str) -> Result<(), String> {
         let Some(Ok(schema)) = values.next() else {
             continue;
         };
+        check_schema_size(&schema)?;
         check_schema(&schema)?;
         let mut fitted = schema.clone();
         bounds::fit(&mut fitted)?;
@@ -80,7 +118,7 @@ fn check_schema(schema: &Value) -> Result<(), String> {
             refs.len()
         ));
     }
-    check_size("the schema", schema.to_string().len(), MAX_SCHEMA_BYTES)
+    Ok(())
 }
 
 fn check_size(what: &str, n_bytes: usize, max: usize) -> Result<(), String> {

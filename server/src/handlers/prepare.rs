@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::unknown::{UnknownParams, read_without};
+use crate::adapters::loader;
 use crate::admission::BYTES_PER_TOKEN;
 use crate::connections::{BodyError, body_error};
 use crate::openai::{ApiError, Fields, Sampling};
@@ -112,10 +113,24 @@ pub(super) async fn with_model(state: &AppState, body: &Bytes) -> Result<AppStat
     Ok(state)
 }
 
+/// Bodies that take milliseconds to read, and so give way to the threads that compute.
+const LARGE_BODY: usize = 64 << 10;
+/// About a third of a core that is in demand.
+const LARGE_NICE: i32 = 5;
+
 /// Runs work that takes long for an async thread: parsing, templates, tokenization. Only some
 /// of it at a time.
 pub(super) async fn off_async_threads<T: Send + 'static>(
     state: &AppState,
+    work: impl FnOnce(&AppState) -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    prepared(state, 0, work).await
+}
+
+/// The same for a body of `n_bytes`.
+async fn prepared<T: Send + 'static>(
+    state: &AppState,
+    n_bytes: usize,
     work: impl FnOnce(&AppState) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let failed = |error: &dyn std::fmt::Display| {
@@ -127,14 +142,21 @@ pub(super) async fn off_async_threads<T: Send + 'static>(
     let span = tracing::Span::current();
     let metrics = Arc::clone(&state.metrics);
     let state = state.clone();
-    let task = tokio::task::spawn_blocking(move || {
+    let work = move || {
         let done = span.in_scope(|| work(&state));
         drop(turn);
         done
-    });
-    task.await.unwrap_or_else(|error| {
+    };
+    let done = if n_bytes > LARGE_BODY {
+        let done = loader::run_at(LARGE_NICE, work).await;
+        done.map_err(|error| failed(&error))
+    } else {
+        let done = tokio::task::spawn_blocking(work).await;
+        done.map_err(|error| failed(&error))
+    };
+    done.unwrap_or_else(|error| {
         metrics.count_panic("preparation");
-        Err(failed(&error))
+        Err(error)
     })
 }
 
@@ -145,7 +167,7 @@ pub(super) async fn reading<T: Send + 'static>(
     body: Bytes,
     read: impl Fn(&AppState, &[u8]) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    off_async_threads(state, move |state| match state.unknown_params {
+    prepared(state, body.len(), move |state| match state.unknown_params {
         UnknownParams::Refuse => read(state, &body),
         UnknownParams::Warn => read_without(&body, |body| read(state, body)),
     })
