@@ -1,4 +1,4 @@
-// Attention for what `attention.cu` does not take: f32 and fp8 caches and odd head dimensions.
+// Attention for what `attention.cu` does not take: f32 and 8-bit caches and odd head dimensions.
 // f32 throughout. A block takes one query row and head; each of its warps takes every fourth
 // tile of 32 positions, counted from position 0, and the four are merged in order, so that a row
 // does not see the chunk it came in.
@@ -21,6 +21,9 @@ struct RowsArgs {
   float* out;
   int n_heads, n_kv_heads, head_dim, block_size;
   Scoring scoring;
+  // Null where the type has none.
+  const float* key_scales;
+  const float* value_scales;
 };
 
 // Running sums of a warp: of weights, and of weighted values.
@@ -29,22 +32,33 @@ struct Sums {
 };
 
 template <class KV>
-DEVICE void one_position(const RowsArgs& a, const KV* keys, const KV* values, int behind,
-                         float slope, const float (&q)[MAX_PER_LANE], Sums& s) {
+DEVICE void one_position(const RowsArgs& a, uint32_t slot, int kv_head, int behind, float slope,
+                         const float (&q)[MAX_PER_LANE], Sums& s) {
+  const size_t offset = kv_offset(slot, kv_head, a.n_kv_heads, a.block_size, a.head_dim);
+  const KV* keys = static_cast<const KV*>(a.keys) + offset;
+  const KV* values = static_cast<const KV*>(a.values) + offset;
+  float key_scale = 1.f, value_scale = 1.f;
+  if (Scaled<KV>::YES) {
+    const size_t at = kv_offset(slot, kv_head, a.n_kv_heads, a.block_size, 1);
+    key_scale = a.key_scales[at];
+    value_scale = a.value_scales[at];
+  }
   float score = 0.f;
 #pragma unroll
   for (int i = 0; i < MAX_PER_LANE; i++) {
     const int d = lane_id() + 32 * i;
     if (d < a.head_dim) score = fmaf(q[i], load_kv(keys[d]), score);
   }
-  score = softcap(warp_sum(score) * a.scoring.scale, a.scoring.cap) - slope * float(behind);
+  score = warp_sum(score) * key_scale;
+  score = softcap(score * a.scoring.scale, a.scoring.cap) - slope * float(behind);
   const float max = fmaxf(s.max, score), factor = expf(s.max - max), weight = expf(score - max);
   s.max = max;
   s.sum = fmaf(s.sum, factor, weight);
+  const float of_values = weight * value_scale;
 #pragma unroll
   for (int i = 0; i < MAX_PER_LANE; i++) {
     const int d = lane_id() + 32 * i;
-    if (d < a.head_dim) s.out[i] = fmaf(weight, load_kv(values[d]), s.out[i] * factor);
+    if (d < a.head_dim) s.out[i] = fmaf(of_values, load_kv(values[d]), s.out[i] * factor);
   }
 }
 
@@ -102,10 +116,8 @@ DEVICE void attention_rows(const RowsArgs& a) {
     const int end = min(tile * 32 + 31, position);
     for (int p = max(tile * 32, lowest); p <= end; p++) {
       const uint32_t block = a.tables[rows.table + p / a.block_size];
-      const size_t offset = kv_offset(block * a.block_size + p % a.block_size, kv_head,
-                                      a.n_kv_heads, a.block_size, a.head_dim);
-      one_position(a, static_cast<const KV*>(a.keys) + offset,
-                   static_cast<const KV*>(a.values) + offset, position - p, slope, q, s);
+      const uint32_t slot = block * a.block_size + p % a.block_size;
+      one_position<KV>(a, slot, kv_head, position - p, slope, q, s);
     }
   }
   merge(a, head, s, shared, a.out + at);
@@ -113,4 +125,5 @@ DEVICE void attention_rows(const RowsArgs& a) {
 
 KERNEL __launch_bounds__(128) attention_rows_f32(RowsArgs a) { attention_rows<float>(a); }
 KERNEL __launch_bounds__(128) attention_rows_bf16(RowsArgs a) { attention_rows<bf16>(a); }
+KERNEL __launch_bounds__(128) attention_rows_int8(RowsArgs a) { attention_rows<int8>(a); }
 KERNEL __launch_bounds__(128) attention_rows_fp8(RowsArgs a) { attention_rows<fp8>(a); }

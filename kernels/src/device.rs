@@ -5,6 +5,9 @@ mod elementwise;
 mod linear;
 mod norm;
 mod rows;
+mod sample;
+
+pub use sample::SampleLimits;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -110,6 +113,11 @@ impl Device {
             Backend::Cpu(_) => Ok(()),
             Backend::Cuda(gpu) => gpu.finish().map_err(DeviceFailed),
         }
+    }
+
+    /// Why the device is of no use to this process any more, if so: a fault inside a kernel.
+    pub fn lost(&self) -> Option<String> {
+        self.as_cuda().and_then(|gpu| gpu.lost())
     }
 
     /// Whoever makes buffers asks whether all of them could be had.

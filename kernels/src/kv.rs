@@ -2,6 +2,7 @@
 
 mod ahead;
 mod element;
+mod stored;
 
 use std::mem::size_of;
 
@@ -11,6 +12,7 @@ use crate::memory::{OutOfMemory, Pages};
 
 use ahead::Ahead;
 pub(crate) use element::{E4m3, KvElement};
+pub use stored::StoredKv;
 
 /// Storage type of cached keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,7 +76,7 @@ impl KvShape {
 /// contiguous run: keys `[head_dim][block_size]`, so that the lanes of a vector are positions
 /// and scores need no sums across lanes; values `[block_size][head_dim]`, so that the lanes of
 /// the output are dimensions. Scales, where the type has them, are `[block_size]` for each head and
-/// block: what is stored is multiplied by the scale of its slot.
+/// block: what is stored is multiplied by the scale of its slot. On a GPU keys lie like values.
 #[derive(Debug)]
 pub struct KvCache {
     shape: KvShape,
@@ -154,7 +156,7 @@ impl KvCache {
             false => 0,
         };
         let memory = match device.as_cuda() {
-            Some(gpu) => Memory::Cuda(CudaKv::new(gpu, shape, ty, n_bytes)?),
+            Some(gpu) => Memory::Cuda(CudaKv::new(gpu, shape, ty, (n_bytes, n_scale_bytes))?),
             None => {
                 let (keys, values) = (Pages::zeroed(n_bytes)?, Pages::zeroed(n_bytes)?);
                 Memory::Host(HostKv {

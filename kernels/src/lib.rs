@@ -27,16 +27,17 @@ mod linear;
 mod low_rank;
 mod memory;
 mod ops;
+mod sample;
 mod weight;
 
 pub use buffer::Buffer;
 pub use cpu::peak::Peak;
 pub use cuda::CudaError;
-pub use device::{CpuOptions, CudaOptions, Device, DeviceFailed};
+pub use device::{CpuOptions, CudaOptions, Device, DeviceFailed, SampleLimits};
 pub use file::MappedFile;
 pub use format::{encode_block, quantize};
 pub use isa::Isa;
-pub use kv::{KvCache, KvError, KvShape, KvType};
+pub use kv::{KvCache, KvError, KvShape, KvType, StoredKv};
 pub use linear::{Linear, LinearCall, Numerics, PackError};
 pub use low_rank::{
     LinearDelta, LowRank, LowRankError, LowRankSource, LowRankTarget, OutputDelta, RowGroups,
@@ -46,4 +47,5 @@ pub use ops::{
     Activation, AttentionRow, Norm, NormKind, PagedAttention, RopeAngles, RopeStyle, RopeWriteKv,
     RouteGroups, RouteScore, Routes, Routing, StridedCopy,
 };
+pub use sample::{Ask, Draw, LogitChange, RowLogprobs, SampleRow, SampledRow};
 pub use weight::{WeightSource, WeightType, dequantize};

@@ -53,5 +53,5 @@ pub use gguf::{Gguf, GgufMetadata, GgufValue};
 pub use merge::{MergeError, MergeMethod, MergeOptions, MergeSource, Merged, merge_checkpoints};
 pub use rope::Rope;
 pub use runner::{ModelRunner, RunnerOptions};
-pub use sampler::Sampler;
+pub use sampler::{Sampler, ask};
 pub use shared::{SharedWeights, WeightKey};

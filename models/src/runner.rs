@@ -1,6 +1,7 @@
 //! Runs batches of the scheduler on a model.
 
 mod logits;
+mod sample;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,8 +13,9 @@ use crate::activations::Activations;
 use crate::adapter::{AdapterStack, StepAdapters};
 use crate::attention::AttentionStep;
 use crate::pooling::pool;
-use crate::step::{Limits, Step, Wanted};
+use crate::step::{Limits, Step};
 use crate::{AdapterTable, LoadError, Model, ModelConfig, Rope, Sampler};
+use sample::fail;
 
 /// Memory of a runner, from the memory plan.
 #[derive(Clone, Copy, Debug)]
@@ -151,30 +153,6 @@ impl ModelRunner {
         );
     }
 
-    /// Computes the wanted logits in chunks (a scored prompt wants hundreds of rows, and a row
-    /// is as long as the vocabulary) and makes of each what was asked for. What cannot be drawn
-    /// from (say, logits that are not numbers) fails its own row only.
-    fn sample(&mut self, batch: &Batch, results: &mut [Sampled]) {
-        let vocab = self.model.config().vocab_size;
-        let mut rows = Vec::with_capacity(self.activations.logits_rows);
-        for chunk in self.step.wanted.chunks(self.activations.logits_rows) {
-            rows.clear();
-            rows.extend(chunk.iter().map(|wanted| wanted.row));
-            let adapters = self.step_adapters.rows();
-            self.model.logits(&rows, adapters, &mut self.activations);
-            let all = self.activations.logits.read(0..chunk.len() * vocab);
-            for (wanted, logits) in chunk.iter().zip(all.chunks_exact(vocab)) {
-                answer(
-                    &mut self.sampler,
-                    batch,
-                    wanted,
-                    logits,
-                    &mut results[wanted.batch_row],
-                );
-            }
-        }
-    }
-
     /// The result of a row before it is computed. A row whose adapter is gone fails alone.
     fn start(&mut self, row: &BatchRow) -> Sampled {
         let stack = row.adapter.map(|id| self.adapters.get(id).ok_or(id));
@@ -222,40 +200,6 @@ impl ModelRunner {
     }
 }
 
-fn answer(
-    sampler: &mut Sampler,
-    batch: &Batch,
-    wanted: &Wanted,
-    logits: &[f32],
-    result: &mut Sampled,
-) {
-    if result.failed.is_some() {
-        return;
-    }
-    let row = &batch.rows[wanted.batch_row];
-    match (wanted.target, &row.scoring, &row.sample) {
-        (Some(target), Some(scoring), _) => {
-            match sampler.score(logits, scoring.targets[target], scoring.n_top) {
-                Ok(scored) => result.scored.push(scored),
-                Err(error) => fail(result, &error),
-            }
-        }
-        (None, _, Some(spec)) => match sampler.sample(logits, row.sequence.index, spec) {
-            Ok(token) => result.token = Some(token),
-            Err(error) => fail(result, &error),
-        },
-        _ => unreachable!("logits are wanted only for what a row asks for"),
-    }
-}
-
-/// A failed row has neither token nor scores nor vector.
-fn fail(result: &mut Sampled, error: &ExecutorError) {
-    result.token = None;
-    result.scored.clear();
-    result.pooled = None;
-    result.failed = Some(error.to_string());
-}
-
 impl Executor for ModelRunner {
     fn execute(&mut self, batch: &Batch) -> Result<Vec<Sampled>, ExecutorError> {
         self.step_adapters.clear();
@@ -270,5 +214,9 @@ impl Executor for ModelRunner {
         let finished = self.model.device().finish();
         finished.map_err(|error| ExecutorError(error.to_string()))?;
         Ok(results)
+    }
+
+    fn lost(&self) -> Option<String> {
+        self.model.device().lost()
     }
 }

@@ -12,6 +12,12 @@ pub trait Executor {
     ///
     /// An error (or a panic) fails the rows of this batch only; the executor stays usable.
     fn execute(&mut self, batch: &Batch) -> Result<Vec<Sampled>, ExecutorError>;
+
+    /// Why no batch can be computed any more, whatever it is; asked after an error. `None`: the
+    /// next one may.
+    fn lost(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A step that could not be computed.

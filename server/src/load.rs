@@ -95,6 +95,13 @@ impl Executor for Runner {
             Self::Encoder(runner) => runner.execute(batch),
         }
     }
+
+    fn lost(&self) -> Option<String> {
+        match self {
+            Self::Decoder(runner) => runner.lost(),
+            Self::Encoder(runner) => runner.lost(),
+        }
+    }
 }
 
 /// What the banner shows.

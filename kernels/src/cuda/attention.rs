@@ -10,6 +10,13 @@ const TILE: usize = 64;
 /// Positions of a split.
 const SPLIT: usize = 512;
 
+/// Of one layer: `[n_blocks][n_kv_heads][block_size]` f32 each; null for a storage type without.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KvScales {
+    pub keys: DevicePtr,
+    pub values: DevicePtr,
+}
+
 /// Rotation and writing to the cache; angles and slots lie on the device.
 #[derive(Clone, Copy, Debug)]
 pub struct Rope {
@@ -22,6 +29,7 @@ pub struct Rope {
     /// Of one layer: `[n_blocks][n_kv_heads][block_size][head_dim]` each.
     pub keys: DevicePtr,
     pub values: DevicePtr,
+    pub scales: KvScales,
     pub storage: KvStorage,
     pub style: RopeStyle,
     pub n_heads: usize,
@@ -44,6 +52,11 @@ pub fn rope_write_kv(op: &Rope, n_rows: usize) -> Launch {
         interleaved,
         op.block_size,
     ];
+    let caches = Fields::new()
+        .ptr(op.keys)
+        .ptr(op.values)
+        .ptr(op.scales.keys)
+        .ptr(op.scales.values);
     let params = Params::new()
         .ptr(op.q)
         .ptr(op.k)
@@ -51,12 +64,12 @@ pub fn rope_write_kv(op: &Rope, n_rows: usize) -> Launch {
         .ptr(op.cos)
         .ptr(op.sin)
         .ptr(op.slots)
-        .ptr(op.keys)
-        .ptr(op.values)
+        .value(&caches)
         .value4(&ints(&shape));
     let kernel = match op.storage {
         KvStorage::F32 => "rope_write_kv_f32",
         KvStorage::Bf16 => "rope_write_kv_bf16",
+        KvStorage::Int8 => "rope_write_kv_int8",
         KvStorage::Fp8 => "rope_write_kv_fp8",
     };
     Launch::new("rope_write_kv", kernel, params)
@@ -284,6 +297,7 @@ pub struct AttentionRows {
     pub q: DevicePtr,
     pub keys: DevicePtr,
     pub values: DevicePtr,
+    pub scales: KvScales,
     pub storage: KvStorage,
     pub sequences: DevicePtr,
     /// The sequence of each query row.
@@ -313,10 +327,13 @@ pub fn row_attention(op: &AttentionRows, n_rows: usize) -> Launch {
         .int(int(op.n_kv_heads))
         .int(int(op.head_dim))
         .int(int(op.block_size))
-        .fields(&op.scoring.fields());
+        .fields(&op.scoring.fields())
+        .ptr(op.scales.keys)
+        .ptr(op.scales.values);
     let kernel = match op.storage {
         KvStorage::F32 => "attention_rows_f32",
         KvStorage::Bf16 => "attention_rows_bf16",
+        KvStorage::Int8 => "attention_rows_int8",
         KvStorage::Fp8 => "attention_rows_fp8",
     };
     Launch::new("attention_rows", kernel, Params::new().value(&fields))

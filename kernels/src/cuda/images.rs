@@ -24,12 +24,6 @@ pub(super) static IMAGES: &[Image] = &[
     },
     Image {
         name: "attention_rows",
-        capability: (8, 9),
-        is_exact: false,
-        ptx: include_str!("../../ptx/sm_89/attention_rows.ptx"),
-    },
-    Image {
-        name: "attention_rows",
         capability: (9, 0),
         is_exact: true,
         ptx: include_str!("../../ptx/sm_90a/attention_rows.ptx"),
@@ -111,12 +105,6 @@ pub(super) static IMAGES: &[Image] = &[
         capability: (8, 0),
         is_exact: false,
         ptx: include_str!("../../ptx/sm_80/rope_write_kv.ptx"),
-    },
-    Image {
-        name: "rope_write_kv",
-        capability: (8, 9),
-        is_exact: false,
-        ptx: include_str!("../../ptx/sm_89/rope_write_kv.ptx"),
     },
     Image {
         name: "route",

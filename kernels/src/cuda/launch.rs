@@ -57,6 +57,11 @@ impl Fields {
         self.aligned(value.to_le_bytes())
     }
 
+    #[must_use]
+    pub fn double(self, value: f64) -> Self {
+        self.aligned(value.to_le_bytes())
+    }
+
     /// A struct within the struct; all of ours align to 8.
     #[must_use]
     pub fn fields(mut self, inner: &Self) -> Self {

@@ -16,8 +16,8 @@ mod sample;
 mod wgmma;
 
 pub use attention::{
-    Attention, AttentionItem, AttentionPlan, AttentionRows, Combine, Rope, Scoring, SequenceRows,
-    combine, has_head_dim, paged_attention, plan, rope_write_kv, row_attention,
+    Attention, AttentionItem, AttentionPlan, AttentionRows, Combine, KvScales, Rope, Scoring,
+    SequenceRows, combine, has_head_dim, paged_attention, plan, rope_write_kv, row_attention,
 };
 pub use experts::{Route, combine_experts, deal_rows, route};
 pub use launch::{DevicePtr, Fields, Launch, Params};
@@ -34,7 +34,9 @@ pub(crate) use run::{
     AttentionAt, CudaKv, CudaLinear, CudaLowRank, Gpu, NormAt, OutAt, RopeAt, Values,
 };
 pub use run::{BareGpu, CudaError};
-pub use sample::{Penalty, apply_penalties, mask_logits, summarize_logits};
+pub use sample::{
+    ANSWER_BYTES, MOST_LOGITS, MOST_TOP, MOST_TOP_K, pack_rows, sample_rows, unpack_answer,
+};
 pub(crate) use wgmma::IMAGE as WGMMA_IMAGE;
 pub use wgmma::{WGMMA_LARGE_FROM, has_wgmma, linear_wgmma};
 
@@ -43,8 +45,16 @@ pub use wgmma::{WGMMA_LARGE_FROM, has_wgmma, linear_wgmma};
 pub enum KvStorage {
     F32,
     Bf16,
-    /// E4M3 without a scale; values beyond 448 become 448.
+    /// Two's complement with a scale for what a kv head has in a slot, as on the CPU.
+    Int8,
+    /// E4M3 with such scales; they undo that a code is read as 2^-8 of its value.
     Fp8,
+}
+
+impl KvStorage {
+    pub fn has_scales(self) -> bool {
+        matches!(self, Self::Int8 | Self::Fp8)
+    }
 }
 
 /// One compiled source for one architecture.

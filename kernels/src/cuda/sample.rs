@@ -1,81 +1,130 @@
-//! Launches of what sampling needs of whole rows of logits.
+//! Launches of sampling, and how its rows and answers lie on the device.
 
 use super::int;
 use super::launch::{DevicePtr, Fields, Launch, Params};
+use crate::sample::{Ask, Draw, LogitChange, RowLogprobs, SampleRow, SampledRow};
 
-/// Of each row of `n` logits: index of the largest (u32; of equals the lowest), its value, and
-/// the logarithm of the sum of exponentials (f32).
-pub fn summarize_logits(
-    logits: DevicePtr,
-    n: usize,
-    n_rows: usize,
-    best: DevicePtr,
-    largest: DevicePtr,
-    log_sum: DevicePtr,
-) -> Launch {
-    let params = Params::new()
-        .ptr(logits)
-        .int(int(n))
-        .ptr(best)
-        .ptr(largest)
-        .ptr(log_sum);
-    Launch::new("sample", "summarize_logits", params)
-        .threads(256)
-        .grid([n_rows, 1, 1])
-}
+/// Best tokens that [`sample_rows`] reports at most.
+pub const MOST_TOP: usize = 20;
+/// The largest `top_k` that it takes.
+pub const MOST_TOP_K: u32 = 1024;
+/// The largest vocabulary that it takes: sums of 256 logits each are kept in shared memory.
+pub const MOST_LOGITS: usize = 1 << 19;
+/// Bytes of one answer.
+pub const ANSWER_BYTES: usize = 32 + 8 * MOST_TOP;
 
-/// A token that occurred in a row, and what that costs it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Penalty {
-    pub row: u32,
-    pub token: u32,
-    pub count: f32,
-    pub repetition: f32,
-    pub presence: f32,
-    pub frequency: f32,
-}
+/// Bytes of one row; lists of changes and words follow all rows.
+const ROW_BYTES: usize = 64;
 
-impl Penalty {
-    /// As it lies on the device.
-    pub fn fields(&self) -> Fields {
-        Fields::new()
-            .uint(self.row)
-            .uint(self.token)
-            .float(self.count)
-            .float(self.repetition)
-            .float(self.presence)
-            .float(self.frequency)
+/// Rows as one piece of bytes, and how many changes they hold.
+///
+/// # Panics
+/// A row asks for more than the kernel takes.
+pub fn pack_rows(rows: &[SampleRow<'_>]) -> (Vec<u8>, usize) {
+    let (mut heads, mut lists) = (Vec::new(), Vec::new());
+    let mut n_changes = 0;
+    for row in rows {
+        let at = |lists: &Vec<u8>| int(rows.len() * ROW_BYTES + lists.len());
+        let changes = at(&lists);
+        for change in &row.changes {
+            lists.extend(change_fields(change).padded(4));
+        }
+        let words = at(&lists);
+        for word in row.allowed.unwrap_or_default() {
+            lists.extend(word.to_le_bytes());
+        }
+        heads.extend(row_fields(row, n_changes, changes, words).padded(8));
+        n_changes += row.changes.len();
     }
+    debug_assert_eq!(heads.len(), rows.len() * ROW_BYTES);
+    heads.extend(lists);
+    (heads, n_changes)
 }
 
-/// `penalties`: [`Penalty`]s, 24 bytes each; no token of a row occurs twice.
-pub fn apply_penalties(
-    logits: DevicePtr,
-    n: usize,
-    penalties: DevicePtr,
-    n_penalties: usize,
-) -> Launch {
-    let params = Params::new()
-        .ptr(logits)
-        .int(int(n))
-        .ptr(penalties)
-        .int(int(n_penalties));
-    Launch::new("sample", "apply_penalties", params).grid([n_penalties.div_ceil(128), 1, 1])
+fn change_fields(change: &LogitChange) -> Fields {
+    Fields::new()
+        .uint(change.token)
+        .float(change.bias)
+        .float(change.cost)
+        .int(i32::from(change.is_repeated))
+        .int(i32::from(change.is_banned))
 }
 
-/// Tokens whose bit is not set get minus infinity. `masks`: `[n_masks][ceil(n / 32)]` u32;
-/// `mask_of`: `[n_rows]` i32, -1 for none.
-pub fn mask_logits(
+fn row_fields(row: &SampleRow<'_>, first_saved: usize, changes: i32, words: i32) -> Fields {
+    let none = Draw {
+        u: 0.0,
+        scale: 1.0,
+        top_k: 0,
+        top_p: 1.0,
+        depth: f32::NEG_INFINITY,
+    };
+    let (kind, target, draw) = match row.ask {
+        Ask::Score { token } => (0, token, none),
+        Ask::Greedy => (1, 0, none),
+        Ask::Draw(draw) => (2, 0, draw),
+    };
+    let n_top = row.n_top.map_or(-1, int);
+    assert!(n_top <= int(MOST_TOP) && draw.top_k <= MOST_TOP_K);
+    Fields::new()
+        .double(draw.u)
+        .float(draw.scale)
+        .float(draw.top_p)
+        .float(draw.depth)
+        .float(row.repetition)
+        .int(kind)
+        .uint(draw.top_k)
+        .uint(target)
+        .int(n_top)
+        .int(int(row.changes.len()))
+        .int(changes)
+        .int(int(first_saved))
+        .int(row.allowed.map_or(-1, |words| int(words.len())))
+        .int(words)
+        .int(0)
+}
+
+/// Draws from rows of `n` logits. `rows`: of [`pack_rows`]; `saved`: an f32 for each change;
+/// `answers`: [`ANSWER_BYTES`] for each row. Logits are as before when it ends.
+///
+/// # Panics
+/// For more logits than [`MOST_LOGITS`].
+pub fn sample_rows(
     logits: DevicePtr,
     n: usize,
     n_rows: usize,
-    masks: DevicePtr,
-    mask_of: DevicePtr,
+    rows: DevicePtr,
+    saved: DevicePtr,
+    answers: DevicePtr,
 ) -> Launch {
+    assert!(n <= MOST_LOGITS, "sums of a row are kept in shared memory");
     let params = Params::new()
         .ptr(logits)
         .int(int(n))
-        .ptr(masks)
-        .ptr(mask_of);
-    Launch::new("sample", "mask_logits", params).over_rows(n_rows, n)
+        .ptr(rows)
+        .ptr(saved)
+        .ptr(answers);
+    Launch::new("sample", "sample_rows", params)
+        .threads(512)
+        .grid([n_rows, 1, 1])
+        .shared(n.div_ceil(256) * 8)
+}
+
+/// Reads what came of a row from its words; `None`: the host has to do it.
+pub fn unpack_answer(words: &[u32], row: &SampleRow<'_>) -> Option<SampledRow> {
+    let float = |at: usize| f32::from_bits(words[at]);
+    if words[2] != 1 {
+        return None;
+    }
+    let logprobs = row.n_top.map(|_| RowLogprobs {
+        chosen: float(4),
+        greatest: float(5),
+        total: f64::from_bits(u64::from(words[1]) << 32 | u64::from(words[0])),
+        top: (0..words[6] as usize)
+            .map(|i| (words[8 + 2 * i], float(9 + 2 * i)))
+            .collect(),
+    });
+    Some(SampledRow {
+        token: words[3],
+        logprobs,
+    })
 }

@@ -1,13 +1,14 @@
 //! Attention over the paged cache.
 
 use kernels::cuda::{
-    self, Attention, AttentionRows, DevicePtr, KvStorage, Scoring as OnDevice, SequenceRows,
+    self, Attention, AttentionRows, DevicePtr, KvScales, KvStorage, Scoring as OnDevice,
+    SequenceRows,
 };
 use kernels::reference::{self, AttentionShape, Scoring};
 
 use crate::common::{Rng, assert_same, error};
 use crate::gpu::{CAPABILITIES, Gpu};
-use crate::rows::stored;
+use crate::kv::{Coded, coded};
 
 #[derive(Clone, Copy, Debug)]
 struct Case {
@@ -41,6 +42,9 @@ struct Sequence {
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
+    /// Of each position and head.
+    keys: Vec<Coded>,
+    values: Vec<Coded>,
 }
 
 /// Rows of a sequence: its number, the first position, how many.
@@ -49,16 +53,24 @@ type Rows = [usize; 3];
 impl Case {
     fn sequences(&self, lens: &[usize]) -> Vec<Sequence> {
         let mut rng = Rng(self.head_dim as u64);
-        let of_cache = |x: Vec<f32>| -> Vec<f32> {
-            x.iter()
-                .map(|&x| stored(self.storage, f64::from(x)))
-                .collect()
+        let n_kv = self.n_kv_heads * self.head_dim;
+        let of_cache = |x: Vec<f32>| -> Vec<Coded> {
+            let heads = x.chunks(self.head_dim);
+            heads.map(|head| coded(self.storage, head)).collect()
         };
+        let meant = |coded: &[Coded]| coded.iter().flat_map(|c| c.values.clone()).collect();
         lens.iter()
-            .map(|&len| Sequence {
-                q: rng.values(len * self.n_heads * self.head_dim),
-                k: of_cache(rng.values(len * self.n_kv_heads * self.head_dim)),
-                v: of_cache(rng.values(len * self.n_kv_heads * self.head_dim)),
+            .map(|&len| {
+                let q = rng.values(len * self.n_heads * self.head_dim);
+                let keys = of_cache(rng.values(len * n_kv));
+                let values = of_cache(rng.values(len * n_kv));
+                Sequence {
+                    q,
+                    k: meant(&keys),
+                    v: meant(&values),
+                    keys,
+                    values,
+                }
             })
             .collect()
     }
@@ -73,22 +85,10 @@ impl Case {
         }
     }
 
-    /// Bytes of a value in the cache.
-    fn bytes_of(&self, x: f32) -> Vec<u8> {
-        match self.storage {
-            KvStorage::F32 => x.to_le_bytes().to_vec(),
-            KvStorage::Bf16 => half::bf16::from_f32(x).to_le_bytes().to_vec(),
-            KvStorage::Fp8 => {
-                let bits = (0..=255_u8).find(|&bits| crate::rows::e4m3(bits) == x);
-                vec![bits.expect("a stored value")]
-            }
-        }
-    }
-
     /// Puts positions into blocks dealt out backwards. What no position filled, and blocks that no
     /// row sees, stay unwritten.
     fn cache(&self, all: &[Sequence], rows: &[Rows]) -> Cache {
-        let n_bytes = self.bytes_of(0.0).len();
+        let n_bytes = coded(self.storage, &[1.0]).bytes.len();
         let Self {
             block_size,
             n_kv_heads,
@@ -99,10 +99,11 @@ impl Case {
             .iter()
             .map(|r| (r[1] + r[2]).div_ceil(block_size))
             .sum();
-        let run = block_size * head_dim * n_bytes;
         let mut cache = Cache {
-            values: Vec::new(),
-            n_bytes: n_blocks * n_kv_heads * run,
+            written: Vec::new(),
+            n_slots: n_blocks * n_kv_heads * block_size,
+            head_bytes: head_dim * n_bytes,
+            has_scales: self.storage.has_scales(),
             tables: Vec::new(),
             sequences: Vec::new(),
         };
@@ -123,16 +124,10 @@ impl Case {
                     cache.tables.push(block as u32);
                 }
                 for head in 0..n_kv_heads {
-                    let from = (position * n_kv_heads + head) * head_dim;
-                    let at = (block * n_kv_heads + head) * run
-                        + position % block_size * head_dim * n_bytes;
-                    let bytes = |x: &[f32]| -> Vec<u8> {
-                        x[from..][..head_dim]
-                            .iter()
-                            .flat_map(|&x| self.bytes_of(x))
-                            .collect()
-                    };
-                    cache.values.push((at, bytes(&all[i].k), bytes(&all[i].v)));
+                    let from = position * n_kv_heads + head;
+                    let slot = (block * n_kv_heads + head) * block_size + position % block_size;
+                    let (key, value) = (&all[i].keys[from], &all[i].values[from]);
+                    cache.written.push((slot, key.clone(), value.clone()));
                 }
             }
         }
@@ -144,7 +139,7 @@ impl Case {
         let width = self.n_heads * self.head_dim;
         let part = |r: &Rows| all[r[0]].q[r[1] * width..(r[1] + r[2]) * width].to_vec();
         let q: Vec<f32> = rows.iter().flat_map(part).collect();
-        let (keys, values) = cache.upload(gpu);
+        let (keys, values, scales) = cache.upload(gpu);
         let sequences: Vec<u8> = cache
             .sequences
             .iter()
@@ -163,6 +158,7 @@ impl Case {
             q: gpu.upload(&q),
             keys,
             values,
+            scales,
             sequences: gpu.upload(&sequences),
             tables: gpu.upload(&cache.tables),
             out: gpu.alloc(q.len() * 4),
@@ -238,6 +234,7 @@ impl Case {
             q: at.q,
             keys: at.keys,
             values: at.values,
+            scales: at.scales,
             storage: self.storage,
             sequences: at.sequences,
             sequence_of: gpu.upload(&of),
@@ -284,22 +281,35 @@ impl Case {
     }
 }
 
-/// Bytes of keys and values and where they go.
+/// Keys and values and where they go.
 struct Cache {
-    values: Vec<(usize, Vec<u8>, Vec<u8>)>,
-    n_bytes: usize,
+    written: Vec<(usize, Coded, Coded)>,
+    /// Times kv heads.
+    n_slots: usize,
+    head_bytes: usize,
+    has_scales: bool,
     tables: Vec<u32>,
     sequences: Vec<SequenceRows>,
 }
 
 impl Cache {
-    fn upload(&self, gpu: &mut Gpu) -> (DevicePtr, DevicePtr) {
-        let (keys, values) = (gpu.alloc(self.n_bytes), gpu.alloc(self.n_bytes));
-        for (at, key, value) in &self.values {
-            gpu.write(keys.offset(*at), key);
-            gpu.write(values.offset(*at), value);
+    fn upload(&self, gpu: &mut Gpu) -> (DevicePtr, DevicePtr, KvScales) {
+        let n_bytes = self.n_slots * self.head_bytes;
+        let (keys, values) = (gpu.alloc(n_bytes), gpu.alloc(n_bytes));
+        let mut scales = KvScales::default();
+        if self.has_scales {
+            scales.keys = gpu.alloc(self.n_slots * 4);
+            scales.values = gpu.alloc(self.n_slots * 4);
         }
-        (keys, values)
+        for (slot, key, value) in &self.written {
+            gpu.write(keys.offset(slot * self.head_bytes), &key.bytes);
+            gpu.write(values.offset(slot * self.head_bytes), &value.bytes);
+            if self.has_scales {
+                gpu.write(scales.keys.offset(slot * 4), &key.scale.to_le_bytes());
+                gpu.write(scales.values.offset(slot * 4), &value.scale.to_le_bytes());
+            }
+        }
+        (keys, values, scales)
     }
 }
 
@@ -307,6 +317,7 @@ struct Placed {
     q: DevicePtr,
     keys: DevicePtr,
     values: DevicePtr,
+    scales: KvScales,
     sequences: DevicePtr,
     tables: DevicePtr,
     out: DevicePtr,
@@ -377,8 +388,14 @@ fn tensor_cores_match_at_any_shape() {
 fn rows_match_with_any_cache() {
     for capability in CAPABILITIES {
         for (i, case) in parameters().into_iter().enumerate() {
-            let storage = [KvStorage::F32, KvStorage::Fp8, KvStorage::Bf16][i % 3];
-            let head_dim = [8, 24, 192, 576][i % 4];
+            let storages = [
+                KvStorage::F32,
+                KvStorage::Fp8,
+                KvStorage::Bf16,
+                KvStorage::Int8,
+            ];
+            let storage = storages[i % 4];
+            let head_dim = [8, 24, 192, 576, 64][i % 5];
             let case = Case {
                 storage,
                 head_dim,
@@ -427,7 +444,7 @@ fn splits_chunks_and_company_do_not_change_bits() {
         assert_same(&single[1], &chunk[0][..width], "first row");
         assert_same(&single[2], &chunk[0][49 * width..], "last row");
     }
-    for storage in [KvStorage::F32, KvStorage::Bf16] {
+    for storage in [KvStorage::F32, KvStorage::Bf16, KvStorage::Int8] {
         let case = Case {
             storage,
             head_dim: 24,

@@ -8,7 +8,7 @@ mod attention;
 mod experts;
 mod gpu;
 mod groups;
+mod kv;
 mod linear;
 mod rows;
-mod sample;
 mod wgmma;

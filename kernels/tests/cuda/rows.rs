@@ -1,6 +1,6 @@
 //! Ops on rows and values.
 
-use kernels::cuda::{self, Copied, DevicePtr, KvStorage, NormRows, Rope};
+use kernels::cuda::{self, Copied, DevicePtr, KvScales, KvStorage, NormRows, Rope};
 use kernels::{Activation, NormKind, RopeAngles, RopeStyle, WeightSource, dequantize, reference};
 
 use crate::common::{DENSE, QUANTIZED, Rng, assert_same, error};
@@ -248,16 +248,10 @@ fn tables_of_every_format_give_their_rows_exactly() {
 }
 
 /// What a cache of this type keeps of a value.
-pub(crate) fn stored(storage: KvStorage, x: f64) -> f32 {
+fn stored(storage: KvStorage, x: f64) -> f32 {
     match storage {
-        KvStorage::F32 => x as f32,
         KvStorage::Bf16 => half::bf16::from_f32(x as f32).to_f32(),
-        KvStorage::Fp8 => {
-            // E4M3: 3 bits of mantissa, exponents from -6 on, at most 448.
-            let exponent = x.abs().log2().floor().max(-6.0);
-            let step = (exponent - 3.0).exp2();
-            ((x / step).round_ties_even() * step).clamp(-448.0, 448.0) as f32
-        }
+        _ => x as f32,
     }
 }
 
@@ -269,18 +263,8 @@ pub(crate) fn load(gpu: &Gpu, storage: KvStorage, at: DevicePtr, n: usize) -> Ve
             let found: Vec<half::bf16> = gpu.download(at, n);
             found.iter().map(|x| x.to_f32()).collect()
         }
-        KvStorage::Fp8 => gpu.download::<u8>(at, n).into_iter().map(e4m3).collect(),
+        KvStorage::Int8 | KvStorage::Fp8 => panic!("see kv.rs"),
     }
-}
-
-pub(crate) fn e4m3(bits: u8) -> f32 {
-    let (exponent, mantissa) = (i32::from(bits >> 3 & 15), f32::from(bits & 7));
-    let size = if exponent == 0 {
-        mantissa / 512.0
-    } else {
-        (1.0 + mantissa / 8.0) * 2.0_f32.powi(exponent - 7)
-    };
-    if bits & 128 == 0 { size } else { -size }
 }
 
 #[test]
@@ -288,7 +272,7 @@ fn rotation_writes_the_cache() {
     let cases = [
         (KvStorage::F32, RopeStyle::Half, 64, 64),
         (KvStorage::Bf16, RopeStyle::Interleaved, 64, 32),
-        (KvStorage::Fp8, RopeStyle::Half, 80, 20),
+        (KvStorage::F32, RopeStyle::Half, 80, 20),
         (KvStorage::Bf16, RopeStyle::Half, 8, 0),
     ];
     for capability in CAPABILITIES {
@@ -315,6 +299,7 @@ fn rotation_writes_the_cache() {
                 slots: gpu.upload(&slots),
                 keys: gpu.upload(&cache),
                 values: gpu.upload(&cache),
+                scales: KvScales::default(),
                 storage,
                 style,
                 n_heads,
@@ -344,9 +329,8 @@ fn check_cache(gpu: &Gpu, op: &Rope, len: usize, slots: &[u32], k: &[f64], v: &[
     let values = load(gpu, op.storage, op.values, len);
     // A key that is rounded after another rounding may go the other way.
     let relative = match op.storage {
-        KvStorage::F32 => 0.0,
         KvStorage::Bf16 => 1.0 / 128.0,
-        KvStorage::Fp8 => 1.0 / 8.0,
+        _ => 0.0,
     };
     let absolute = if relative == 0.0 { 1e-6 } else { 1.0 / 512.0 };
     let mut n_written = 0;

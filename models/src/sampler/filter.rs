@@ -15,6 +15,22 @@ pub(super) fn by_rank(a: &(f32, u32), b: &(f32, u32)) -> Ordering {
         .then(a.1.cmp(&b.1))
 }
 
+/// One over the temperature. The tiniest would make an infinity of it, and that times zero is no
+/// number.
+pub(super) fn scale(params: &SamplingParams) -> f32 {
+    (1.0 / params.temperature).min(f32::MAX)
+}
+
+/// What is less than the best plus this has, by min-p, no chance. As min-p compares with the best
+/// only, it commutes with the other filters.
+pub(super) fn depth(params: &SamplingParams) -> f32 {
+    if params.min_p > 0.0 {
+        params.min_p.ln() * params.temperature
+    } else {
+        f32::NEG_INFINITY
+    }
+}
+
 /// Tokens that may be drawn. Keeps its memory from call to call.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
@@ -34,17 +50,10 @@ impl Candidates {
         u: f64,
     ) -> TokenId {
         let greatest = logits[best as usize];
-        // The tiniest temperatures would make an infinity of it, and that times zero is no number.
-        let scale = (1.0 / params.temperature).min(f32::MAX);
+        let scale = scale(params);
         let has_top_k = params.top_k > 0 && (params.top_k as usize) < logits.len();
         let has_top_p = params.top_p < 1.0;
-        // What is less than this much below the best has, by min-p, no chance. As min-p compares
-        // with the best only, it commutes with the other two.
-        let least = if params.min_p > 0.0 {
-            greatest + params.min_p.ln() * params.temperature
-        } else {
-            f32::NEG_INFINITY
-        };
+        let least = greatest + depth(params);
         match (has_top_k, has_top_p) {
             (false, false) if params.min_p <= 0.0 => {
                 return self.draw_any(logits, best, scale, u);

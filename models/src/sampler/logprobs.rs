@@ -6,6 +6,26 @@ use super::exp::{CHUNK, sum};
 use super::filter::by_rank;
 use super::scan;
 
+/// Turns logits into natural-log probabilities.
+pub(super) struct Normalizer {
+    greatest: f64,
+    log_total: f64,
+}
+
+impl Normalizer {
+    /// `total`: the sum of `exp(logit - greatest)`.
+    pub(super) fn new(greatest: f32, total: f64) -> Self {
+        Self {
+            greatest: f64::from(greatest),
+            log_total: total.ln(),
+        }
+    }
+
+    pub(super) fn logprob(&self, logit: f32) -> f32 {
+        (f64::from(logit) - self.greatest - self.log_total) as f32
+    }
+}
+
 /// Natural-log probabilities of `chosen` and of the `n_top` best. `scratch` is overwritten.
 pub(super) fn of(
     logits: &[f32],
@@ -18,10 +38,10 @@ pub(super) fn of(
         .chunks(CHUNK)
         .map(|chunk| sum(chunk, greatest, 1.0))
         .sum();
-    let log_total = total.ln();
+    let of = Normalizer::new(greatest, total);
     let entry = |token: TokenId| TokenLogprob {
         token,
-        logprob: (f64::from(logits[token as usize]) - f64::from(greatest) - log_total) as f32,
+        logprob: of.logprob(logits[token as usize]),
     };
     best(logits, usize::from(n_top), scratch);
     TokenLogprobs {

@@ -8,6 +8,7 @@
 //! All ids of the embedding can be drawn. Where the vocabulary is padded beyond the tokenizer's,
 //! it is the model's own weights that make the padding improbable.
 
+pub mod ask;
 mod exp;
 mod filter;
 mod logprobs;

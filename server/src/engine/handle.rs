@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::queue::{Place, Queue, QueueLimits};
-use super::{Command, Deadline, EngineError, Snapshot, Submission, TokenStream};
+use super::{Command, Deadline, EngineError, Snapshot, StopFlag, Submission, TokenStream};
 use crate::adapters::Lease;
 use crate::grammar::Constraint;
 use crate::metrics::{Metrics, Rejection};
@@ -34,6 +34,8 @@ struct Shared {
     is_closing: AtomicBool,
     /// Set when the thread ends, however it does.
     has_stopped: Arc<AtomicBool>,
+    /// Why it ended, if it ended by itself.
+    reason: Arc<OnceLock<String>>,
     metrics: Arc<Metrics>,
 }
 
@@ -73,6 +75,7 @@ impl EngineHandle {
             queue: Queue::new(limits, Arc::clone(&metrics)),
             is_closing: AtomicBool::new(false),
             has_stopped: Arc::new(AtomicBool::new(false)),
+            reason: Arc::default(),
             metrics,
         };
         Self {
@@ -181,8 +184,11 @@ impl EngineHandle {
         snapshot.await.map_err(|_| EngineError::Stopped)
     }
 
-    pub(super) fn stop_flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.shared.has_stopped)
+    pub(super) fn stop_flag(&self) -> StopFlag {
+        StopFlag {
+            has_stopped: Arc::clone(&self.shared.has_stopped),
+            reason: Arc::clone(&self.shared.reason),
+        }
     }
 
     pub(super) fn queue(&self) -> Arc<Queue> {
@@ -310,7 +316,13 @@ impl EngineHandle {
 
     /// Whether the thread has ended, for whatever reason.
     pub fn has_stopped(&self) -> bool {
-        self.shared.has_stopped.load(Ordering::Acquire)
+        self.shared.has_stopped.load(Ordering::Acquire) || self.stop_reason().is_some()
+    }
+
+    /// Why the engine has ended, or is about to, if that was its own decision: what computes is
+    /// lost.
+    pub fn stop_reason(&self) -> Option<&str> {
+        self.shared.reason.get().map(String::as_str)
     }
 
     /// Ends everything that runs or waits.

@@ -15,8 +15,8 @@ mod step;
 mod stream;
 mod turns;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -159,7 +159,7 @@ impl Engine {
         let (commands, receiver) = std::sync::mpsc::channel();
         let handle = EngineHandle::new(commands, options.queue, Arc::clone(&metrics));
         let ledger = ledger::Ledger::new(handle.queue(), Arc::clone(&metrics));
-        let flag = StopFlag(handle.stop_flag());
+        let flag = handle.stop_flag();
         let step_loop = StepLoop::new(
             scheduler, executor, receiver, ledger, metrics, options, flag,
         );
@@ -180,10 +180,28 @@ impl Engine {
 }
 
 /// Tells that the loop has ended, also when it panics.
-struct StopFlag(Arc<AtomicBool>);
+struct StopFlag {
+    has_stopped: Arc<AtomicBool>,
+    reason: Arc<OnceLock<String>>,
+}
+
+impl StopFlag {
+    /// The loop ends after this turn. Only the first reason counts.
+    fn give_up(&self, reason: String) {
+        tracing::error!(
+            reason,
+            "the engine gives up: the server must be started again"
+        );
+        self.reason.get_or_init(|| reason);
+    }
+
+    fn has_given_up(&self) -> bool {
+        self.reason.get().is_some()
+    }
+}
 
 impl Drop for StopFlag {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
+        self.has_stopped.store(true, Ordering::Release);
     }
 }

@@ -30,7 +30,7 @@ pub struct StepLoop {
     pace: Pace,
     /// Where other engines compute on the same cores.
     turns: Option<Arc<Turns>>,
-    _flag: StopFlag,
+    flag: StopFlag,
 }
 
 impl fmt::Debug for StepLoop {
@@ -63,7 +63,7 @@ impl StepLoop {
             has_work: false,
             pace: Pace::new(options.stretch),
             turns: None,
-            _flag: flag,
+            flag,
         };
         step_loop.publish();
         step_loop
@@ -94,7 +94,7 @@ impl StepLoop {
     }
 
     /// Applies all commands that have come, gives up what is overdue, and takes a step if there
-    /// is anything to do. False: it was told to stop.
+    /// is anything to do. False: it was told to stop, or nothing can be computed any more.
     pub fn turn(&mut self) -> bool {
         while let Ok(command) = self.commands.try_recv() {
             if !self.apply(command) {
@@ -104,7 +104,7 @@ impl StepLoop {
         self.give_up_overdue();
         self.has_work = self.step();
         self.publish();
-        true
+        !self.flag.has_given_up()
     }
 
     /// Whether the last turn took a step.
@@ -199,7 +199,13 @@ impl StepLoop {
         self.metrics.step_tokens.record(batch.n_tokens() as f64);
         let sampled = match result {
             Ok(Ok(sampled)) => sampled,
-            Ok(Err(error)) => return Err(error.to_string()),
+            Ok(Err(error)) => {
+                // Before anybody hears of the step: whoever asks then must be told.
+                if let Some(reason) = self.executor.lost() {
+                    self.flag.give_up(reason);
+                }
+                return Err(error.to_string());
+            }
             Err(panic) => {
                 self.metrics.count_panic("step");
                 return Err(format!("panic: {}", panic_text(panic.as_ref())));

@@ -171,6 +171,12 @@ impl Fleet {
             && self.engines().any(|(_, engine)| engine.has_stopped())
     }
 
+    /// Why the engine of one of them gave up, if one did.
+    pub fn stop_reason(&self) -> Option<String> {
+        let mut engines = self.engines();
+        engines.find_map(|(_, engine)| engine.stop_reason().map(str::to_owned))
+    }
+
     /// Refuses new requests and loads; those that were admitted go on.
     pub fn close(&self) {
         self.shared.is_closing.store(true, Ordering::Release);

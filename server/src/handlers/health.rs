@@ -9,7 +9,9 @@ use crate::state::AppState;
 
 /// 200 while requests are taken, 503 from the beginning of a shutdown on. Needs no key.
 pub(crate) async fn ready(State(state): State<AppState>) -> Response {
-    if state.engine.is_serving() {
+    if let Some(reason) = reason(&state) {
+        stopped(&reason)
+    } else if state.engine.is_serving() {
         answer(StatusCode::OK, "ok")
     } else {
         answer(StatusCode::SERVICE_UNAVAILABLE, "unavailable")
@@ -18,11 +20,24 @@ pub(crate) async fn ready(State(state): State<AppState>) -> Response {
 
 /// 200 unless the engine has stopped, which only a restart helps against.
 pub(crate) async fn live(State(state): State<AppState>) -> Response {
-    if state.engine.has_stopped() || state.fleet.as_ref().is_some_and(Fleet::has_stopped) {
+    if let Some(reason) = reason(&state) {
+        stopped(&reason)
+    } else if state.engine.has_stopped() || state.fleet.as_ref().is_some_and(Fleet::has_stopped) {
         answer(StatusCode::SERVICE_UNAVAILABLE, "stopped")
     } else {
         answer(StatusCode::OK, "ok")
     }
+}
+
+/// Why an engine gave up, if one did.
+fn reason(state: &AppState) -> Option<String> {
+    let first = state.engine.stop_reason().map(str::to_owned);
+    first.or_else(|| state.fleet.as_ref().and_then(Fleet::stop_reason))
+}
+
+fn stopped(reason: &str) -> Response {
+    let body = serde_json::json!({"status": "stopped", "reason": reason});
+    (StatusCode::SERVICE_UNAVAILABLE, axum::Json(body)).into_response()
 }
 
 /// 200 once the model is loaded, which it is here.

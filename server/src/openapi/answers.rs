@@ -49,6 +49,8 @@ pub(super) struct ServerState {
 #[schemars(deny_unknown_fields)]
 pub(super) struct Health {
     status: String,
+    /// Why the engine has stopped, if it stopped by itself.
+    reason: Option<String>,
 }
 
 /// A page of a list.

@@ -90,6 +90,10 @@ impl Setup {
         let mut setup = Self::without_gpu(model, args);
         setup.has_gpu = true;
         if is_real() {
+            // Drivers are not always where the system looks.
+            if let Some(path) = std::env::var_os("LD_LIBRARY_PATH") {
+                setup.command.env("LD_LIBRARY_PATH", path);
+            }
             return setup;
         }
         setup.command.env("LD_LIBRARY_PATH", driver());
@@ -160,11 +164,19 @@ pub(crate) struct Server {
 impl Server {
     /// Status and body of an answer.
     pub(crate) fn post(&self, path: &str, body: &Value) -> (u16, Value) {
-        let body = body.to_string();
+        self.ask("POST", path, &body.to_string())
+    }
+
+    /// Status and body of an answer.
+    pub(crate) fn get(&self, path: &str) -> (u16, Value) {
+        self.ask("GET", path, "")
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         write!(
             stream,
-            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n\
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
             self.address,
             body.len()

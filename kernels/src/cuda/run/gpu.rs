@@ -71,6 +71,11 @@ impl Gpu {
         self.step().finish()
     }
 
+    /// Why the device is of no use any more.
+    pub(crate) fn lost(&self) -> Option<String> {
+        self.step().lost().map(str::to_owned)
+    }
+
     /// Copies values to the host, once what was noted is done.
     pub(crate) fn read(&self, from: DevicePtr, n: usize) -> Vec<f32> {
         let mut out = vec![0.0; n];

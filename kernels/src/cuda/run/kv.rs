@@ -4,16 +4,20 @@ use std::sync::Arc;
 
 use super::driver::{Allocation, text};
 use super::gpu::Gpu;
-use crate::cuda::{DevicePtr, KvStorage, has_head_dim};
+use crate::cuda::{DevicePtr, KvScales, KvStorage, has_head_dim};
 use crate::{KvError, KvShape, KvType};
 
-/// Keys and values, each `[n_layers][n_blocks][n_kv_heads][block_size][head_dim]`.
+/// Keys and values, each `[n_layers][n_blocks][n_kv_heads][block_size][head_dim]`, and their
+/// scales, without the last dimension, of no bytes where the type has none.
 #[derive(Debug)]
 pub(crate) struct CudaKv {
     keys: Allocation,
     values: Allocation,
+    key_scales: Allocation,
+    value_scales: Allocation,
     pub(crate) storage: KvStorage,
     layer_bytes: usize,
+    layer_scale_bytes: usize,
 }
 
 /// Largest heads of `attention_rows`.
@@ -31,22 +35,18 @@ impl Gpu {
 }
 
 impl CudaKv {
-    /// `n_bytes`: of keys, and of values.
+    /// `n_bytes`: of keys, and of values; `n_scale_bytes`: of the scales of each.
     pub(crate) fn new(
         gpu: &Arc<Gpu>,
         shape: KvShape,
         ty: KvType,
-        n_bytes: usize,
+        (n_bytes, n_scale_bytes): (usize, usize),
     ) -> Result<Self, KvError> {
         let storage = match ty {
             KvType::Bf16 => KvStorage::Bf16,
             KvType::F32 => KvStorage::F32,
-            // The kernels' own 8-bit cache has no scales: other numbers than the CPU's.
-            KvType::Int8 | KvType::Fp8 => {
-                return Err(KvError::Unsupported(format!(
-                    "a KV cache in {ty:?} is for the CPU; on a GPU it is in Bf16 or F32"
-                )));
-            }
+            KvType::Int8 => KvStorage::Int8,
+            KvType::Fp8 => KvStorage::Fp8,
         };
         if shape.head_dim > MOST_HEAD_DIM {
             return Err(KvError::Unsupported(format!(
@@ -68,16 +68,20 @@ impl CudaKv {
             "rows",
             "embed",
             "convert_rows",
+            "sample",
         ] {
             let prepared = gpu.prepare(image);
             prepared.map_err(|error| KvError::Unsupported(error.to_string()))?;
         }
-        let (keys, values) = (gpu.driver.alloc(n_bytes)?, gpu.driver.alloc(n_bytes)?);
+        let n_layers = shape.n_layers.max(1);
         let kv = Self {
-            keys,
-            values,
+            keys: gpu.driver.alloc(n_bytes)?,
+            values: gpu.driver.alloc(n_bytes)?,
+            key_scales: gpu.driver.alloc(n_scale_bytes)?,
+            value_scales: gpu.driver.alloc(n_scale_bytes)?,
             storage,
-            layer_bytes: n_bytes / shape.n_layers.max(1),
+            layer_bytes: n_bytes / n_layers,
+            layer_scale_bytes: n_scale_bytes / n_layers,
         };
         kv.clear().map_err(KvError::Unsupported)?;
         Ok(kv)
@@ -85,7 +89,13 @@ impl CudaKv {
 
     /// Makes everything zero. No step is at work.
     pub(crate) fn clear(&self) -> Result<(), String> {
-        let cleared = self.keys.clear().and_then(|()| self.values.clear());
+        let all = [
+            &self.keys,
+            &self.values,
+            &self.key_scales,
+            &self.value_scales,
+        ];
+        let cleared = all.into_iter().try_for_each(Allocation::clear);
         cleared.map_err(|error| format!("clearing the cache: {}", text(error)))
     }
 
@@ -96,5 +106,16 @@ impl CudaKv {
             DevicePtr(self.keys.at()).offset(offset),
             DevicePtr(self.values.at()).offset(offset),
         )
+    }
+    /// Scales of a layer; null where the type has none.
+    pub(crate) fn layer_scales(&self, layer: usize) -> KvScales {
+        if !self.storage.has_scales() {
+            return KvScales::default();
+        }
+        let offset = layer * self.layer_scale_bytes;
+        KvScales {
+            keys: DevicePtr(self.key_scales.at()).offset(offset),
+            values: DevicePtr(self.value_scales.at()).offset(offset),
+        }
     }
 }

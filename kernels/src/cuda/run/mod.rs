@@ -12,6 +12,7 @@ mod kv;
 mod linear;
 mod low_rank;
 mod rows;
+mod sample;
 mod scratch;
 mod step;
 mod values;

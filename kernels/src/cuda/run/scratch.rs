@@ -24,9 +24,12 @@ pub(crate) enum Kind {
     /// Choices of experts.
     Experts,
     Weights,
+    /// What sampling gives, and what logits were before it.
+    Answers,
+    Saved,
 }
 
-const N_KINDS: usize = Kind::Weights as usize + 1;
+const N_KINDS: usize = Kind::Saved as usize + 1;
 
 #[derive(Debug)]
 pub(crate) struct Scratch {

@@ -178,6 +178,11 @@ impl Step {
         self.wait();
     }
 
+    /// Why the device is of no use any more.
+    pub(crate) fn lost(&self) -> Option<&str> {
+        self.lost.as_deref()
+    }
+
     /// Ends a step: its failure, if it has failed.
     pub(crate) fn finish(&mut self) -> Result<(), String> {
         self.wait();

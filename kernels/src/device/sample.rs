@@ -1,0 +1,53 @@
+//! Drawing tokens where the logits are.
+
+use super::{Backend, Device, at};
+use crate::sample::{Ask, SampleRow, SampledRow};
+use crate::{Buffer, cuda};
+
+/// What a device's sampling takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SampleLimits {
+    /// Best tokens reported with log-probabilities.
+    pub n_top: usize,
+    pub top_k: u32,
+}
+
+impl Device {
+    /// What [`sample_rows`](Self::sample_rows) takes of rows of `n` logits; `None`: such rows are
+    /// read and drawn from on the host.
+    pub fn sample_limits(&self, n: usize) -> Option<SampleLimits> {
+        let has_room = n <= cuda::MOST_LOGITS;
+        self.as_cuda().filter(|_| has_room).map(|_| SampleLimits {
+            n_top: cuda::MOST_TOP,
+            top_k: cuda::MOST_TOP_K,
+        })
+    }
+
+    /// Draws from rows of `n` logits. `None` where a row has to be done on the host: its logits are
+    /// not numbers, nothing is left to draw, or more tokens have a chance than the device lists.
+    /// Logits stay as they are.
+    ///
+    /// # Panics
+    /// When the device has no [limits](Self::sample_limits), a row is beyond them, or names a token
+    /// beyond `n`.
+    pub fn sample_rows(
+        &self,
+        logits: &Buffer,
+        n: usize,
+        rows: &[SampleRow<'_>],
+    ) -> Vec<Option<SampledRow>> {
+        for row in rows {
+            let changes = row.changes.iter().map(|change| change.token);
+            let target = match row.ask {
+                Ask::Score { token } => Some(token),
+                Ask::Greedy | Ask::Draw(_) => None,
+            };
+            let is_known = |token: u32| (token as usize) < n;
+            assert!(changes.chain(target).all(is_known), "no such token");
+        }
+        match &*self.backend {
+            Backend::Cpu(_) => panic!("sampling of a GPU on the CPU"),
+            Backend::Cuda(gpu) => gpu.sample_rows(at(logits, rows.len() * n, "logits"), n, rows),
+        }
+    }
+}
