@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{clients, kernels, root, say};
+use crate::{clients, gpu_check, kernels, root, say};
 
 /// Where tools and data that tests need are installed: inside the clone, never beside it.
 const VENV: &str = "target/venv";
@@ -16,13 +16,14 @@ type Step = (&'static str, fn(&Path) -> Result<()>);
 /// Runs all checks in order and stops at the first that fails.
 pub(crate) fn run() -> Result<()> {
     let root = root();
-    let steps: [Step; 9] = [
+    let steps: [Step; 10] = [
         ("format", format),
         ("install tools", install_tools),
         ("dependencies", deny),
         ("lints", lints),
         ("kernels", kernels::check),
         ("tests", tests),
+        ("gpu-check", gpu_check::run),
         ("sdk tests", sdk_tests),
         ("third-party clients", clients::run),
         ("deployment", deployment),

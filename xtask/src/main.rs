@@ -3,6 +3,7 @@
 mod ci;
 mod clients;
 mod fuzz;
+mod gpu_check;
 mod kernels;
 mod simulate;
 

@@ -16,3 +16,4 @@ mod faults;
 mod graphs;
 mod machine;
 mod parity;
+mod wide;

@@ -1,4 +1,11 @@
-//! The same answers as on the CPU: families, adapters, quantized weights.
+//! The same answers as on the CPU: families, adapters, quantized weights, 8-bit caches.
+//!
+//! | family | formats |
+//! |---|---|
+//! | Llama | bf16, f32, Q4_0; Q2_K, Q3_K, Q4_K, Q5_K, Q6_K from GGUF |
+//! | Qwen2 | bf16, Q8_0; Q4_K, Q6_K from GGUF |
+//! | Gemma 3 | bf16, Q5_1 |
+//! | Mixtral | bf16, f32, Q8_0 |
 
 use std::path::Path;
 
@@ -7,6 +14,7 @@ use serde_json::json;
 use crate::adapters::attention_only;
 use crate::answers::{Bound, ask, compare, compare_exactly};
 use crate::machine::{Setup, fixtures, is_real, model};
+use crate::wide;
 
 /// A model with adapters, on both back ends.
 struct Case<'a> {
@@ -54,8 +62,17 @@ impl Case<'_> {
         assert!(gpu.banner.contains("runs on   CUDA"), "{}", gpu.banner);
         let greedy = json!({"temperature": 0});
         let drawn = json!({"temperature": 1.0, "top_p": 0.9, "seed": 11});
+        // Everything that is sampled on the device.
+        let limited = json!({
+            "temperature": 0.9, "top_k": 40, "min_p": 0.001, "seed": 5, "presence_penalty": 0.4,
+            "frequency_penalty": 0.2, "repetition_penalty": 1.2, "logit_bias": {"7": 3, "8": -100},
+        });
         if args.contains(&"float32") {
-            for sampling in [greedy, drawn] {
+            let of_grammar = json!({
+                "temperature": 0.8, "seed": 3, "ignore_eos": false,
+                "structured_outputs": {"regex": "[a-z ]{30,90}"},
+            });
+            for sampling in [greedy, drawn, limited, of_grammar] {
                 compare_exactly(&ask(&cpu, models, &sampling), &ask(&gpu, models, &sampling));
             }
         } else {
@@ -67,6 +84,7 @@ impl Case<'_> {
                 assert_eq!(is_hopper, arch == "90");
             }
         }
+        assert!(is_real() || gpu.trace().contains("sample_rows"));
         gpu.end_clean();
     }
 }
@@ -190,4 +208,47 @@ fn mixtral_quantized() {
         args,
     }
     .check("90");
+}
+
+/// A GGUF file whose matrices are in a format with blocks of 256.
+fn check_gguf(family: &str, format: &str, arch: &str) {
+    let (_dir, file) = wide::gguf(family, format);
+    let case = Case {
+        model: family,
+        adapters: &[],
+        args: &[],
+    };
+    case.compare(&file, &[], &["base"], arch);
+}
+
+#[test]
+fn llama_in_k_quants() {
+    for format in ["q2_k", "q3_k", "q4_k", "q5_k", "q6_k"] {
+        check_gguf("llama31-gqa", format, "90");
+    }
+}
+
+#[test]
+fn qwen2_in_k_quants() {
+    for format in ["q4_k", "q6_k"] {
+        check_gguf("qwen2", format, "80");
+    }
+}
+
+#[test]
+fn caches_of_8_bits() {
+    for (model, ty) in [
+        ("llama31-gqa", "int8"),
+        ("llama31-gqa", "fp8"),
+        ("gemma3", "fp8"),
+        ("qwen2", "int8"),
+    ] {
+        let args = &["--kv-type", ty];
+        Case {
+            model,
+            adapters: &[],
+            args,
+        }
+        .check("80");
+    }
 }
