@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ptxsim::{Kernel, Launch, Module};
 
+use crate::clique::Gather;
 use crate::error::Error;
 
 /// A kernel of a loaded module.
@@ -72,4 +73,6 @@ pub(crate) enum Command {
         nth: u64,
     },
     Host(HostCall),
+    /// Gathers what all ranks of a clique have.
+    Gather(Gather),
 }

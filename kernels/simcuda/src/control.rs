@@ -8,7 +8,7 @@
 //! slow_launch kernel=norm ms=50               # every launch takes so long
 //! ```
 //!
-//! `kernel=*` means any. A launch inside a graph counts when it is replayed.
+//! With `device=1` a fault is of that device only. `kernel=*` means any. A launch inside a graph counts when it is replayed.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -20,6 +20,7 @@ use crate::report::tell;
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct FailLaunch {
     kernel: String,
+    device: Option<u64>,
     /// Launches until it happens; 0 when it has.
     left: u64,
     error: Error,
@@ -38,6 +39,8 @@ pub(crate) struct Control {
     path: Option<PathBuf>,
     read_at: Option<SystemTime>,
     above_bytes: Option<u64>,
+    /// The device whose allocations fail; `None`: all.
+    above_device: Option<u64>,
     fail: Vec<FailLaunch>,
     slow: Vec<SlowLaunch>,
 }
@@ -51,6 +54,11 @@ fn field(words: &[&str], name: &str) -> Option<String> {
 
 fn matches(pattern: &str, kernel: &str) -> bool {
     pattern == "*" || pattern == kernel
+}
+
+/// Whether a fault of this device, or of any, is one of `device`.
+fn concerns(wanted: Option<u64>, device: u32) -> bool {
+    wanted.is_none_or(|wanted| wanted == u64::from(device))
 }
 
 impl Control {
@@ -87,9 +95,13 @@ impl Control {
     fn rule(&mut self, words: &[&str]) -> Option<()> {
         let number = |name: &str| field(words, name)?.parse::<u64>().ok();
         match words[0] {
-            "fail_alloc" => self.above_bytes = Some(number("above_bytes")?),
+            "fail_alloc" => {
+                self.above_bytes = Some(number("above_bytes")?);
+                self.above_device = number("device");
+            }
             "fail_launch" => self.fail.push(FailLaunch {
                 kernel: field(words, "kernel")?,
+                device: number("device"),
                 left: number("nth")?,
                 error: Error(number("error")? as u32),
                 late: number("late") == Some(1),
@@ -104,19 +116,21 @@ impl Control {
     }
 
     /// Whether an allocation fails that leaves so many bytes in use.
-    pub(crate) fn alloc(&mut self, in_use: u64) -> Result<(), Error> {
+    pub(crate) fn alloc(&mut self, in_use: u64, device: u32) -> Result<(), Error> {
         self.refresh();
+        let is_meant = concerns(self.above_device, device);
         match self.above_bytes {
-            Some(limit) if in_use > limit => Err(Error::OUT_OF_MEMORY),
+            Some(limit) if in_use > limit && is_meant => Err(Error::OUT_OF_MEMORY),
             _ => Ok(()),
         }
     }
 
     /// Counts a launch that is asked for (`late` false) or that runs (`late` true).
-    pub(crate) fn launch(&mut self, kernel: &str, late: bool) -> Result<(), Error> {
+    pub(crate) fn launch(&mut self, kernel: &str, device: u32, late: bool) -> Result<(), Error> {
         self.refresh();
         for rule in &mut self.fail {
-            if rule.late == late && rule.left > 0 && matches(&rule.kernel, kernel) {
+            let is_meant = concerns(rule.device, device) && matches(&rule.kernel, kernel);
+            if rule.late == late && rule.left > 0 && is_meant {
                 rule.left -= 1;
                 if rule.left == 0 {
                     return Err(rule.error);

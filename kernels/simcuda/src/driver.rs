@@ -1,12 +1,13 @@
 //! The driver's state, and what moves commands through it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use ptxsim::{Fault, FaultKind, Memory, Module, Options};
 
 use crate::capture::{Capture, Graph};
+use crate::clique::Clique;
 use crate::command::{Command, Function, Place};
 use crate::control::Control;
 use crate::device::Device;
@@ -27,6 +28,7 @@ pub(crate) struct Driver {
     pub(crate) functions: BTreeMap<usize, Function>,
     pub(crate) captures: BTreeMap<usize, Capture>,
     pub(crate) graphs: BTreeMap<usize, Graph>,
+    pub(crate) cliques: BTreeMap<usize, Clique>,
     /// Pinned host memory: address and length.
     pub(crate) pinned: BTreeMap<usize, usize>,
     next_handle: usize,
@@ -34,6 +36,29 @@ pub(crate) struct Driver {
 
 /// A library has one state, like the driver that this one stands in for.
 static DRIVER: Mutex<Option<Driver>> = Mutex::new(None);
+
+/// Told whenever ranks have met, or will not.
+static MET: Condvar = Condvar::new();
+
+/// Tells all that wait in [`until_ready`].
+pub(crate) fn tell_met() {
+    MET.notify_all();
+}
+
+/// Runs `work` again and again as long as it is not ready because a stream waits for other
+/// devices' streams, which other threads move.
+pub(crate) fn until_ready(
+    mut work: impl FnMut(&mut Driver) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut driver = lock();
+    loop {
+        let done = work(driver.as_mut().ok_or(Error::NOT_INITIALIZED)?);
+        if done != Err(Error::NOT_READY) {
+            return done;
+        }
+        driver = MET.wait(driver).unwrap_or_else(PoisonError::into_inner);
+    }
+}
 
 /// The state, if there is one.
 pub(crate) fn lock() -> MutexGuard<'static, Option<Driver>> {
@@ -55,6 +80,7 @@ impl Driver {
             functions: BTreeMap::new(),
             captures: BTreeMap::new(),
             graphs: BTreeMap::new(),
+            cliques: BTreeMap::new(),
             pinned: BTreeMap::new(),
             next_handle: 0x1000,
             settings,
@@ -106,12 +132,13 @@ impl Driver {
         found.queue.push_back(command);
         self.device(device)?;
         if self.settings.eager {
-            return self.drain(stream);
+            return left_waiting(self.drain(stream));
         }
         Ok(())
     }
 
-    /// Runs all commands of a stream, and those of others that they wait for.
+    /// Runs all commands of a stream, and those of others that they wait for; not ready: it
+    /// waits for ranks of other devices.
     pub(crate) fn drain(&mut self, stream: usize) -> Result<(), Error> {
         while self.step(stream)? {}
         Ok(())
@@ -122,7 +149,7 @@ impl Driver {
         let streams: Vec<usize> = self.streams.keys().copied().collect();
         let results: Vec<_> = streams
             .into_iter()
-            .map(|stream| self.drain(stream))
+            .map(|stream| left_waiting(self.drain(stream)))
             .collect();
         results.into_iter().collect()
     }
@@ -131,6 +158,14 @@ impl Driver {
     pub(crate) fn step(&mut self, stream: usize) -> Result<bool, Error> {
         let found = self.streams.get_mut(&stream).ok_or(Error::INVALID_HANDLE)?;
         let device = found.device;
+        let next = found.queue.front();
+        if let Some(&Command::Gather(gather)) = next
+            && self.devices[device as usize].lost.is_none()
+            && !self.meet(device, gather)
+        {
+            return Err(Error::NOT_READY);
+        }
+        let found = self.streams.get_mut(&stream).ok_or(Error::INVALID_HANDLE)?;
         let Some(command) = found.queue.pop_front() else {
             self.device(device)?;
             return Ok(false);
@@ -174,6 +209,7 @@ impl Driver {
                 Ok(())
             }
             Command::Wait { event, nth } => self.wait(event, nth),
+            Command::Gather(gather) => self.leave(gather),
             Command::Host(call) => {
                 (call.function)(call.argument as *mut _);
                 Ok(())
@@ -207,7 +243,7 @@ impl Driver {
         params: &[u8],
     ) -> Result<(), Error> {
         std::thread::sleep(self.control.delay(&function.name));
-        if let Err(error) = self.control.launch(&function.name, true) {
+        if let Err(error) = self.control.launch(&function.name, device, true) {
             self.complain(&format!("{}: injected error {}", function.name, error.0));
             return Err(error);
         }
@@ -266,7 +302,7 @@ impl Driver {
         self.checked("copy", done)
     }
 
-    fn checked(&self, what: &str, done: Result<(), FaultKind>) -> Result<(), Error> {
+    pub(crate) fn checked(&self, what: &str, done: Result<(), FaultKind>) -> Result<(), Error> {
         done.map_err(|kind| {
             self.complain(&format!("{what}: {kind}"));
             Error::ILLEGAL_ADDRESS
@@ -279,6 +315,14 @@ impl Driver {
         if let Some(report) = &self.settings.report {
             append(report, text);
         }
+    }
+}
+
+/// A stream that waits for other devices is left where it is.
+fn left_waiting(drained: Result<(), Error>) -> Result<(), Error> {
+    match drained {
+        Err(Error::NOT_READY) => Ok(()),
+        other => other,
     }
 }
 

@@ -6,6 +6,9 @@
 //! time. Device memory has known bounds and knows what was written; device addresses are no host
 //! addresses, so host code that dereferences one faults at once.
 //!
+//! The same file stands in for `libnccl.so.2` ([`api`]'s `nccl`), as far as the devices of one
+//! process exchange anything.
+//!
 //! Settings come from the environment ([`settings`]), faults to inject from a file that may
 //! change while the program runs ([`control`]).
 
@@ -16,6 +19,7 @@
 
 mod api;
 mod capture;
+mod clique;
 mod command;
 mod control;
 mod device;

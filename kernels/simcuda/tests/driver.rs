@@ -35,6 +35,10 @@ fn library_folder() -> PathBuf {
     let part = folder.join(format!("libcuda.so.{}", std::process::id()));
     std::fs::copy(built, &part).unwrap();
     std::fs::rename(part, folder.join("libcuda.so")).unwrap();
+    // The other name of the same file, so that both have one state.
+    let link = folder.join(format!("link.{}", std::process::id()));
+    std::os::unix::fs::symlink("libcuda.so", &link).unwrap();
+    std::fs::rename(link, folder.join("libnccl.so.2")).unwrap();
     folder
 }
 

@@ -3,6 +3,7 @@
 use std::ffi::{c_int, c_uint};
 
 use super::{CURRENT, Code, Handle, call, current, put, result};
+use crate::driver::until_ready;
 use crate::error::Error;
 use crate::stream::Stream;
 
@@ -61,7 +62,7 @@ extern "C" fn cuCtxGetDevice(device: *mut c_int) -> Code {
 
 #[unsafe(no_mangle)]
 extern "C" fn cuCtxSynchronize() -> Code {
-    call(|driver| {
+    result(until_ready(|driver| {
         let ordinal = current()?;
         let streams = driver.streams.iter();
         let own = streams.filter(|(_, stream)| stream.device == ordinal);
@@ -73,7 +74,7 @@ extern "C" fn cuCtxSynchronize() -> Code {
             return Err(Error::STREAM_CAPTURE_UNSUPPORTED);
         }
         own.into_iter().try_for_each(|stream| driver.drain(stream))
-    })
+    }))
 }
 
 #[unsafe(no_mangle)]

@@ -2,8 +2,9 @@
 
 use std::ffi::c_uint;
 
-use super::{Code, Handle, call, put, stream};
+use super::{Code, Handle, call, put, result, stream};
 use crate::command::Command;
+use crate::driver::until_ready;
 use crate::error::Error;
 use crate::stream::Event;
 
@@ -47,14 +48,14 @@ extern "C" fn cuEventRecord(event: Handle, handle: Handle) -> Code {
 
 #[unsafe(no_mangle)]
 extern "C" fn cuEventSynchronize(event: Handle) -> Code {
-    call(|driver| {
+    result(until_ready(|driver| {
         let found = driver.events.get(&event).ok_or(Error::INVALID_HANDLE)?;
         if found.capture.is_some() {
             return Err(Error::STREAM_CAPTURE_UNSUPPORTED);
         }
         let nth = found.n_asked;
         driver.wait(event, nth)
-    })
+    }))
 }
 
 /// Asking moves the event's stream on by one command.

@@ -118,9 +118,11 @@ extern "C" fn cuGraphLaunch(graph: Handle, handle: Handle) -> Code {
         if let Some(trace) = &driver.settings.trace {
             append(trace, &format!("graph of {} commands", commands.len()));
         }
+        let found = driver.streams.get(&stream).ok_or(Error::INVALID_HANDLE)?;
+        let device = found.device;
         for command in &commands {
             if let Command::Launch { function, .. } = command {
-                driver.control.launch(&function.name, false)?;
+                driver.control.launch(&function.name, device, false)?;
             }
         }
         commands

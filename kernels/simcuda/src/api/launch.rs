@@ -41,7 +41,8 @@ fn launch(
     to_stream: usize,
     params: *mut *mut c_void,
 ) -> Result<(), Error> {
-    driver.device(current()?)?;
+    let device = current()?;
+    driver.device(device)?;
     let function = driver.function(function)?;
     let function = function.clone();
     if shape.dynamic_shared > function.max_dynamic_shared {
@@ -53,7 +54,7 @@ fn launch(
         return Err(Error::INVALID_VALUE);
     }
     let params = arguments(&function, params)?;
-    driver.control.launch(&function.name, false)?;
+    driver.control.launch(&function.name, device, false)?;
     driver.enqueue(
         to_stream,
         Command::Launch {

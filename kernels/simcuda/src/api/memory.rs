@@ -5,7 +5,7 @@ use std::ffi::{c_int, c_uchar, c_uint, c_ushort, c_void};
 
 use super::{Code, DevicePtr, Handle, call, current, put, result, stream};
 use crate::command::{Command, Place};
-use crate::driver::Driver;
+use crate::driver::{Driver, until_ready};
 use crate::error::Error;
 
 fn alloc(driver: &mut Driver, to: *mut DevicePtr, len: usize) -> Result<(), Error> {
@@ -19,7 +19,7 @@ fn alloc(driver: &mut Driver, to: *mut DevicePtr, len: usize) -> Result<(), Erro
         driver.drain_all()?;
     }
     let after = driver.device(ordinal)?.memory.in_use() + len as u64;
-    driver.control.alloc(after)?;
+    driver.control.alloc(after, ordinal)?;
     let device = driver.device(ordinal)?;
     if after > device.total_bytes {
         return Err(Error::OUT_OF_MEMORY);
@@ -211,7 +211,11 @@ extern "C" fn cuMemcpyDtoHAsync_v2(
     len: usize,
     handle: Handle,
 ) -> Code {
-    call(|driver| download(driver, to, from, len, stream(handle)?))
+    let given = call(|driver| download(driver, to, from, len, stream(handle)?));
+    if given != Error::NOT_READY.0 {
+        return given;
+    }
+    result(until_ready(|driver| driver.drain(stream(handle)?)))
 }
 
 #[unsafe(no_mangle)]

@@ -7,6 +7,7 @@ mod graph;
 mod launch;
 mod memory;
 mod module;
+mod nccl;
 mod stream;
 
 use std::cell::Cell;

@@ -2,8 +2,9 @@
 
 use std::ffi::{c_int, c_uint, c_void};
 
-use super::{Code, Handle, call, current, put, stream};
+use super::{Code, Handle, call, current, put, result, stream};
 use crate::command::{Command, HostCall};
+use crate::driver::until_ready;
 use crate::error::Error;
 use crate::stream::Stream;
 
@@ -38,7 +39,7 @@ extern "C" fn cuStreamDestroy_v2(handle: Handle) -> Code {
 
 #[unsafe(no_mangle)]
 extern "C" fn cuStreamSynchronize(handle: Handle) -> Code {
-    call(|driver| {
+    result(until_ready(|driver| {
         let stream = stream(handle)?;
         let found = driver.streams.get(&stream).ok_or(Error::INVALID_HANDLE)?;
         if let Some(capture) = found.capture {
@@ -48,7 +49,7 @@ extern "C" fn cuStreamSynchronize(handle: Handle) -> Code {
             return Err(Error::STREAM_CAPTURE_UNSUPPORTED);
         }
         driver.drain(stream)
-    })
+    }))
 }
 
 /// Asking moves the stream on by one command, so that who asks often enough gets there.

@@ -1,6 +1,7 @@
 //! What a program does with the driver, and what must come of it.
 
 mod faults;
+mod gathers;
 mod ordinary;
 
 use std::sync::Arc;
@@ -23,6 +24,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         &[("SIMCUDA_DEVICES", "2"), ("SIMCUDA_ARCH", "80")],
         ordinary::devices,
     ),
+    ("meets", &[("SIMCUDA_DEVICES", "2")], gathers::meets),
+    ("aborts", &[("SIMCUDA_DEVICES", "2")], gathers::aborts),
     ("graphs", &[], ordinary::graphs),
     ("forked_graphs", &[], ordinary::forked_graphs),
     ("late_copies", &[], ordinary::late_copies),
