@@ -2,6 +2,7 @@
 
 mod attention;
 mod elementwise;
+mod group;
 mod linear;
 mod norm;
 mod rows;
@@ -36,6 +37,14 @@ pub struct CudaOptions {
     pub graphs: bool,
     /// What adapters' low-rank matrices are held in and multiplied with: bf16 or f32.
     pub low_rank: Numerics,
+}
+
+/// Which part of a model a device computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    pub index: usize,
+    /// Parts that there are.
+    pub of: usize,
 }
 
 /// A step that a device could not do.
@@ -94,7 +103,11 @@ impl Device {
             Backend::Cpu(_) => "CPU 2".to_owned(),
             Backend::Cuda(gpu) => {
                 let (major, minor) = gpu.driver.capability;
-                format!("CUDA 2 {major}.{minor}")
+                let alone = format!("CUDA 2 {major}.{minor}");
+                match gpu.part().of {
+                    1 => alone,
+                    n => format!("{alone}, {n} parts"),
+                }
             }
         }
     }

@@ -33,7 +33,7 @@ mod weight;
 pub use buffer::Buffer;
 pub use cpu::peak::Peak;
 pub use cuda::CudaError;
-pub use device::{CpuOptions, CudaOptions, Device, DeviceFailed, SampleLimits};
+pub use device::{CpuOptions, CudaOptions, Device, DeviceFailed, Part, SampleLimits};
 pub use file::MappedFile;
 pub use format::{encode_block, quantize};
 pub use isa::Isa;

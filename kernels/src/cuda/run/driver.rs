@@ -21,6 +21,13 @@ pub enum CudaError {
         name: String,
         capability: (u32, u32),
     },
+    #[error(
+        "several devices exchange values through NCCL, which cannot be used (libnccl.so.2 on the \
+         library path; packages call it libnccl2 or nvidia-nccl): {why}"
+    )]
+    NoNccl { why: String },
+    #[error("devices that compute together must be alike, but {first} and {other} are not")]
+    Unlike { first: String, other: String },
     #[error("the NVIDIA driver failed while {doing}: {error}")]
     Driver { doing: &'static str, error: String },
 }
@@ -38,6 +45,11 @@ pub(crate) fn text(error: DriverError) -> String {
         return format!("CUDA error {}", error.0 as u32);
     }
     format!("{name} ({what})")
+}
+
+/// What a call failed at, and what the driver says of it.
+pub(super) fn failed(doing: &str) -> impl Fn(DriverError) -> String {
+    move |error| format!("{doing}: {}", text(error))
 }
 
 /// One device: its context, its streams, and memory that is given back.

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::driver::{Allocation, CudaError, Driver, text};
 use super::functions::{Functions, start};
+use super::group::Member;
 use super::scratch::Kind;
 use super::step::Step;
 use crate::cuda::{self, DevicePtr, Launch};
@@ -21,21 +22,31 @@ pub(crate) struct Gpu {
     pub(crate) low_rank: Numerics,
     /// Whether it multiplies by warp groups.
     pub(super) has_wgmma: bool,
+    /// Its place among devices that compute together.
+    pub(super) member: Option<Member>,
 }
 
 impl Gpu {
     pub(crate) fn open(options: CudaOptions) -> Result<Self, CudaError> {
-        let driver = Arc::new(Driver::open(options.ordinal)?);
+        let driver = Driver::open(options.ordinal)?;
+        Ok(Self::of(driver, options, None))
+    }
+
+    /// A device alone, or as a member of a group.
+    pub(super) fn of(driver: Driver, options: CudaOptions, member: Option<Member>) -> Self {
+        let driver = Arc::new(driver);
         let functions = Arc::new(Functions::new(driver.clone()));
-        let step = Step::new(driver.clone(), functions.clone(), options.graphs);
-        Ok(Self {
+        let own = (driver.clone(), functions.clone());
+        let step = Step::new(own.0, own.1, options.graphs, member.clone());
+        Self {
             step: Mutex::new(step),
             ordinal: options.ordinal,
             low_rank: options.low_rank,
             has_wgmma: cuda::has_wgmma(driver.capability),
             driver,
             functions,
-        })
+            member,
+        }
     }
 
     pub(crate) fn describe(&self) -> String {

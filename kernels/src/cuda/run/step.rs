@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::{DriverError, result};
+use cudarc::driver::result;
 
 use super::arena::Arena;
-use super::driver::{Driver, text};
+use super::driver::{Driver, failed, text};
 use super::functions::{Function, Functions, start};
 use super::graphs::Graphs;
+use super::group::{Gather, Member};
 use super::scratch::Scratch;
 use crate::cuda::{DevicePtr, Launch};
 
@@ -18,10 +19,13 @@ const ARENA_BYTES: usize = 1 << 20;
 /// Launches that are on their way and what they stand on.
 #[derive(Debug)]
 pub(crate) struct Step {
-    driver: Arc<Driver>,
+    pub(super) driver: Arc<Driver>,
     functions: Arc<Functions>,
-    launches: Vec<Launch>,
-    handles: Vec<Function>,
+    pub(super) launches: Vec<Launch>,
+    pub(super) handles: Vec<Function>,
+    /// Between launches; none on a device alone.
+    pub(super) gathers: Vec<Gather>,
+    member: Option<Member>,
     arena: Option<Arena>,
     graphs: Graphs,
     pub(crate) scratch: Scratch,
@@ -34,13 +38,20 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    pub(crate) fn new(driver: Arc<Driver>, functions: Arc<Functions>, graphs: bool) -> Self {
+    pub(crate) fn new(
+        driver: Arc<Driver>,
+        functions: Arc<Functions>,
+        graphs: bool,
+        member: Option<Member>,
+    ) -> Self {
         Self {
             scratch: Scratch::new(driver.clone()),
             driver,
             functions,
             launches: Vec::new(),
             handles: Vec::new(),
+            gathers: Vec::new(),
+            member,
             arena: None,
             graphs: Graphs::new(graphs),
             is_busy: false,
@@ -53,6 +64,9 @@ impl Step {
     pub(crate) fn fail(&mut self, why: String) {
         self.launches.clear();
         self.handles.clear();
+        for gather in &mut self.gathers {
+            gather.after = 0;
+        }
         if self.fault.is_none() {
             self.fault = Some(why);
         }
@@ -65,13 +79,18 @@ impl Step {
         }
         match self.functions.of(&launch) {
             Ok(function) => {
-                if !self.is_busy && self.launches.is_empty() {
-                    self.driver.begin_work();
-                }
+                self.begin();
                 self.launches.push(launch);
                 self.handles.push(function);
             }
             Err(why) => self.fail(why),
+        }
+    }
+
+    /// Something is about to be noted.
+    pub(super) fn begin(&self) {
+        if !self.is_busy && self.launches.is_empty() && self.gathers.is_empty() {
+            self.driver.begin_work();
         }
     }
 
@@ -103,29 +122,34 @@ impl Step {
 
     /// Starts what was noted.
     pub(crate) fn submit(&mut self) {
-        if self.launches.is_empty() {
+        if self.launches.is_empty() && self.gathers.is_empty() {
             return;
         }
         self.is_busy = true;
-        if let Err(error) = self.start_all() {
+        let started = match self.member.clone() {
+            Some(member) => self.start_with_gathers(&member),
+            None => self.start_all(),
+        };
+        if let Err(error) = started {
             self.fail(error);
         }
         self.launches.clear();
         self.handles.clear();
+        self.gathers.clear();
+    }
+
+    /// Sends what was put. Its device is then that of the thread.
+    pub(super) fn send(&mut self) -> Result<(), String> {
+        let driver = &self.driver;
+        driver.bind().map_err(failed("the device"))?;
+        let sent = self.arena.as_mut().map(|arena| arena.send(driver));
+        sent.unwrap_or(Ok(()))
+            .map_err(failed("copying a step's lists"))
     }
 
     fn start_all(&mut self) -> Result<(), String> {
+        self.send()?;
         let driver = &self.driver;
-        let failed = |doing: &str| {
-            let doing = doing.to_owned();
-            move |error: DriverError| format!("{doing}: {}", text(error))
-        };
-        driver.bind().map_err(failed("the device"))?;
-        if let Some(arena) = &mut self.arena {
-            arena
-                .send(driver)
-                .map_err(failed("copying a step's lists"))?;
-        }
         if self.graphs.run(driver, &self.launches, &self.handles)? {
             return Ok(());
         }
@@ -148,6 +172,10 @@ impl Step {
             // An error that stays is the context's: everything in it is gone.
             if self.driver.wait(self.driver.steps()).is_err() {
                 self.lost = Some(why.clone());
+                // Others would wait for this device for ever.
+                if let Some(member) = &self.member {
+                    member.end(&why);
+                }
             }
             self.fail(why);
         }
@@ -186,6 +214,9 @@ impl Step {
     /// Ends a step: its failure, if it has failed.
     pub(crate) fn finish(&mut self) -> Result<(), String> {
         self.wait();
+        if let Some(why) = self.member.as_ref().and_then(Member::ended) {
+            self.lost = Some(why.to_owned());
+        }
         match (&self.lost, self.fault.take()) {
             (Some(lost), _) => Err(format!(
                 "the GPU does not answer any more since {lost}; the server must be started again"
