@@ -17,6 +17,8 @@ pub(crate) struct Activations {
     pub(crate) normed: Buffer,
     /// `[n_rows, hidden]`: what a block adds to the stream.
     pub(crate) block_out: Buffer,
+    /// `[n_parts, n_rows, hidden]`: `block_out` of all devices; empty for a device alone.
+    pub(crate) parts: Buffer,
     /// `[n_rows, n_heads * head_dim]`.
     pub(crate) q: Buffer,
     /// `[n_rows, n_kv_heads * head_dim]`, as is `v`.
@@ -86,6 +88,7 @@ impl Activations {
             residual: zeros(config.hidden_size),
             normed: zeros(config.hidden_size),
             block_out: zeros(config.hidden_size),
+            parts: zeros(parts_width(config)),
             q: zeros(q_width),
             k: zeros(kv_width),
             v: zeros(kv_width),
@@ -117,9 +120,17 @@ pub(crate) fn n_bytes(config: &ModelConfig, n_rows: usize) -> u64 {
     let inner = config.widest_inner() * if config.mlp.gated { 3 } else { 1 };
     let experts = config.experts.as_ref().map_or(0, |e| e.routing.n_experts);
     let experts = experts + if experts > 0 { 2 * hidden } else { 0 };
-    let row = 3 * hidden + attention + latent + inner + experts;
+    let row = 3 * hidden + parts_width(config) + attention + latent + inner + experts;
     let n_values = n_rows as u64 * row as u64 + (logits_rows * (hidden + config.vocab_size)) as u64;
     4 * n_values
+}
+
+/// Values of a row of what all devices have.
+fn parts_width(config: &ModelConfig) -> usize {
+    match config.n_parts {
+        1 => 0,
+        n => n * config.hidden_size,
+    }
 }
 
 /// Rows of one chunk of logits.
@@ -174,6 +185,7 @@ mod tests {
             residual,
             normed,
             block_out,
+            parts,
             q,
             k,
             v,
@@ -189,6 +201,7 @@ mod tests {
             residual,
             normed,
             block_out,
+            parts,
             q,
             k,
             v,
@@ -219,11 +232,16 @@ mod tests {
             let Ok(checkpoint) = Checkpoint::open(&entry.unwrap().path()) else {
                 continue;
             };
-            for n_rows in [1, 100] {
-                let held = n_held(&Activations::new(&device, checkpoint.config(), n_rows));
-                assert_eq!(n_bytes(checkpoint.config(), n_rows), held as u64);
+            for n_parts in [1, 2] {
+                let Ok(config) = checkpoint.config().part_of(n_parts) else {
+                    continue;
+                };
+                for n_rows in [1, 100] {
+                    let held = n_held(&Activations::new(&device, &config, n_rows));
+                    assert_eq!(n_bytes(&config, n_rows), held as u64);
+                }
+                n_models += 1;
             }
-            n_models += 1;
         }
         assert!(n_models > 0);
     }

@@ -9,6 +9,7 @@ use crate::adapter::AdapterRows;
 use crate::adapter::sites::{self, Sites, qkv_row};
 use crate::alibi::slopes;
 use crate::config::{AttentionConfig, LayerConfig, QkNorm};
+use crate::cut::Cut;
 use crate::families::Qkv;
 use crate::latent::LatentProjections;
 use crate::norm::NormLayer;
@@ -52,7 +53,8 @@ enum Projections {
 }
 
 impl Attention {
-    /// `prefix`: what stands before the names of layer `layer`, as `model.layers.0.`.
+    /// `prefix`: what stands before the names of layer `layer`, as `model.layers.0.`. `config` is
+    /// that of the whole model; heads are packed that are this device's.
     pub(crate) fn load(
         weights: &Weights<'_>,
         config: &ModelConfig,
@@ -83,25 +85,30 @@ impl Attention {
                 config.n_heads * latent.value_dim,
             ),
         };
-        let sinks = || weights.vector(&format!("{prefix}{}", names.sinks), config.n_heads);
+        let heads = weights.part().range(config.n_heads);
+        let sinks = || {
+            let sinks = weights.values(&format!("{prefix}{}", names.sinks), config.n_heads)?;
+            Ok(weights.buffer(&sinks[heads.clone()]))
+        };
         Ok(Self {
             projections,
             q_norm: norm(names.q_norm, sites::norm(layer, sites::Q_NORM), q_width)?,
             k_norm: norm(names.k_norm, sites::norm(layer, sites::K_NORM), kv_width)?,
-            output: weights.projection(
+            output: weights.cut_projection(
+                &Cut::Inputs(weights.part().range(output_in)),
                 &format!("{prefix}{}", names.output),
-                config.hidden_size,
-                output_in,
+                &Piece::all(config.hidden_size),
+                [config.hidden_size, output_in],
                 attention.output_bias,
             )?,
             site: sites::layer(config, layer),
             sinks: attention.sinks.then(sinks).transpose()?,
             slopes: attention
                 .alibi
-                .map(|factor| weights.buffer(&slopes(config.n_heads, factor))),
+                .map(|factor| weights.buffer(&slopes(config.n_heads, factor)[heads.clone()])),
             layer: config.layers[layer],
-            n_heads: config.n_heads,
-            n_kv_heads: config.n_kv_heads,
+            n_heads: heads.len(),
+            n_kv_heads: weights.part().range(config.n_kv_heads).len(),
             head_dim: config.head_dim,
             config: attention.clone(),
         })
@@ -236,7 +243,9 @@ fn load_qkv(
     let bias = config.attention.qkv_bias;
     let widths = [q_width, kv_width, kv_width];
     let load = |name: &str, piece: &Piece<'_>, i: usize| {
-        weights.projection_of(&format!("{prefix}{name}"), piece, [widths[i], hidden], bias)
+        let name = format!("{prefix}{name}");
+        let cut = Cut::Outputs(weights.part().range(widths[i]));
+        weights.cut_projection(&cut, &name, piece, [widths[i], hidden], bias)
     };
     let pieces = |name: &str, row: &dyn Fn(usize, usize) -> usize| {
         Ok([

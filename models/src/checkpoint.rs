@@ -95,6 +95,15 @@ impl Checkpoint {
         })
     }
 
+    /// What each of `n` devices computes of it.
+    ///
+    /// # Errors
+    /// The model cannot be cut into so many parts.
+    pub fn part_of(&self, n: usize) -> Result<ModelConfig, LoadError> {
+        let part = self.config().part_of(n);
+        part.map_err(|why| LoadError::new(self.path(), why))
+    }
+
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }

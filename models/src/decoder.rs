@@ -87,7 +87,8 @@ impl Model {
         device: &Device,
         options: LoadOptions<'_>,
     ) -> Result<Self, LoadError> {
-        let config = checkpoint.config().clone();
+        let whole = checkpoint.config();
+        let config = checkpoint.part_of(device.part().of)?;
         let names = checkpoint.tensor_map();
         let weights = Weights::new(checkpoint, device, names, options);
         let (vocab, hidden) = (config.vocab_size, config.hidden_size);
@@ -115,7 +116,7 @@ impl Model {
         for layer in 0..config.n_layers {
             // What is packed is not needed as it was stored: the peak stays near the result.
             checkpoint.drop_pages();
-            layers.push(Layer::load(&weights, &config, layer)?);
+            layers.push(Layer::load(&weights, whole, layer)?);
         }
         let mut norms = vec![&final_norm];
         norms.extend(&embedding_norm);
@@ -123,6 +124,7 @@ impl Model {
         let head_layer = SiteLayer {
             weight: head.clone().unwrap_or_else(|| embedding.clone()),
             bias: head_bias.clone(),
+            cut: None,
         };
         let (sites, norms) = describe(&layers, head_layer, norms);
         let adapter_target = AdapterTarget::new(checkpoint, device, sites, norms, &embedding);
@@ -183,6 +185,12 @@ impl Model {
         &self.matrices
     }
 
+    /// What adapters are loaded against is all parts, this one being the first.
+    pub(crate) fn join<'a>(&mut self, others: impl Iterator<Item = &'a Model>) {
+        let others = others.map(|part| part.adapter_target.clone());
+        self.adapter_target.join(others.collect());
+    }
+
     pub(crate) fn device(&self) -> &Device {
         &self.device
     }
@@ -205,6 +213,7 @@ impl Model {
         self.norm_residual(first, adapters, n_rows, a);
         for (i, layer) in self.layers.iter().enumerate() {
             layer.attention.forward(device, step, i, kv, a);
+            self.sum_parts(n_rows, a);
             if let Some(norm) = &layer.after_attention {
                 norm.in_place(device, adapters, &mut a.block_out, n_rows);
             }
@@ -219,6 +228,7 @@ impl Model {
                 }
             }
             layer.mlp.forward(device, adapters, n_rows, a);
+            self.sum_parts(n_rows, a);
             if let Some(norm) = &layer.after_mlp {
                 norm.in_place(device, adapters, &mut a.block_out, n_rows);
             }
@@ -270,6 +280,12 @@ impl Model {
                 self.device.copy(&a.residual, len, &mut a.normed);
             }
         }
+    }
+
+    /// Makes `block_out` what the parts of a block on all devices give together.
+    fn sum_parts(&self, n_rows: usize, a: &mut Activations) {
+        let len = n_rows * self.config.hidden_size;
+        self.device.sum_parts(&mut a.block_out, len, &mut a.parts);
     }
 
     /// Adds `block_out` to the stream.

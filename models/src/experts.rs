@@ -2,8 +2,6 @@
 //! they give. Each expert takes its rows together; what a row gets is summed in the order of
 //! the experts' numbers, whatever rows are with it.
 
-use std::sync::Arc;
-
 use kernels::{Buffer, Device};
 
 use crate::LoadError;
@@ -12,6 +10,7 @@ use crate::activations::Activations;
 use crate::adapter::AdapterRows;
 use crate::adapter::sites::{self, Sites};
 use crate::config::ExpertsConfig;
+use crate::cut::{self, Cut};
 use crate::families::ExpertStorage;
 use crate::mlp::Mlp;
 use crate::piece::Piece;
@@ -170,6 +169,12 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
+    /// How the layers of a block of so many inner values are cut: those into it, that out of it.
+    fn cuts(&self, inner: usize) -> (Cut, Cut) {
+        let own = cut::inner(self.weights.part(), inner);
+        (Cut::Outputs(own.clone()), Cut::Inputs(own))
+    }
+
     fn expert(&self, expert: usize) -> Result<Mlp, LoadError> {
         let inner = self.experts.intermediate_size;
         let site = self.site + sites::expert(expert);
@@ -188,11 +193,16 @@ impl Loader<'_> {
         let hidden = self.config.hidden_size;
         let [gate, up, down] = names;
         let bias = self.experts.bias;
-        let load = |name: &str, n_out, n_in| self.weights.projection(name, n_out, n_in, bias);
+        let (in_cut, out_cut) = self.cuts(inner);
+        let load = |cut, name: &str, n_out, n_in| {
+            let piece = Piece::all(n_out);
+            self.weights
+                .cut_projection(cut, name, &piece, [n_out, n_in], bias)
+        };
         Ok(Mlp {
-            gate: Some(load(gate, inner, hidden)?),
-            up: load(up, inner, hidden)?,
-            down: load(down, hidden, inner)?,
+            gate: Some(load(&in_cut, gate, inner, hidden)?),
+            up: load(&in_cut, up, inner, hidden)?,
+            down: load(&out_cut, down, hidden, inner)?,
             activation: self.config.mlp.activation,
             site,
         })
@@ -202,16 +212,17 @@ impl Loader<'_> {
         let site = self.site + sites::expert(expert);
         let (hidden, inner) = (self.config.hidden_size, self.experts.intermediate_size);
         let n_experts = self.experts.routing.n_experts;
-        let load = |name: &str, shape: [usize; 2]| {
+        let (in_cut, out_cut) = self.cuts(inner);
+        let load = |cut, name: &str, shape: [usize; 2]| {
             let name = format!("{}{name}", self.prefix);
             let piece = Piece::all(shape[0]).of_expert(n_experts, expert);
             self.weights
-                .projection_of(&name, &piece, shape, self.experts.bias)
+                .cut_projection(cut, &name, &piece, shape, self.experts.bias)
         };
         Ok(Mlp {
-            gate: Some(load(names[0], [inner, hidden])?),
-            up: load(names[1], [inner, hidden])?,
-            down: load(names[2], [hidden, inner])?,
+            gate: Some(load(&in_cut, names[0], [inner, hidden])?),
+            up: load(&in_cut, names[1], [inner, hidden])?,
+            down: load(&out_cut, names[2], [hidden, inner])?,
             activation: self.config.mlp.activation,
             site,
         })
@@ -221,24 +232,20 @@ impl Loader<'_> {
         let site = self.site + sites::expert(expert);
         let (hidden, inner) = (self.config.hidden_size, self.experts.intermediate_size);
         let n_experts = self.experts.routing.n_experts;
-        let load = |name: &str, piece: Piece<'_>, shape: [usize; 2]| {
+        let (in_cut, out_cut) = self.cuts(inner);
+        let load = |cut, name: &str, piece: Piece<'_>, shape: [usize; 2]| {
             let name = format!("{}{name}", self.prefix);
             let piece = piece.of_expert(n_experts, expert).transposed(true);
-            let bias = self.experts.bias.then(|| {
-                self.weights
-                    .bias_of(&format!("{name}_bias"), &piece, shape[0])
-            });
-            Ok(Projection {
-                weight: self.weights.pack(&name, &piece, shape)?,
-                bias: bias.transpose()?.map(Arc::new),
-            })
+            let bias = format!("{name}_bias");
+            let names = (&*name, self.experts.bias.then_some(&*bias));
+            self.weights.projection_part(cut, names, &piece, shape)
         };
         let gate = Piece::rows(2 * inner, &|row| 2 * row);
         let up = Piece::rows(2 * inner, &|row| 2 * row + 1);
         Ok(Mlp {
-            gate: Some(load(names[0], gate, [inner, hidden])?),
-            up: load(names[0], up, [inner, hidden])?,
-            down: load(names[1], Piece::all(hidden), [hidden, inner])?,
+            gate: Some(load(&in_cut, names[0], gate, [inner, hidden])?),
+            up: load(&in_cut, names[0], up, [inner, hidden])?,
+            down: load(&out_cut, names[1], Piece::all(hidden), [hidden, inner])?,
             activation: self.config.mlp.activation,
             site,
         })

@@ -11,6 +11,7 @@ mod attention;
 mod checkpoint;
 mod config;
 mod convert;
+mod cut;
 mod decoder;
 mod digest;
 mod encoder;

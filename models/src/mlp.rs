@@ -7,6 +7,7 @@ use crate::activations::Inner;
 use crate::adapter::AdapterRows;
 use crate::adapter::sites::Sites;
 use crate::config::MlpConfig;
+use crate::cut::{self, Cut};
 use crate::families::MlpIn;
 use crate::piece::Piece;
 use crate::weights::{Projection, Weights};
@@ -33,9 +34,12 @@ impl Mlp {
         site: usize,
     ) -> Result<Self, LoadError> {
         let names = weights.names();
-        let load = |name: &str, piece: &Piece<'_>, shape| {
-            weights.projection_of(&format!("{prefix}{name}"), piece, shape, config.bias)
+        let own = cut::inner(weights.part(), inner);
+        let (in_cut, out_cut) = (Cut::Outputs(own.clone()), Cut::Inputs(own));
+        let cut = |cut: &Cut, name: &str, piece: &Piece<'_>, shape| {
+            weights.cut_projection(cut, &format!("{prefix}{name}"), piece, shape, config.bias)
         };
+        let load = |name: &str, piece: &Piece<'_>, shape| cut(&in_cut, name, piece, shape);
         let shape = [inner, hidden];
         let (gate, up) = match names.mlp_in {
             MlpIn::Separate([gate, up]) => {
@@ -48,7 +52,8 @@ impl Mlp {
                 load(name, &Piece::rows(2 * inner, &|row| inner + row), shape)?,
             ),
         };
-        let down = load(names.mlp_down, &Piece::all(hidden), [hidden, inner])?;
+        let all = Piece::all(hidden);
+        let down = cut(&out_cut, names.mlp_down, &all, [hidden, inner])?;
         Ok(Self {
             gate,
             up,

@@ -17,6 +17,8 @@ pub(crate) struct Piece<'a> {
     expert: Option<(usize, usize)>,
     /// Stored `[n_in, n_out]`.
     transposed: bool,
+    /// First of the columns (inputs) that are taken, and how many are stored; `None`: all.
+    columns: Option<(usize, usize)>,
 }
 
 impl<'a> Piece<'a> {
@@ -27,6 +29,7 @@ impl<'a> Piece<'a> {
             row: None,
             expert: None,
             transposed: false,
+            columns: None,
         }
     }
 
@@ -46,11 +49,42 @@ impl<'a> Piece<'a> {
         }
     }
 
+    /// The same piece, of which row `i` is what was row `row(i)`.
+    pub(crate) fn with_rows<'b>(&self, row: &'b dyn Fn(usize) -> usize) -> Piece<'b>
+    where
+        'a: 'b,
+    {
+        Piece {
+            row: Some(row),
+            ..*self
+        }
+    }
+
+    /// Where row `i` is stored.
+    pub(crate) fn stored_row(&self, i: usize) -> usize {
+        self.row.map_or(i, |row| row(i))
+    }
+
+    /// The same piece, of which columns from `first` on are taken, of `n_stored`.
+    pub(crate) fn columns(self, first: usize, n_stored: usize) -> Self {
+        Self {
+            columns: Some((first, n_stored)),
+            ..self
+        }
+    }
+
+    /// Columns that are stored, if `n_in` are taken.
+    pub(crate) fn n_stored_in(&self, n_in: usize) -> usize {
+        self.columns.map_or(n_in, |(_, n_stored)| n_stored)
+    }
+
     pub(crate) fn transposed(self, transposed: bool) -> Self {
         Self { transposed, ..self }
     }
 
+    /// `n_in`: columns that are taken.
     pub(crate) fn stored_shape(&self, n_in: usize) -> Vec<usize> {
+        let n_in = self.n_stored_in(n_in);
         let experts = self.expert.map(|(n_experts, _)| n_experts);
         let matrix = if self.transposed {
             [n_in, self.n_stored]
@@ -105,23 +139,40 @@ impl<'a> Piece<'a> {
                 n_in,
             )));
         }
-        let Some(row) = self.row else {
+        if self.row.is_none() && self.columns.is_none() {
             return Ok(Cow::Borrowed(bytes));
-        };
+        }
         let row_bytes = bytes.len() / self.n_stored;
-        let mut taken = Vec::with_capacity(n_out * row_bytes);
+        let (skipped, width) = self.within_row(tensor, n_in)?;
+        let mut taken = Vec::with_capacity(n_out * width);
         for i in 0..n_out {
-            taken.extend_from_slice(&bytes[row(i) * row_bytes..][..row_bytes]);
+            let row = &bytes[self.stored_row(i) * row_bytes..][..row_bytes];
+            taken.extend_from_slice(&row[skipped..skipped + width]);
         }
         Ok(Cow::Owned(taken))
+    }
+
+    /// Bytes of a row before what is taken, and of what is taken: whole blocks.
+    fn within_row(&self, tensor: &Tensor<'_>, n_in: usize) -> Result<(usize, usize), String> {
+        let (first, _) = self.columns.unwrap_or((0, n_in));
+        let n_block = tensor.ty.block_elements();
+        if !first.is_multiple_of(n_block) || !n_in.is_multiple_of(n_block) {
+            return Err(format!(
+                "its inputs cannot be cut after {first}: {:?} has blocks of {n_block}",
+                tensor.ty
+            ));
+        }
+        let bytes_of = |n: usize| n / n_block * tensor.ty.block_bytes();
+        Ok((bytes_of(first), bytes_of(n_in)))
     }
 
     /// Rows out of a transposed matrix of values of `width` bytes.
     fn take_columns(&self, bytes: &[u8], width: usize, n_out: usize, n_in: usize) -> Vec<u8> {
         let mut taken = Vec::with_capacity(n_out * n_in * width);
+        let first = self.columns.map_or(0, |(first, _)| first);
         for i in 0..n_out {
-            let column = self.row.map_or(i, |row| row(i));
-            for k in 0..n_in {
+            let column = self.stored_row(i);
+            for k in first..first + n_in {
                 let at = (k * self.n_stored + column) * width;
                 taken.extend_from_slice(&bytes[at..at + width]);
             }
@@ -132,7 +183,7 @@ impl<'a> Piece<'a> {
     /// The values of a bias, stored for all rows (and experts).
     pub(crate) fn take_bias(&self, values: &[f32], n_out: usize) -> Vec<f32> {
         let first = self.expert.map_or(0, |(_, expert)| expert * self.n_stored);
-        let row = |i| self.row.map_or(i, |row| row(i));
-        (0..n_out).map(|i| values[first + row(i)]).collect()
+        let taken = (0..n_out).map(|i| values[first + self.stored_row(i)]);
+        taken.collect()
     }
 }

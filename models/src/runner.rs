@@ -2,12 +2,13 @@
 
 mod logits;
 mod sample;
+mod together;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use kernels::{KvCache, KvError, KvShape, KvType};
-use scheduler::{Batch, BatchRow, Executor, ExecutorError, Sampled};
+use scheduler::{AdapterId, Batch, BatchRow, Executor, ExecutorError, Sampled};
 
 use crate::activations::Activations;
 use crate::adapter::{AdapterStack, StepAdapters};
@@ -29,6 +30,9 @@ pub struct RunnerOptions {
     pub max_model_len: usize,
 }
 
+/// What a row's adapter stands for, if it has one and that is known.
+type LookedUp = Option<Result<Arc<AdapterStack>, AdapterId>>;
+
 /// A model with its KV memory.
 #[derive(Debug)]
 pub struct ModelRunner {
@@ -41,6 +45,8 @@ pub struct ModelRunner {
     sampler: Sampler,
     adapters: AdapterTable,
     step_adapters: StepAdapters,
+    /// The other parts of the model, on devices of their own.
+    others: Vec<ModelRunner>,
 }
 
 impl ModelRunner {
@@ -110,6 +116,7 @@ impl ModelRunner {
             sampler: Sampler::default(),
             adapters: AdapterTable::default(),
             step_adapters: StepAdapters::new(model.device()),
+            others: Vec::new(),
             model,
         };
         let checked = runner.model.device().check_memory();
@@ -154,8 +161,7 @@ impl ModelRunner {
     }
 
     /// The result of a row before it is computed. A row whose adapter is gone fails alone.
-    fn start(&mut self, row: &BatchRow) -> Sampled {
-        let stack = row.adapter.map(|id| self.adapters.get(id).ok_or(id));
+    fn start(&mut self, row: &BatchRow, stack: LookedUp) -> Sampled {
         let failed = match stack.transpose() {
             Ok(stack) => self.adapt(stack.as_ref(), row.tokens.len()).err(),
             Err(id) => Some(format!("adapter {} is not loaded", id.0)),
@@ -167,6 +173,12 @@ impl ModelRunner {
             pooled: None,
             failed,
         }
+    }
+
+    /// The stacks of a batch's rows, looked up once for all parts of the model.
+    fn look_up(&self, batch: &Batch) -> Vec<LookedUp> {
+        let stack = |row: &BatchRow| row.adapter.map(|id| self.adapters.get(id).ok_or(id));
+        batch.rows.iter().map(stack).collect()
     }
 
     /// Vectors of prompts, of the rows that are asked for them.
@@ -192,6 +204,9 @@ impl ModelRunner {
     /// The step's next rows use this stack, which must be one for this model.
     fn adapt(&mut self, stack: Option<&Arc<AdapterStack>>, n_rows: usize) -> Result<(), String> {
         let target = self.model.adapter_target();
+        let part = self.model.device().part().index;
+        let stack = stack.map(|stack| stack.for_part(part));
+        let stack = stack.as_ref();
         if stack.is_some_and(|stack| !stack.target().is_same(target)) {
             return Err("the adapter belongs to another model".to_string());
         }
@@ -200,23 +215,50 @@ impl ModelRunner {
     }
 }
 
-impl Executor for ModelRunner {
-    fn execute(&mut self, batch: &Batch) -> Result<Vec<Sampled>, ExecutorError> {
+impl ModelRunner {
+    /// Lays out a batch and runs it up to the states of all rows.
+    fn run(&mut self, batch: &Batch, stacks: &[LookedUp]) -> Result<Vec<Sampled>, ExecutorError> {
         self.step_adapters.clear();
-        let mut results: Vec<Sampled> = batch.rows.iter().map(|row| self.start(row)).collect();
+        let rows = batch.rows.iter().zip(stacks);
+        let results = rows.map(|(row, stack)| self.start(row, stack.clone()));
+        let results: Vec<Sampled> = results.collect();
         self.step_adapters.finish();
         self.step.fill(batch, &results, &self.ropes, &self.limits)?;
         if !self.step.tokens.is_empty() {
             self.forward();
         }
-        self.pool(batch, &mut results);
-        self.sample(batch, &mut results);
-        let finished = self.model.device().finish();
-        finished.map_err(|error| ExecutorError(error.to_string()))?;
         Ok(results)
     }
 
+    /// Waits for the device.
+    fn finish(&self) -> Result<(), ExecutorError> {
+        let finished = self.model.device().finish();
+        finished.map_err(|error| ExecutorError(error.to_string()))
+    }
+
+    fn execute_own(
+        &mut self,
+        batch: &Batch,
+        stacks: &[LookedUp],
+    ) -> Result<Vec<Sampled>, ExecutorError> {
+        let mut results = self.run(batch, stacks)?;
+        self.pool(batch, &mut results);
+        self.sample(batch, &mut results);
+        self.finish()?;
+        Ok(results)
+    }
+}
+
+impl Executor for ModelRunner {
+    fn execute(&mut self, batch: &Batch) -> Result<Vec<Sampled>, ExecutorError> {
+        let stacks = self.look_up(batch);
+        if self.others.is_empty() {
+            return self.execute_own(batch, &stacks);
+        }
+        self.execute_together(batch, &stacks)
+    }
     fn lost(&self) -> Option<String> {
-        self.model.device().lost()
+        let others = self.others.iter().find_map(Executor::lost);
+        self.model.device().lost().or(others)
     }
 }

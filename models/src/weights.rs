@@ -4,10 +4,13 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-use kernels::{Buffer, Device, Linear, LinearCall, Numerics, WeightSource, WeightType, dequantize};
+use kernels::{
+    Buffer, Device, Linear, LinearCall, Numerics, Part, WeightSource, WeightType, dequantize,
+};
 
 use crate::checkpoint::Tensor;
 use crate::convert::{Role, recode, type_for};
+use crate::cut::Cut;
 use crate::decoder::LoadOptions;
 use crate::families::Names;
 use crate::lookup::Lookup;
@@ -21,6 +24,8 @@ use crate::{Checkpoint, LoadError};
 pub(crate) struct Projection {
     pub(crate) weight: Arc<Linear>,
     pub(crate) bias: Option<Arc<Buffer>>,
+    /// Which part of the layer this is; `None`: all of it.
+    pub(crate) cut: Option<Cut>,
 }
 
 impl Projection {
@@ -74,6 +79,11 @@ impl<'a> Weights<'a> {
         self.lookup.names()
     }
 
+    /// Which part of the model is packed.
+    pub(crate) fn part(&self) -> Part {
+        self.device.part()
+    }
+
     pub(crate) fn buffer(&self, values: &[f32]) -> Buffer {
         Buffer::from_slice(self.device, values)
     }
@@ -96,9 +106,10 @@ impl<'a> Weights<'a> {
         shape: [usize; 2],
     ) -> Result<Arc<Linear>, LoadError> {
         let [n_out, n_in] = shape;
-        let assembled = self.assembled(name, piece, n_in)?;
+        let n_stored_in = piece.n_stored_in(n_in);
+        let assembled = self.assembled(name, piece, n_stored_in)?;
         let stored_shape = piece.stored_shape(n_in);
-        let assembled_shape = [piece.n_stored(), n_in];
+        let assembled_shape = [piece.n_stored(), n_stored_in];
         let (tensor, piece) = match &assembled {
             Some(assembled) => {
                 let tensor = Tensor {
@@ -120,7 +131,9 @@ impl<'a> Weights<'a> {
             n_in,
             bytes,
         };
-        let ty = self.type_of(name, n_in, tensor.ty).map_err(|message| {
+        let ty = self.type_of(name, n_stored_in, tensor.ty);
+        let ty = ty.and_then(|ty| crate::cut::in_whole_blocks(ty, n_in, n_stored_in));
+        let ty = ty.map_err(|message| {
             LoadError::new(tensor.file, format!("tensor `{name}`: {message}"))
         })?;
         let is_widened = assembled
@@ -193,6 +206,7 @@ impl<'a> Weights<'a> {
         Ok(Projection {
             weight: Arc::new(weight),
             bias: None,
+            cut: None,
         })
     }
 
@@ -259,6 +273,21 @@ impl<'a> Weights<'a> {
         self.projection_of(name, &Piece::all(n_out), [n_out, n_in], has_bias)
     }
 
+    /// Packs this device's part of a piece of the linear layer `name` of a layer.
+    pub(crate) fn cut_projection(
+        &self,
+        cut: &Cut,
+        name: &str,
+        piece: &Piece<'_>,
+        shape: [usize; 2],
+        has_bias: bool,
+    ) -> Result<Projection, LoadError> {
+        let piece = piece.transposed(self.names().transposed);
+        let bias = format!("{name}.bias");
+        let names = (&*format!("{name}.weight"), has_bias.then_some(&*bias));
+        self.projection_part(cut, names, &piece, shape)
+    }
+
     /// Packs a piece of the linear layer `name` of a layer.
     pub(crate) fn projection_of(
         &self,
@@ -274,6 +303,7 @@ impl<'a> Weights<'a> {
         Ok(Projection {
             weight: self.pack(&format!("{name}.weight"), &piece, shape)?,
             bias: bias.map(Arc::new),
+            cut: None,
         })
     }
 

@@ -8,6 +8,7 @@ use kernels::{Linear, LowRank, LowRankSource, LowRankTarget, Numerics, WeightSou
 use super::embedding::AdapterEmbedding;
 use super::file::{AdapterFile, ModuleTensors, Named};
 use super::modules::{LinearModule, ModuleKind, Part};
+use super::sites::SiteLayer;
 use super::target::AdapterTarget;
 use super::{AdapterError, AdapterOutput, AdapterSite, SavedNorm};
 
@@ -88,15 +89,21 @@ impl<'a> Binder<'a> {
         )?;
         let layers = self.target.layers(module.site);
         let width = |part: &Part| layers[part.output].weight.n_out();
-        let has_bias = layers[module.parts[0].output].bias.is_some();
+        let first = &layers[module.parts[0].output];
+        let adds_shifts = first.adds_shifts();
         let pair = self.pair(name, module, tensors)?;
-        self.check_saved(module, tensors, has_bias)?;
-        let own_bias = tensors.bias.as_ref().map(Named::values);
-        let b_bias = tensors.b_bias.as_ref().map(Named::values);
+        // Whether there is a bias, the part knows that adds it.
+        self.check_saved(module, tensors, first.bias.is_some() || !adds_shifts)?;
+        let own_bias = tensors.bias.as_ref().filter(|_| adds_shifts);
+        let own_bias = own_bias.map(Named::values);
+        let b_bias = tensors.b_bias.as_ref().filter(|_| adds_shifts);
+        let b_bias = b_bias.map(Named::values);
         for (i, part) in module.parts.iter().enumerate() {
             let config = self.target.config();
             let n_out = width(part);
-            let rows: Vec<usize> = (0..n_out).map(|row| part.row(config, row)).collect();
+            let first_row = layers[part.output].first_row();
+            let rows = (0..n_out).map(|row| part.row(config, first_row + row));
+            let rows: Vec<usize> = rows.collect();
             let scale = pair.as_ref().and_then(|pair| pair.column_scales[i].clone());
             let base_bias = layers[part.output].bias.as_ref();
             let base_bias = base_bias.map(|bias| bias.read(0..n_out).into_owned());
@@ -220,6 +227,11 @@ impl<'a> Binder<'a> {
         ) {
             (Some(magnitude), true) => {
                 magnitude.check(&[module.n_out])?;
+                let is_cut = |layer: &SiteLayer| layer.weight.n_in() != module.n_in;
+                if self.target.layers(module.site).iter().any(is_cut) {
+                    let message = "is for whole rows (use_dora), but the layer is cut by inputs";
+                    return Err(self.file.refuse_tensor(magnitude, message));
+                }
                 self.decompose(module, &mut pair, &magnitude.values());
             }
             (Some(magnitude), false) => {
@@ -244,9 +256,10 @@ impl<'a> Binder<'a> {
         let (n_in, rank) = (module.n_in, pair.rank);
         let mut row = vec![0.0; n_in];
         for (part, scales) in pair.parts.iter().zip(&mut pair.column_scales) {
-            let weight = &self.target.layers(module.site)[part.output].weight;
+            let layer = &self.target.layers(module.site)[part.output];
+            let (weight, first_row) = (&layer.weight, layer.first_row());
             let scale = |i: usize| {
-                let stored = part.row(config, i);
+                let stored = part.row(config, first_row + i);
                 weight.read_row(i, &mut row);
                 for (k, b) in b[stored * rank..][..rank].iter().enumerate() {
                     for (w, a) in row.iter_mut().zip(&a[k * n_in..][..n_in]) {
@@ -273,13 +286,14 @@ impl<'a> Binder<'a> {
             true => (k * n_stored + row) * width,
             false => (row * n_in + k) * width,
         };
-        let mut bytes = Vec::with_capacity(rows.len() * n_in * width);
+        let columns = self.target.layers(module.site)[0].columns();
+        let mut bytes = Vec::with_capacity(rows.len() * columns.len() * width);
         for &row in rows {
-            for k in 0..n_in {
+            for k in columns.clone() {
                 bytes.extend_from_slice(&saved.tensor.bytes[value(row, k)..][..width]);
             }
         }
-        self.pack(saved, bytes, [rows.len(), n_in])
+        self.pack(saved, bytes, [rows.len(), columns.len()])
     }
 
     pub(super) fn pack(
@@ -372,14 +386,20 @@ impl<'a> Binder<'a> {
             };
             for pair in pairs {
                 let first_rank = source.scales.len();
-                source.a.to_mut().extend_from_slice(&pair.a.bytes_as(ty));
+                let (a, columns) = (pair.a.bytes_as(ty), layers[0].columns());
+                let width = ty.block_bytes();
+                for row in a.chunks_exact((a.len() / pair.rank.max(1)).max(1)) {
+                    let own = &row[width * columns.start..width * columns.end];
+                    source.a.to_mut().extend_from_slice(own);
+                }
                 source.scales.resize(first_rank + pair.rank, pair.scale);
                 let b = pair.b.bytes_as(ty);
                 let row_bytes = pair.rank * ty.block_bytes();
                 for (part, column_scale) in pair.parts.iter().zip(pair.column_scales) {
                     let n_out = layers[part.output].weight.n_out();
                     let mut rows = Vec::with_capacity(n_out * row_bytes);
-                    for row in 0..n_out {
+                    let first_row = layers[part.output].first_row();
+                    for row in first_row..first_row + n_out {
                         let at = part.row(config, row) * row_bytes;
                         rows.extend_from_slice(&b[at..at + row_bytes]);
                     }

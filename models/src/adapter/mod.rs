@@ -55,6 +55,8 @@ pub struct Adapter {
     sites: BTreeMap<usize, AdapterSite>,
     norms: BTreeMap<usize, SavedNorm>,
     embedding: AdapterEmbedding,
+    /// The same for the model's parts on other devices.
+    others: Vec<Arc<Adapter>>,
 }
 
 /// What an adapter changes at one site.
@@ -92,10 +94,26 @@ impl Adapter {
     /// [`AdapterError::Refused`] names the file and the field or tensor.
     pub fn load(path: &Path, target: &AdapterTarget) -> Result<Self, AdapterError> {
         let file = AdapterFile::open(path)?;
-        let bound = bind::bind(&file, target)?;
+        let digest = digest(&file)?;
+        let others = target.others().iter();
+        let others = others.map(|part| Self::of_part(&file, digest, part).map(Arc::new));
+        let others = others.collect::<Result<Vec<_>, _>>()?;
+        Ok(Self {
+            others,
+            ..Self::of_part(&file, digest, target)?
+        })
+    }
+
+    /// What it is for one part of a model.
+    fn of_part(
+        file: &AdapterFile,
+        digest: [u8; 32],
+        target: &AdapterTarget,
+    ) -> Result<Self, AdapterError> {
+        let bound = bind::bind(file, target)?;
         Ok(Self {
             target: target.clone(),
-            digest: digest(&file)?,
+            digest,
             rank: bound.rank,
             n_bytes: n_bytes(&bound),
             targets: bound.targets,
@@ -103,6 +121,7 @@ impl Adapter {
             sites: bound.sites,
             norms: bound.norms,
             embedding: bound.embedding,
+            others: Vec::new(),
         })
     }
 
@@ -117,9 +136,10 @@ impl Adapter {
         self.rank
     }
 
-    /// Bytes of memory that it takes.
+    /// Bytes of memory that it takes, of the device where it takes most.
     pub fn n_bytes(&self) -> usize {
-        self.n_bytes
+        let others = self.others.iter().map(|part| part.n_bytes);
+        others.fold(self.n_bytes, usize::max)
     }
 
     /// Names of the modules that it changes, without layers (`q_proj`, `lm_head`), sorted.

@@ -4,11 +4,13 @@
 //! of three outputs. Sites and norms are numbered by layer and kind, so that a model's parts and
 //! an adapter agree without names.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use kernels::{Buffer, Linear};
 
 use crate::ModelConfig;
+use crate::cut::Cut;
 use crate::families::Qkv;
 use crate::weights::Projection;
 
@@ -111,6 +113,32 @@ pub(crate) fn latent_row(config: &ModelConfig, part: LatentPart, row: usize) -> 
 pub(crate) struct SiteLayer {
     pub(crate) weight: Arc<Linear>,
     pub(crate) bias: Option<Arc<Buffer>>,
+    /// Which part of the layer this is; `None`: all of it.
+    pub(crate) cut: Option<Cut>,
+}
+
+impl SiteLayer {
+    /// Which of the layer's outputs is the first here.
+    pub(crate) fn first_row(&self) -> usize {
+        match &self.cut {
+            Some(Cut::Outputs(rows)) => rows.start,
+            Some(Cut::Inputs(_)) | None => 0,
+        }
+    }
+
+    /// Which of the layer's inputs are those here.
+    pub(crate) fn columns(&self) -> Range<usize> {
+        match &self.cut {
+            Some(Cut::Inputs(columns)) => columns.clone(),
+            Some(Cut::Outputs(_)) | None => 0..self.weight.n_in(),
+        }
+    }
+
+    /// Whether what is added to outputs is added here; parts of inputs are summed, and the first
+    /// has it for all.
+    pub(crate) fn adds_shifts(&self) -> bool {
+        self.columns().start == 0
+    }
 }
 
 /// The layers of all sites of a model, by number.
@@ -129,6 +157,7 @@ impl Sites {
         let layers = projections.into_iter().map(|projection| SiteLayer {
             weight: projection.weight.clone(),
             bias: projection.bias.clone(),
+            cut: projection.cut.clone(),
         });
         self.enter_layers(site, layers.collect());
     }

@@ -21,6 +21,8 @@ pub struct AdapterStack {
     sites: BTreeMap<usize, StackSite>,
     norms: BTreeMap<usize, OwnNorm>,
     embedding: Option<StackEmbedding>,
+    /// The same for the model's parts on other devices.
+    others: Vec<Arc<AdapterStack>>,
 }
 
 /// What changes at one site.
@@ -76,7 +78,13 @@ impl AdapterStack {
             hash.update(adapter.digest());
             hash.update(weight.to_le_bytes());
         }
+        let others = target.others().iter().enumerate().map(|(i, other)| {
+            let own = parts.iter();
+            let own = own.map(|(adapter, weight)| (adapter.others[i].clone(), *weight));
+            Arc::new(Self::of_parts(other, own.collect()))
+        });
         Self {
+            others: others.collect(),
             digest: hash.finalize().into(),
             sites: stack_sites(target, &parts),
             norms: stack_norms(target, &parts),
@@ -88,6 +96,14 @@ impl AdapterStack {
     /// Adapters and weights, in order.
     pub fn parts(&self) -> &[(Arc<Adapter>, f32)] {
         &self.parts
+    }
+
+    /// What it is for part `index` of the model.
+    pub(crate) fn for_part(self: &Arc<Self>, index: usize) -> Arc<Self> {
+        match index.checked_sub(1) {
+            None => self.clone(),
+            Some(other) => self.others[other].clone(),
+        }
     }
 
     /// Identity by content: of the adapters, their weights and their order.

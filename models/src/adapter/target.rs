@@ -16,6 +16,8 @@ use crate::{Checkpoint, Gguf, GgufValue, ModelConfig};
 #[derive(Clone, Debug)]
 pub struct AdapterTarget {
     shared: Arc<Shared>,
+    /// The model's parts on other devices.
+    others: Arc<[AdapterTarget]>,
 }
 
 #[derive(Debug)]
@@ -95,6 +97,7 @@ impl AdapterTarget {
                 embedding: embedding.clone(),
                 digest: checkpoint.digest(),
             }),
+            others: Arc::default(),
         }
     }
 
@@ -111,6 +114,15 @@ impl AdapterTarget {
     /// Whether both are of one model in memory.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// Adapters for this model are from now on loaded for these parts of it as well.
+    pub(crate) fn join(&mut self, others: Vec<AdapterTarget>) {
+        self.others = others.into();
+    }
+
+    pub(crate) fn others(&self) -> &[AdapterTarget] {
+        &self.others
     }
 
     pub(crate) fn device(&self) -> &Device {

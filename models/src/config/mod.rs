@@ -52,6 +52,9 @@ pub struct ModelConfig {
     /// What differs from layer to layer; `n_layers` of them.
     pub layers: Vec<LayerConfig>,
     pub logits: LogitsConfig,
+    /// Devices that compute it together. The numbers of heads and the inner widths are those of
+    /// one of them.
+    pub n_parts: usize,
 }
 
 impl ModelConfig {
@@ -122,6 +125,7 @@ impl ModelConfig {
                 scale: 1.0,
                 softcap: None,
             },
+            n_parts: 1,
         }
     }
 

@@ -38,7 +38,7 @@ impl ModelRunner {
         };
         self.step_adapters.clear();
         let batch = Batch { rows: vec![row] };
-        let results = [self.start(&batch.rows[0])];
+        let results = [self.start(&batch.rows[0], None)];
         self.step_adapters.finish();
         self.step
             .fill(&batch, &results, &self.ropes, &self.limits)?;
