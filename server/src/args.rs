@@ -347,6 +347,9 @@ pub struct ServeArgs {
     /// On a GPU, start every kernel by itself instead of whole steps as captured graphs.
     #[arg(long)]
     pub enforce_eager: bool,
+    /// GPUs that compute the model together, each a part of every layer: those from --device on.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub tensor_parallel_size: usize,
     /// How the model writes down its thoughts: none, think (<think>...</think>) or harmony
     /// (channels). Default: as its chat template tells.
     #[arg(long, value_name = "FORM")]

@@ -39,44 +39,65 @@ pub struct NoDevice {
     error: CudaError,
 }
 
-/// Takes a device, and says which and, if nobody chose it, why.
+/// Takes the devices that the settings name, one unless a model is to be cut into parts, and says
+/// which and, if nobody chose it, why.
 ///
 /// # Errors
 /// A GPU was asked for by name and cannot be used.
-pub fn open(settings: &Settings) -> Result<(Device, String), NoDevice> {
+pub fn open(settings: &Settings) -> Result<(Vec<Device>, String), NoDevice> {
     let cpu = || {
         Device::cpu(CpuOptions {
             n_threads: settings.n_threads,
             isa: None,
         })
     };
-    let cuda = |ordinal| {
-        Device::cuda(CudaOptions {
-            ordinal,
-            graphs: !settings.enforce_eager,
-            low_rank: settings.precision.numerics,
-        })
+    let options = |ordinal| CudaOptions {
+        ordinal,
+        graphs: !settings.enforce_eager,
+        low_rank: settings.precision.numerics,
     };
+    if settings.tensor_parallel_size > 1 {
+        return open_group(settings, options);
+    }
+    let cuda = |ordinal| Device::cuda(options(ordinal));
     match settings.device {
-        DeviceChoice::Cpu => Ok(told(cpu(), "")),
+        DeviceChoice::Cpu => Ok(told(vec![cpu()], "")),
         DeviceChoice::Cuda(ordinal) => match cuda(ordinal) {
-            Ok(device) => Ok(told(device, "")),
+            Ok(device) => Ok(told(vec![device], "")),
             Err(error) => Err(NoDevice {
                 asked: format!("cuda:{ordinal}"),
                 error,
             }),
         },
         DeviceChoice::Auto => Ok(match cuda(0) {
-            Ok(device) => told(device, " (--device cpu: not on it)"),
-            Err(why) => told(cpu(), &format!(" (no GPU: {why})")),
+            Ok(device) => told(vec![device], " (--device cpu: not on it)"),
+            Err(why) => told(vec![cpu()], &format!(" (no GPU: {why})")),
         }),
     }
 }
 
-fn told(device: Device, why: &str) -> (Device, String) {
-    let text = format!("{}{why}", device.describe());
+/// Several GPUs for one model. They were asked for, so that no other will do.
+fn open_group(
+    settings: &Settings,
+    options: impl Fn(usize) -> CudaOptions,
+) -> Result<(Vec<Device>, String), NoDevice> {
+    let first = match settings.device {
+        DeviceChoice::Cuda(ordinal) => ordinal,
+        DeviceChoice::Auto | DeviceChoice::Cpu => 0,
+    };
+    let n = settings.tensor_parallel_size;
+    let devices = Device::cuda_group(options(first), n).map_err(|error| NoDevice {
+        asked: format!("cuda:{first} --tensor-parallel-size {n}"),
+        error,
+    })?;
+    let group = devices[0].describe_group().unwrap_or_default();
+    Ok(told(devices, &format!(" and {} more: {group}", n - 1)))
+}
+
+fn told(devices: Vec<Device>, why: &str) -> (Vec<Device>, String) {
+    let text = format!("{}{why}", devices[0].describe());
     tracing::info!(device = text, "computing on");
-    (device, text)
+    (devices, text)
 }
 
 #[cfg(test)]

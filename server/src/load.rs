@@ -131,7 +131,7 @@ pub fn load_beside(
     device: &Device,
     shared: Arc<SharedWeights>,
 ) -> Result<Loaded, StartError> {
-    let device = || Ok((device.clone(), device.describe()));
+    let device = || Ok((vec![device.clone()], device.describe()));
     load_on(settings, source, Some(shared), device)
 }
 
@@ -145,7 +145,7 @@ fn load_on(
     settings: &Settings,
     source: &ModelSource,
     shared: Option<Arc<SharedWeights>>,
-    open_device: impl FnOnce() -> Result<(Device, String), NoDevice>,
+    open_devices: impl FnOnce() -> Result<(Vec<Device>, String), NoDevice>,
 ) -> Result<Loaded, StartError> {
     let checkpoint = Checkpoint::open(&source.path)?;
     // Small files first: their errors should not wait for the weights.
@@ -154,8 +154,9 @@ fn load_on(
     if let Some(template) = &template {
         try_template(template)?;
     }
-    let config = checkpoint.config().clone();
-    let (device, device_text) = open_device()?;
+    let (devices, device_text) = open_devices()?;
+    // What one of them computes.
+    let config = checkpoint.part_of(devices.len())?;
     let Precision {
         numerics,
         dense,
@@ -166,19 +167,22 @@ fn load_on(
         dense,
         shared: shared.as_deref(),
     };
-    let model = Model::load_with(&checkpoint, &device, options)?;
+    let parts = devices.iter();
+    let parts = parts.map(|device| Model::load_with(&checkpoint, device, options));
+    let parts = parts.collect::<Result<Vec<_>, _>>()?;
     let description = Description {
         architecture: config.architecture.clone(),
         path: source.path.display().to_string(),
-        n_weight_bytes: model.n_bytes() as u64,
-        n_widened_bytes: model.widened_bytes() as u64,
+        n_weight_bytes: parts.iter().map(|part| part.n_bytes() as u64).sum(),
+        n_widened_bytes: parts.iter().map(|part| part.widened_bytes() as u64).sum(),
         device: device_text,
     };
-    let memory = FreeMemory::of(device.free_bytes());
+    // Blocks are the same on all devices, so the fullest decides.
+    let memory = FreeMemory::of(devices.iter().filter_map(Device::free_bytes).min());
     let memory = memory.within(&settings.fleet, description.n_weight_bytes);
     let plan = MemoryPlan::new(&Needs::new(settings, &config, memory))?;
-    let runner = ModelRunner::new(
-        model,
+    let runner = ModelRunner::of_parts(
+        parts,
         RunnerOptions {
             n_blocks: plan.n_blocks,
             block_size: plan.block_size,
@@ -188,7 +192,7 @@ fn load_on(
         },
     )?;
     let scheduler = scheduler(settings, &plan, config.kv_window())?;
-    let arithmetic = device.arithmetic();
+    let arithmetic = devices[0].arithmetic();
     let identity = identity(checkpoint.digest(), settings.precision, &arithmetic);
     let served = ServedModel {
         names: names(settings, source),
@@ -211,7 +215,7 @@ fn load_on(
         beside: None,
         footprint,
         shared,
-        device: Some(device),
+        device: devices.into_iter().next(),
         plan,
         description,
     })

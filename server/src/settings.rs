@@ -85,6 +85,11 @@ pub enum SettingsError {
          every running sequence needs a token in each step"
     )]
     TooFewTokens { n_tokens: usize, n_sequences: usize },
+    #[error(
+        "--tensor-parallel-size {n} is for GPUs, but --device is cpu; --device cuda takes the \
+         first {n}"
+    )]
+    PartsOnCpu { n: usize },
 }
 
 /// What a served model computes with.
@@ -123,6 +128,8 @@ pub struct Settings {
     pub head_start: usize,
     pub engine: EngineOptions,
     pub device: DeviceChoice,
+    /// GPUs that compute the model together.
+    pub tensor_parallel_size: usize,
     /// No captured graphs on a GPU.
     pub enforce_eager: bool,
     pub n_threads: Option<usize>,
@@ -155,6 +162,7 @@ impl Settings {
         let connections = connections(&args)?;
         let app = app(&args, aliases(&args.alias)?)?;
         fleet.check_shadows(&app.aliases)?;
+        check_parts(&args)?;
         let first = named.and_then(|named| named.into_iter().next());
         let (names, model) = match first {
             Some((name, path)) => (name.into_iter().collect(), Some(path)),
@@ -205,6 +213,7 @@ impl Settings {
                 forces_tokens: true,
             },
             device: args.device,
+            tensor_parallel_size: args.tensor_parallel_size,
             enforce_eager: args.enforce_eager,
             n_threads: args.threads,
             kv_type_asked: args.kv_type.is_some(),
@@ -213,6 +222,18 @@ impl Settings {
             traces_url: args.otlp_endpoint.as_deref().map(Traces::url).transpose()?,
             connections,
         })
+    }
+}
+
+/// Several GPUs are for what they can do.
+fn check_parts(args: &ServeArgs) -> Result<(), SettingsError> {
+    match args.tensor_parallel_size {
+        0 => Err(SettingsError::Zero {
+            flag: "tensor-parallel-size",
+        }),
+        1 => Ok(()),
+        n if args.device == DeviceChoice::Cpu => Err(SettingsError::PartsOnCpu { n }),
+        _ => Ok(()),
     }
 }
 

@@ -98,6 +98,7 @@ pub(super) fn load_as_model(
             "--device cuda",
             matches!(settings.device, DeviceChoice::Cuda(_)),
         ),
+        ("--tensor-parallel-size", settings.tensor_parallel_size > 1),
     ] {
         if is_given {
             return Err(StartError::EncoderFlag { flag });

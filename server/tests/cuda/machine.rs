@@ -41,19 +41,26 @@ pub(crate) fn is_real() -> bool {
     std::env::var_os("UNDERSTUDY_TEST_GPU").is_some()
 }
 
-/// The folder that holds the stand-in under the driver's name.
-fn driver() -> &'static Path {
+/// The folder that holds the stand-in under the driver's name, or a part of it.
+fn driver(part: &str) -> PathBuf {
     static FOLDER: OnceLock<TempDir> = OnceLock::new();
-    FOLDER
-        .get_or_init(|| {
-            let folder = tempfile::tempdir().unwrap();
-            let own = std::env::current_exe().unwrap();
-            let built = own.parent().unwrap().join("libsimcuda.so");
-            assert!(built.exists(), "{} was not built", built.display());
-            symlink(built, folder.path().join("libcuda.so")).unwrap();
-            folder
-        })
-        .path()
+    let make = || {
+        let folder = tempfile::tempdir().unwrap();
+        let own = std::env::current_exe().unwrap();
+        let built = own.parent().unwrap().join("libsimcuda.so");
+        assert!(built.exists(), "{} was not built", built.display());
+        let (alone, both) = (folder.path().join("alone"), folder.path().join("both"));
+        for (folder, name) in [
+            (&alone, "libcuda.so"),
+            (&both, "libcuda.so"),
+            (&both, "libnccl.so.2"),
+        ] {
+            fs::create_dir_all(folder).unwrap();
+            symlink(&built, folder.join(name)).unwrap();
+        }
+        folder
+    };
+    FOLDER.get_or_init(make).path().join(part)
 }
 
 /// How a server is started.
@@ -96,13 +103,19 @@ impl Setup {
             }
             return setup;
         }
-        setup.command.env("LD_LIBRARY_PATH", driver());
+        setup.command.env("LD_LIBRARY_PATH", driver("both"));
         setup.command.env("SIMCUDA_MEMORY_MIB", "4096");
         for name in ["CONTROL", "REPORT", "TRACE"] {
             let path = setup.file(name);
             setup.command.env(format!("SIMCUDA_{name}"), path);
         }
         setup
+    }
+
+    /// On a machine with the driver, but without NCCL.
+    pub(crate) fn without_nccl(self) -> Self {
+        let alone = driver("alone");
+        self.env("LD_LIBRARY_PATH", alone.to_str().unwrap())
     }
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {

@@ -16,4 +16,5 @@ mod faults;
 mod graphs;
 mod machine;
 mod parity;
+mod together;
 mod wide;
