@@ -15,7 +15,7 @@ pub(crate) struct Options {
     /// Milliseconds within which 95 of 100 first tokens are to come.
     #[arg(long, default_value_t = 600.0)]
     ttft_p95: f64,
-    /// Seconds of each load.
+    /// Seconds of each load of the plan; those of the check take twice as long.
     #[arg(long, default_value_t = 40.0)]
     seconds: f64,
 }
@@ -23,6 +23,9 @@ pub(crate) struct Options {
 /// Shares of the planned capacity that are offered, with arrivals that the plan has not seen.
 const WITHIN: f64 = 0.8;
 const BEYOND: f64 = 1.3;
+/// Tokens of a prompt and of an answer.
+const PROMPT: usize = 256;
+const OUTPUT: usize = 128;
 
 pub(crate) fn run(product: &Product, options: &Options) -> Result<Report> {
     let server = product.start(&[])?;
@@ -51,12 +54,18 @@ fn plan(product: &Product, url: &str, options: &Options) -> Result<f64> {
     command.args(["plan", "--as-json", "--users", "100", "--base-url", url]);
     command.args(["--ttft-p95", &options.ttft_p95.to_string()]);
     command.args(["--seconds", &options.seconds.to_string()]);
+    command.args(["--prompt-tokens", &PROMPT.to_string()]);
+    command.args(["--output-tokens", &OUTPUT.to_string()]);
     let output = command.output()?;
     let told = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "understudy plan: {told}");
     let plan: Value = serde_json::from_slice(&output.stdout)?;
-    let held = plan["capacity"]["held"].as_f64();
-    held.context("a plan without a capacity")
+    let capacity = &plan["capacity"];
+    let held = capacity["held"].as_f64();
+    let held = held.context("a plan without a capacity")?;
+    let is_found = held > 0.0 && capacity["is_at_least"] == false;
+    ensure!(is_found, "no load meets the goal, or all do: {capacity}");
+    Ok(held)
 }
 
 /// Poisson arrivals of the plan's work at a rate.
@@ -64,8 +73,8 @@ fn offer(url: &str, rate: f64, options: &Options) -> Result<Summary> {
     let mut args = BenchArgs::defaults();
     url.clone_into(&mut args.base_url);
     args.endpoint = Endpoint::Completions;
-    args.work.prompt_tokens = Length::Fixed(256);
-    args.work.output_tokens = Length::Fixed(128);
+    args.work.prompt_tokens = Length::Fixed(PROMPT);
+    args.work.output_tokens = Length::Fixed(OUTPUT);
     args.when.seed = 2;
     #[expect(
         clippy::cast_possible_truncation,

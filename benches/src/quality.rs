@@ -32,6 +32,7 @@ pub(crate) fn run(product: &Product) -> Result<Report> {
 /// The lines of the table: `| weights | size | perplexity | ratio | KL mean | ...`.
 fn report(table: &str) -> Result<Report> {
     let mut report = Report::new("quality");
+    let mut n_lines = 0;
     let lines = table.lines().map(|line| line.split('|').map(str::trim));
     for line in lines {
         let cells: Vec<&str> = line.collect();
@@ -42,12 +43,16 @@ fn report(table: &str) -> Result<Report> {
         let Ok(perplexity) = perplexity.parse() else {
             continue;
         };
-        let size = size.split(' ').next().unwrap_or_default().parse()?;
-        report.note(format!("{name}: size"), size, "MiB");
+        let size = size.strip_suffix(" MiB").context("a size in MiB")?;
+        report.note(format!("{name}: size"), size.parse()?, "MiB");
+        n_lines += 1;
         report.note(format!("{name}: perplexity"), perplexity, "");
         report.note(format!("{name}: of unquantized"), ratio.parse()?, "x");
         report.note(format!("{name}: mean divergence"), divergence.parse()?, "");
     }
+    // One of the weights as stored.
+    let n_expected = TYPES.split(',').count() + 1;
+    ensure!(n_lines == n_expected, "lines are missing: {table}");
     Ok(report)
 }
 

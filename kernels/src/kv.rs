@@ -132,7 +132,7 @@ pub enum KvError {
 const ELSEWHERE: &str = "a cache of another device";
 
 impl KvCache {
-    /// Reserves the whole cache; the system fills it in as blocks are first written. Errors when
+    /// Reserves the whole cache; on the host it becomes real a little ahead of use. Errors when
     /// the memory cannot be had, or when the device has no attention for such heads.
     pub fn new(device: &Device, shape: KvShape, ty: KvType) -> Result<Self, KvError> {
         let dimensions = [
@@ -159,12 +159,15 @@ impl KvCache {
             Some(gpu) => Memory::Cuda(CudaKv::new(gpu, shape, ty, (n_bytes, n_scale_bytes))?),
             None => {
                 let (keys, values) = (Pages::zeroed(n_bytes)?, Pages::zeroed(n_bytes)?);
+                let key_scales = Pages::zeroed(n_scale_bytes)?;
+                let value_scales = Pages::zeroed(n_scale_bytes)?;
                 Memory::Host(HostKv {
+                    // Last, since its thread must not outlive memory that an error gives back.
                     ahead: Ahead::new(shape, ty.n_bytes(), &keys, &values),
                     keys,
                     values,
-                    key_scales: Pages::zeroed(n_scale_bytes)?,
-                    value_scales: Pages::zeroed(n_scale_bytes)?,
+                    key_scales,
+                    value_scales,
                 })
             }
         };

@@ -1,11 +1,8 @@
-//! Zeroed memory straight from the operating system: page aligned, and real only once touched.
+//! Zeroed memory straight from the operating system: page aligned, and real only once touched or
+//! asked for.
 
 use std::fmt;
 use std::ptr::NonNull;
-
-/// Addresses are rounded to these for the system.
-#[cfg(target_os = "linux")]
-const SMALL_PAGE: usize = 4096;
 
 /// Whose memory it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -115,34 +112,37 @@ impl Pages {
         self.start.as_ptr() as usize
     }
 
-    /// Makes `n_bytes` from an address real, if the system can be asked to (Linux 5.14 and newer).
-    /// What is there stays; where nothing is mapped, nothing happens.
-    pub(crate) fn populate(address: usize, n_bytes: usize) {
-        #[cfg(target_os = "linux")]
-        if n_bytes > 0 {
-            let first = address / SMALL_PAGE * SMALL_PAGE;
-            // SAFETY: no contents change, and addresses that are not mapped are an error that
-            // costs only speed.
-            unsafe {
-                libc::madvise(
-                    first as *mut libc::c_void,
-                    address + n_bytes - first,
-                    libc::MADV_POPULATE_WRITE,
-                );
-            }
-        }
-        #[cfg(not(target_os = "linux"))]
-        let _ = (address, n_bytes);
+    /// Makes `n_bytes` from an address real; whether the system can be asked to (Linux 5.14 and
+    /// newer). What is there stays; where nothing is mapped, nothing happens.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn populate(address: usize, n_bytes: usize) -> bool {
+        let page = page_size();
+        let first = address / page * page;
+        // SAFETY: no contents change, and addresses that are not mapped are an error.
+        let result = unsafe {
+            libc::madvise(
+                first as *mut libc::c_void,
+                address + n_bytes - first,
+                libc::MADV_POPULATE_WRITE,
+            )
+        };
+        result == 0
     }
 
-    /// Which small pages from an address on are in memory: the lowest bit of each byte.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn populate(_: usize, _: usize) -> bool {
+        false
+    }
+
+    /// Bytes of some that begin at a page which are in memory.
     #[cfg(all(test, target_os = "linux"))]
-    pub(crate) fn resident(address: usize, n_bytes: usize, found: &mut [u8]) {
-        assert!(found.len() * SMALL_PAGE >= n_bytes);
+    pub(crate) fn resident(address: usize, n_bytes: usize) -> usize {
+        let mut found = vec![0; n_bytes.div_ceil(page_size())];
         // SAFETY: writes a byte for each page, of which there is room.
         let result =
             unsafe { libc::mincore(address as *mut libc::c_void, n_bytes, found.as_mut_ptr()) };
         assert_eq!(result, 0);
+        page_size() * found.iter().filter(|&&page: &&u8| page & 1 == 1).count()
     }
 
     pub(crate) fn n_bytes(&self) -> usize {
@@ -189,6 +189,13 @@ impl Pages {
         }
         self.as_mut_slice::<u8>().fill(0);
     }
+}
+
+#[cfg(target_os = "linux")]
+fn page_size() -> usize {
+    // SAFETY: only asks.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).map_or(4096, |size| size.max(1))
 }
 
 impl Drop for Pages {

@@ -4,7 +4,7 @@
 // groups of four consumers multiply what has come, 64 rows each.
 //
 // Sums are cut into the same slices as everywhere. Both shapes do this with the same
-// instructions but for their width, so a row has the same bits in both.
+// instructions but for their width, which is taken not to change a sum: a row has the same bits.
 #pragma once
 #include "linear_dense.cuh"
 #include "ptx_sm90.cuh"

@@ -71,7 +71,9 @@ impl Cpu {
         /// Values below which waking another thread costs more than it brings.
         const WORTH: usize = 16_384;
         let n_parts = (n * cost).div_ceil(WORTH);
-        let part = n.div_ceil(n_parts.clamp(1, self.pool.n_threads() * 4));
+        let part = n
+            .div_ceil(n_parts.clamp(1, self.pool.n_threads() * 4))
+            .max(1);
         self.pool.run(n.div_ceil(part), &|chunk, _| {
             work(chunk * part..n.min((chunk + 1) * part));
         });

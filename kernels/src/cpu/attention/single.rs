@@ -59,7 +59,8 @@ impl Attention<'_> {
         self.n_pairs().next_power_of_two()
     }
 
-    /// Queries, `[head_dim][P]`; those of no pair are zero.
+    /// Queries, `[head_dim][P]`; those of no pair are zero. Their scores are not kept, and what their
+    /// weights (those of an earlier span) make of values is thrown away.
     #[inline(always)]
     pub(super) fn pack_single(&self, packed: &mut [f32]) {
         let n_padded = self.n_padded_pairs();
@@ -250,12 +251,12 @@ impl Attention<'_> {
         C
     }
 
-    /// The block of a position, or the last one.
+    /// The block of a position, or the last one that the row sees: tables may be longer.
     #[inline(always)]
     fn block_of(&self, position: usize) -> usize {
-        let blocks = self.sequence.blocks;
+        let position = position.min(self.sequence.start + self.first);
         let at = position / self.shape.block_size - self.sequence.first_block;
-        blocks[at.min(blocks.len() - 1)] as usize
+        self.sequence.blocks[at] as usize
     }
 
     /// Keys of sixteen positions: a vector for each dimension, each `block_size / 16` after the

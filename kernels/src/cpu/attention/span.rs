@@ -81,10 +81,14 @@ impl Attention<'_> {
     }
 
     /// Makes room for scores, and copies queries so that those of pairs that go together are beside
-    /// each other: `[head_dim][P]` for each such block of pairs.
+    /// each other: `[head_dim][P]` for each such block of pairs, of which a single row has one.
     #[inline(always)]
     pub(super) fn prepare<S: Simd>(&self, packed: &mut Vec<f32>, scores: &mut Vec<[f32; SPAN]>) {
-        let n_pairs = self.n_padded_pairs();
+        let n_pairs = if self.is_single::<S>() {
+            self.n_padded_pairs()
+        } else {
+            self.n_pairs()
+        };
         let len = n_pairs * self.shape.head_dim;
         if packed.len() < len {
             packed.resize(len, 0.0);
