@@ -64,11 +64,9 @@ impl Weights<'_> {
 /// The inner values of a feed-forward block that are this part's: whole blocks of whatever format
 /// the weights have, dealt as equally as can be, the first parts having one more.
 pub(crate) fn inner(part: Part, n: usize) -> Range<usize> {
-    // Of K-quants, of all other formats, and of none.
-    let unit = [256, 32, 1]
-        .into_iter()
-        .find(|unit| n.is_multiple_of(*unit));
-    let unit = unit.unwrap_or(1);
+    // Blocks of K-quants, of all other formats, and of none: those that go round.
+    let goes_round = |unit: &usize| n.is_multiple_of(*unit) && n / unit >= part.of;
+    let unit = [256, 32].into_iter().find(goes_round).unwrap_or(1);
     let n_units = n / unit;
     let before = |index: usize| unit * (index * (n_units / part.of) + index.min(n_units % part.of));
     before(part.index)..before(part.index + 1)
@@ -131,7 +129,7 @@ impl ModelConfig {
         for width in widths {
             let own = |index| inner(Part { index, of: n }, *width).len();
             if own(n - 1) == 0 {
-                return refuse(&format!("its {width} inner values are too few blocks"));
+                return refuse(&format!("its {width} inner values are too few"));
             }
             // The widest.
             *width = own(0);
@@ -159,6 +157,7 @@ mod tests {
         assert_eq!(parts(14336, 4), [3584; 4]);
         assert_eq!(parts(11008, 2), [22 * 256, 21 * 256]);
         assert_eq!(parts(160, 2), [96, 64]);
+        assert_eq!(parts(256, 2), [128; 2]);
         assert_eq!(parts(7, 3), [3, 2, 2]);
         assert_eq!(parts(160, 1), [160]);
     }
