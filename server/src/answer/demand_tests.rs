@@ -79,11 +79,15 @@ fn forced_calls_of_every_family_are_read_back() {
         let constraint = compiler.compile(&grammar);
         let constraint = constraint.unwrap_or_else(|e| panic!("{syntax:?}: {e}\n{grammar:?}"));
         let mut n_ended = 0;
-        for seed in 0..30 {
+        // Text before a call, which some may have, has no end that chance would find.
+        for seed in 0..200 {
             let Some(text) = walk(&constraint, &tokenizer, seed) else {
                 continue;
             };
             n_ended += 1;
+            if n_ended > 20 {
+                break;
+            }
             let mut rules = rules(syntax, None);
             rules.calls.as_mut().unwrap().tools = tools.clone();
             let message = read(&rules, &[&text]);

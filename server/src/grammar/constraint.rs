@@ -78,10 +78,8 @@ impl Constraint {
     pub fn accept(&mut self, token: TokenId) -> Result<(), String> {
         self.allowed = None;
         if let Some(forced) = &mut self.forced {
-            if forced.pop_front().is_some_and(|next| next != token) {
-                return Err(format!("token {token} is not the one that it forces"));
-            }
-            if forced.is_empty() {
+            // Another token may spell the same text; that is for the grammar to say.
+            if forced.pop_front() != Some(token) || forced.is_empty() {
                 self.forced = None;
             }
         }
