@@ -97,9 +97,11 @@ impl Setup {
         let mut setup = Self::without_gpu(model, args);
         setup.has_gpu = true;
         if is_real() {
-            // Drivers are not always where the system looks.
-            if let Some(path) = std::env::var_os("LD_LIBRARY_PATH") {
-                setup.command.env("LD_LIBRARY_PATH", path);
+            // Drivers are not always where the system looks, and a simulated one may stand for them.
+            for name in ["LD_LIBRARY_PATH", "SIMCUDA_MEMORY_MIB"] {
+                if let Some(value) = std::env::var_os(name) {
+                    setup.command.env(name, value);
+                }
             }
             return setup;
         }
