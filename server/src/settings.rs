@@ -6,6 +6,7 @@ use kernels::{KvType, Numerics, WeightType};
 use scheduler::Pooling;
 
 mod fleet;
+mod parts;
 
 use crate::adapters::AdapterOptions;
 use crate::aliases::{Alias, AliasError};
@@ -162,7 +163,7 @@ impl Settings {
         let connections = connections(&args)?;
         let app = app(&args, aliases(&args.alias)?)?;
         fleet.check_shadows(&app.aliases)?;
-        check_parts(&args)?;
+        parts::check(&args)?;
         let first = named.and_then(|named| named.into_iter().next());
         let (names, model) = match first {
             Some((name, path)) => (name.into_iter().collect(), Some(path)),
@@ -222,18 +223,6 @@ impl Settings {
             traces_url: args.otlp_endpoint.as_deref().map(Traces::url).transpose()?,
             connections,
         })
-    }
-}
-
-/// Several GPUs are for what they can do.
-fn check_parts(args: &ServeArgs) -> Result<(), SettingsError> {
-    match args.tensor_parallel_size {
-        0 => Err(SettingsError::Zero {
-            flag: "tensor-parallel-size",
-        }),
-        1 => Ok(()),
-        n if args.device == DeviceChoice::Cpu => Err(SettingsError::PartsOnCpu { n }),
-        _ => Ok(()),
     }
 }
 
