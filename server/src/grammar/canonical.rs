@@ -36,7 +36,7 @@ impl Way {
         let ways = [Self::Plain, Self::Continued, Self::AfterLine];
         ways.into_iter().find(|way| {
             let probed = |text: &&str| way.tokenize(text, tokenizer, trie).is_some();
-            PROBES.iter().all(|text| probed(&text))
+            PROBES.iter().all(probed)
         })
     }
 

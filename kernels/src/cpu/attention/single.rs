@@ -2,11 +2,6 @@
 //! its kv head and never again, so it goes from the cache to registers without a tile between, and
 //! what comes next is asked for early. The same operations in the same order as over tiles.
 
-#![expect(
-    clippy::needless_range_loop,
-    reason = "one index walks several arrays of registers"
-)]
-
 use std::ops::Range;
 
 use super::SPAN;
@@ -203,7 +198,6 @@ impl Attention<'_> {
 
     /// `C` vectors of dimensions from the `d`-th on, in the order of positions; gives `C`.
     #[inline(always)]
-    #[expect(clippy::too_many_arguments, reason = "one per loop above")]
     fn weigh_vectors<S: Simd, E: KvElement, const P: usize, const C: usize>(
         &self,
         kv: &KvLayer<'_, E>,
