@@ -142,6 +142,8 @@ pub struct AppState {
     /// Requests that may be read and tokenized at a time. More would only slow each other down
     /// and pile up; those that wait notice when their client hangs up.
     pub(crate) preparing: Arc<Semaphore>,
+    /// The same for large bodies, which take long and give way: others do not wait for them.
+    pub(crate) preparing_large: Arc<Semaphore>,
     /// All keys, for what is told to admins.
     pub(crate) keys: ApiKeys,
     /// Requests that take longer are told in the log; `None`: none are.
@@ -167,6 +169,7 @@ impl AppState {
         let n_cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         Self {
             preparing: Arc::new(Semaphore::new(n_cores)),
+            preparing_large: Arc::new(Semaphore::new(n_cores.div_ceil(2))),
             grammars: parts.grammars,
             dialect: parts.dialect,
             model: parts.model,

@@ -59,20 +59,28 @@ struct Mean {
 /// What a step computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
-    /// Rows of one token.
+    /// Rows of one token, and a token more in one of them if that is all there is more.
     pub n_singles: usize,
     /// Tokens of all other rows.
     pub n_chunked: usize,
 }
 
 impl Load {
-    /// That of a step with this batch.
+    /// That of a step with this batch. One token more tells nothing of what tokens cost: where the
+    /// budget has no room for another, such a step is one of streams alone.
     pub fn of(batch: &Batch) -> Self {
+        let n_tokens = batch.n_tokens();
+        if n_tokens <= batch.rows.len() + 1 {
+            return Self {
+                n_singles: n_tokens,
+                n_chunked: 0,
+            };
+        }
         let singles = batch.rows.iter().filter(|row| row.tokens.len() == 1);
         let n_singles = singles.count();
         Self {
             n_singles,
-            n_chunked: batch.n_tokens() - n_singles,
+            n_chunked: n_tokens - n_singles,
         }
     }
 }

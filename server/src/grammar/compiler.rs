@@ -11,8 +11,8 @@ use llguidance::{Matcher, ParserFactory};
 use scheduler::TokenId;
 use serde_json::{Value, json};
 
-use super::constraint::first_line;
-use super::environment::Environment;
+use super::constraint::{first_line, mask_of};
+use super::environment::{Environment, unforced};
 use super::pool::{Pool, Undone};
 use super::{Constraint, Grammar, bounds, closing, limits};
 use crate::text::Tokenizer;
@@ -185,9 +185,14 @@ fn build(factory: &ParserFactory, grammar: &Grammar) -> Result<Constraint, Strin
         Grammar::Choice(choices) => TopLevelGrammar::from_lark(any_of(choices)?),
         Grammar::Lark(text) => TopLevelGrammar::from_lark(text.clone()),
     };
-    let parser = factory.create_parser(top);
-    let parser = parser.map_err(|error| first_line(&format!("{error:#}")))?;
-    let mut constraint = Constraint::new(Matcher::new(Ok(parser)));
+    let matcher = unforced(|| {
+        let parser = factory.create_parser(top);
+        let parser = parser.map_err(|error| first_line(&format!("{error:#}")))?;
+        let mut matcher = Matcher::new(Ok(parser));
+        mask_of(&mut matcher)?;
+        Ok::<_, String>(matcher)
+    })?;
+    let mut constraint = Constraint::new(matcher);
     // A grammar that is too expensive, or that nothing matches, should be refused now.
     constraint.allowed()?;
     Ok(constraint)

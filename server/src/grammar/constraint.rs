@@ -123,7 +123,7 @@ fn only(token: TokenId, matcher: &Matcher) -> Result<Arc<[u32]>, String> {
     Ok(mask.as_slice().into())
 }
 
-fn mask_of(matcher: &mut Matcher) -> Result<Arc<[u32]>, String> {
+pub(super) fn mask_of(matcher: &mut Matcher) -> Result<Arc<[u32]>, String> {
     let mask = matcher.compute_mask_or_eos();
     let mask = mask.map_err(|error| first_line(&error.to_string()))?;
     if mask.is_zero() {

@@ -1,9 +1,31 @@
 //! Our tokenizer as llguidance sees it: the bytes of every token.
 
+use std::cell::Cell;
+
 use toktrie::{TokRxInfo, TokTrie, TokenId, TokenizerEnv};
 
 use super::canonical::{Way, spells};
 use crate::text::Tokenizer;
+
+thread_local! {
+    /// Whether this thread asks as if nothing were forced.
+    static IS_UNFORCED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does it as if grammars forced nothing. The library sets a lexer's limits when it computes a whole
+/// set of tokens, and looks for forced text before: without this, the first of a grammar would be
+/// walked without limits, and `x{1000000000}` would fill the memory.
+pub(super) fn unforced<T>(work: impl FnOnce() -> T) -> T {
+    struct Reset;
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            IS_UNFORCED.set(false);
+        }
+    }
+    IS_UNFORCED.set(true);
+    let _reset = Reset;
+    work()
+}
 
 pub(super) struct Environment {
     trie: TokTrie,
@@ -25,7 +47,9 @@ impl Environment {
             .filter(|id| *id < n_ids)
             .collect();
         let first = *known.first()?;
-        let words: Vec<Vec<u8>> = (0..n_ids).map(|id| bytes(tokenizer, id)).collect();
+        let words: Vec<Vec<u8>> = (0..n_ids)
+            .map(|id| bytes(tokenizer, id, known.contains(&id)))
+            .collect();
         let trie = TokTrie::from(&TokRxInfo::new(n_ids, first), &words);
         let unwritable = (0..n_ids).find(|id| trie.is_special_token(*id));
         let way = Way::find(tokenizer, &trie).filter(|_| unwritable.is_some());
@@ -39,9 +63,10 @@ impl Environment {
     }
 }
 
-/// Control tokens are no text: a mark that no text has sets them apart.
-fn bytes(tokenizer: &Tokenizer, id: TokenId) -> Vec<u8> {
-    if !tokenizer.is_special(id) {
+/// Control tokens are no text, and those that end an answer neither, whatever the tokenizer says of
+/// them: a mark that no text has sets them apart.
+fn bytes(tokenizer: &Tokenizer, id: TokenId, is_end: bool) -> Vec<u8> {
+    if !is_end && !tokenizer.is_special(id) {
         return tokenizer.token_bytes(id).unwrap_or_default();
     }
     let spelling = tokenizer.token_spelling(id).unwrap_or_default();
@@ -68,6 +93,6 @@ impl TokenizerEnv for Environment {
 
     /// Whether tokens of forced text are the model's own, so that they need no draw.
     fn tokenize_is_canonical(&self) -> bool {
-        self.way.is_some()
+        self.way.is_some() && !IS_UNFORCED.get()
     }
 }

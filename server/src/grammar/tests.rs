@@ -208,6 +208,8 @@ fn hostile_grammars_are_refused_in_time() {
         Grammar::JsonSchema(json!([1, 2])),
         Grammar::Regex("(".to_owned()),
         Grammar::Regex("x".repeat(40_000)),
+        Grammar::JsonSchema(json!({"type": "string", "pattern": "^x{1000000000}$"})),
+        Grammar::Lark("start: C\nC: B{1000}\nB: A{1000}\nA: /x{1000}/".to_owned()),
         Grammar::Choice(Vec::new()),
         Grammar::Choice(vec!["y".repeat(70_000)]),
         Grammar::Lark("start: undefined".to_owned()),

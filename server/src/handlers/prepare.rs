@@ -137,7 +137,13 @@ async fn prepared<T: Send + 'static>(
         tracing::error!(%error, "preparing a request failed");
         ApiError::internal_for_good("The server had an error while processing your request.")
     };
-    let turn = Arc::clone(&state.preparing).acquire_owned().await;
+    let is_large = n_bytes > LARGE_BODY;
+    let turns = if is_large {
+        &state.preparing_large
+    } else {
+        &state.preparing
+    };
+    let turn = Arc::clone(turns).acquire_owned().await;
     let turn = turn.map_err(|error| failed(&error))?;
     let span = tracing::Span::current();
     let metrics = Arc::clone(&state.metrics);
@@ -147,7 +153,7 @@ async fn prepared<T: Send + 'static>(
         drop(turn);
         done
     };
-    let done = if n_bytes > LARGE_BODY {
+    let done = if is_large {
         let done = loader::run_at(LARGE_NICE, work).await;
         done.map_err(|error| failed(&error))
     } else {

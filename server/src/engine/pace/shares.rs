@@ -127,6 +127,18 @@ fn a_flow_of_two_waits_at_most_twice_as_long_beside_fifty_of_another() {
 }
 
 #[test]
+fn a_stream_with_one_token_more_is_a_stream_alone() {
+    let mut machine = Machine::new(true, 0);
+    let (one, two) = (machine.submit(1, 1, 4), machine.submit(1, 2, 4));
+    assert_eq!((one, two), (0, 1));
+    let batch = machine.scheduler.begin_step_within(usize::MAX).unwrap();
+    let load = Load::of(&batch);
+    let rows: Vec<usize> = batch.rows.iter().map(|row| row.tokens.len()).collect();
+    assert_eq!(rows, [1, 2]);
+    assert_eq!((load.n_singles, load.n_chunked), (3, 0));
+}
+
+#[test]
 fn streams_do_not_stutter_by_a_long_prompt_of_another_flow() {
     let mut machine = Machine::new(true, SchedulerConfig::HEAD_START);
     let streams: Vec<usize> = (0..8).map(|_| machine.submit(1, 64, 4000)).collect();
