@@ -6,8 +6,24 @@ use common::{Rng, assert_same, devices, error};
 use kernels::{Activation, Buffer, Norm, NormKind, StridedCopy, reference};
 
 #[test]
+fn no_rows_are_nothing_to_do() {
+    for device in devices() {
+        let weight = Buffer::from_slice(&device, &[1.0; 64]);
+        let norm = Norm {
+            kind: NormKind::Rms,
+            weight: &weight,
+            bias: None,
+            eps: 1e-5,
+        };
+        let (x, mut out) = (Buffer::zeros(&device, 0), Buffer::zeros(&device, 64));
+        device.norm_into(&x, norm, 0, &mut out);
+        assert!(out.read(0..64).iter().all(|&x| x == 0.0));
+    }
+}
+
+#[test]
 fn norms_alone_in_place_and_with_the_residual() {
-    for (i, (width, n_rows)) in [(1, 1), (8, 3), (64, 0), (160, 7), (576, 65), (4099, 9)]
+    for (i, (width, n_rows)) in [(1, 1), (8, 3), (64, 1), (160, 7), (576, 65), (4099, 9)]
         .into_iter()
         .cycle()
         .take(18)

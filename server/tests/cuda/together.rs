@@ -161,7 +161,7 @@ fn a_failed_launch_on_one_of_two_fails_its_step_only() {
 
 /// A device that is lost ends the waiting of the other.
 #[test]
-fn a_lost_device_of_two_is_told_and_the_server_answers() {
+fn a_lost_device_of_two_is_told_and_requests_are_refused() {
     if is_real() {
         return;
     }
@@ -172,13 +172,10 @@ fn a_lost_device_of_two_is_told_and_the_server_answers() {
     ] {
         let server = two(dir.path(), &[]).start();
         server.inject(fault);
-        for _ in 0..2 {
+        for expected in [500, 503, 503] {
             let (status, answer) = ask_one(&server);
-            assert_eq!(status, 500, "{answer}");
+            assert_eq!(status, expected, "{answer}");
         }
-        let unknown = json!({"model": "nobody", "prompt": "x"});
-        let (status, _) = server.post("/v1/completions", &unknown);
-        assert_eq!(status, 404);
         let log = server.end();
         assert!(log.contains("must be started again"), "{log}");
     }
