@@ -150,7 +150,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--binary", type=Path, default=ROOT / "target/release/understudy")
     parser.add_argument("--loads", type=lambda text: text.split("/"), default=list(LOADS), help="with slashes between them")
-    parser.add_argument("--rate", type=float, default=2, help="requests a second of the constant rate")
+    parser.add_argument("--rate", type=float, default=1, help="requests a second of the constant rate")
     parser.add_argument("--requests", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--words", type=int, default=160)
