@@ -288,7 +288,7 @@ impl<'a> Weights<'a> {
         self.projection_part(cut, names, &piece, shape)
     }
 
-    /// Packs a piece of the linear layer `name` of a layer.
+    /// Packs a piece of the linear layer `name` of a layer, the same on every device.
     pub(crate) fn projection_of(
         &self,
         name: &str,
@@ -296,14 +296,11 @@ impl<'a> Weights<'a> {
         shape: [usize; 2],
         has_bias: bool,
     ) -> Result<Projection, LoadError> {
-        let piece = piece.transposed(self.names().transposed);
-        let bias = has_bias
-            .then(|| self.bias_of(&format!("{name}.bias"), &piece, shape[0]))
-            .transpose()?;
+        let whole = Cut::Outputs(0..shape[0]);
+        let projection = self.cut_projection(&whole, name, piece, shape, has_bias)?;
         Ok(Projection {
-            weight: self.pack(&format!("{name}.weight"), &piece, shape)?,
-            bias: bias.map(Arc::new),
             cut: None,
+            ..projection
         })
     }
 

@@ -1,6 +1,6 @@
 //! Linear layers of one weight.
 
-use kernels::cuda::{self, DevicePtr, Ending, Group, LARGE_FROM, LinearLaunch, Rows16};
+use kernels::cuda::{self, DevicePtr, Ending, Group, LARGE_FROM, Launch, LinearLaunch, Rows16};
 use kernels::{WeightSource, WeightType, reference};
 use ptxsim::Counters;
 
@@ -70,7 +70,17 @@ pub(crate) fn run(
     x: &[f32],
     bias: Option<&[f32]>,
 ) -> (Vec<f32>, Counters) {
-    let mut gpu = Gpu::new();
+    run_by(Gpu::new(), cuda::linear, source, x, bias)
+}
+
+/// The same on this GPU, by these launches.
+pub(crate) fn run_by(
+    mut gpu: Gpu,
+    linear: fn(&LinearLaunch) -> Launch,
+    source: &WeightSource<'_>,
+    x: &[f32],
+    bias: Option<&[f32]>,
+) -> (Vec<f32>, Counters) {
     let mut one = upload(&mut gpu, source);
     one.bias = bias.map_or(DevicePtr::NULL, |bias| gpu.upload(bias));
     let acts = activations(&mut gpu, source.ty, x, source.n_in);
@@ -80,7 +90,7 @@ pub(crate) fn run(
         out: gpu.alloc(n_rows * source.n_out * 4),
         ..launch(source.ty, acts, one)
     };
-    let counters = gpu.run(&cuda::linear(&op));
+    let counters = gpu.run(&linear(&op));
     (gpu.download(op.out, n_rows * source.n_out), counters)
 }
 

@@ -1,12 +1,12 @@
 //! Dense linear layers by products of warp groups, as a device of 9.0 runs them.
 
-use kernels::cuda::{self, DevicePtr, Ending, LinearLaunch, WGMMA_LARGE_FROM};
+use kernels::cuda::{self, Ending, LinearLaunch, WGMMA_LARGE_FROM};
 use kernels::{WeightSource, WeightType};
 use ptxsim::Counters;
 
 use crate::common::{Rng, assert_same};
 use crate::gpu::Gpu;
-use crate::linear::{activations, check, launch, upload};
+use crate::linear::{activations, check, launch, run_by, upload};
 
 /// None on a real device of another kind.
 fn hopper() -> Option<Gpu> {
@@ -16,18 +16,8 @@ fn hopper() -> Option<Gpu> {
 
 /// What the layer gives for these rows, and what that took.
 fn run(source: &WeightSource<'_>, x: &[f32], bias: Option<&[f32]>) -> (Vec<f32>, Counters) {
-    let mut gpu = hopper().expect("asked before");
-    let mut one = upload(&mut gpu, source);
-    one.bias = bias.map_or(DevicePtr::NULL, |bias| gpu.upload(bias));
-    let acts = activations(&mut gpu, source.ty, x, source.n_in);
-    let n_rows = x.len() / source.n_in;
-    let op = LinearLaunch {
-        n_rows,
-        out: gpu.alloc(n_rows * source.n_out * 4),
-        ..launch(source.ty, acts, one)
-    };
-    let counters = gpu.run(&cuda::linear_wgmma(&op));
-    (gpu.download(op.out, n_rows * source.n_out), counters)
+    let gpu = hopper().expect("asked before");
+    run_by(gpu, cuda::linear_wgmma, source, x, bias)
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! From logits to tokens: on the device where it can, else on the host, row by row.
 
-use kernels::SampledRow;
+use kernels::{SampleLimits, SampledRow};
 use scheduler::{Batch, ExecutorError, Sampled};
 
 use super::ModelRunner;
@@ -21,15 +21,15 @@ impl ModelRunner {
             let adapters = self.step_adapters.rows();
             self.model.logits(&rows, adapters, &mut self.activations);
             let logits = &self.activations.logits;
-            if self.model.device().sample_limits(vocab).is_none() {
+            let Some(limits) = self.model.device().sample_limits(vocab) else {
                 let all = logits.read(0..chunk.len() * vocab);
                 for (wanted, logits) in chunk.iter().zip(all.chunks_exact(vocab)) {
                     let result = &mut results[wanted.batch_row];
                     answer(&mut self.sampler, batch, wanted, logits, result);
                 }
                 continue;
-            }
-            let found = self.on_device(batch, chunk);
+            };
+            let found = self.on_device(batch, chunk, limits);
             for (i, (wanted, found)) in chunk.iter().zip(found).enumerate() {
                 let result = &mut results[wanted.batch_row];
                 match found {
@@ -45,12 +45,13 @@ impl ModelRunner {
     }
 
     /// What the device makes of the rows of `logits`; `None` for rows that the host has to do.
-    fn on_device(&self, batch: &Batch, chunk: &[Wanted]) -> Vec<Option<SampledRow>> {
+    fn on_device(
+        &self,
+        batch: &Batch,
+        chunk: &[Wanted],
+        limits: SampleLimits,
+    ) -> Vec<Option<SampledRow>> {
         let vocab = self.model.config().vocab_size;
-        let device = self.model.device();
-        let Some(limits) = device.sample_limits(vocab) else {
-            return chunk.iter().map(|_| None).collect();
-        };
         let asked: Vec<_> = chunk
             .iter()
             .map(|wanted| {
@@ -70,6 +71,7 @@ impl ModelRunner {
             .into_iter()
             .map(|row| row.unwrap_or_else(|_| ask::nothing(None)))
             .collect();
+        let device = self.model.device();
         let found = device.sample_rows(&self.activations.logits, vocab, &rows);
         let each = found.into_iter().zip(is_host);
         each.map(|(found, is_host)| found.filter(|_| !is_host))

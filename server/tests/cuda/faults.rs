@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 use crate::common::assert_refused;
 use crate::machine::{Server, Setup, is_real, model};
 
-fn ask(server: &Server) -> (u16, Value) {
+pub(crate) fn ask(server: &Server) -> (u16, Value) {
     let body = json!({"model": "base", "prompt": [5, 6, 7], "max_tokens": 6, "temperature": 0});
     server.post("/v1/completions", &body)
 }
 
 /// It ends with one line that contains all of `parts`.
-fn refused(setup: Setup, parts: &[&str]) {
+pub(crate) fn refused(setup: Setup, parts: &[&str]) {
     assert_refused(setup.output(), parts);
 }
 
@@ -43,12 +43,21 @@ fn a_failed_launch_fails_its_step_only() {
     }
     let dir = model("qwen2");
     let server = Setup::with_gpu(dir.path(), &["--device", "cuda"]).start();
+    fail_their_step_only(
+        server,
+        [
+            "fail_launch kernel=norm_rows nth=3 error=701",
+            "fail_launch kernel=* nth=150 error=701",
+        ],
+    );
+}
+
+/// Each of these launches that fail is an error of the request, and the next one is answered as
+/// before.
+pub(crate) fn fail_their_step_only(server: Server, faults: [&str; 2]) {
     let (status, expected) = ask(&server);
     assert_eq!(status, 200, "{expected}");
-    for fault in [
-        "fail_launch kernel=norm_rows nth=3 error=701",
-        "fail_launch kernel=* nth=150 error=701",
-    ] {
+    for fault in faults {
         server.inject(fault);
         let (status, answer) = ask(&server);
         assert_eq!(status, 500, "{answer}");

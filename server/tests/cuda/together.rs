@@ -4,11 +4,11 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::answers::{Bound, ask, compare, compare_exactly};
-use crate::common::assert_refused;
-use crate::machine::{Server, Setup, fixtures, is_real, model};
+use crate::faults::{self, refused};
+use crate::machine::{Setup, fixtures, is_real, model};
 
 /// A model in so many parts, on a machine with as many GPUs.
 fn parts(n: usize, model: &Path, args: &[&str]) -> Setup {
@@ -126,11 +126,6 @@ fn an_adapter_that_cannot_be_cut_is_refused_by_name() {
     );
 }
 
-fn ask_one(server: &Server) -> (u16, Value) {
-    let body = json!({"model": "base", "prompt": [5, 6, 7], "max_tokens": 6, "temperature": 0});
-    server.post("/v1/completions", &body)
-}
-
 /// Whichever device a kernel cannot be started on, its step fails and no other, and the device that
 /// did its part does not wait for ever.
 #[test]
@@ -139,24 +134,13 @@ fn a_failed_launch_on_one_of_two_fails_its_step_only() {
         return;
     }
     let dir = model("qwen2");
-    let server = two(dir.path(), &[]).start();
-    let (status, expected) = ask_one(&server);
-    assert_eq!(status, 200, "{expected}");
-    for fault in [
-        "fail_launch kernel=norm_rows nth=3 error=701 device=1",
-        "fail_launch kernel=norm_rows nth=6 error=701 device=0",
-    ] {
-        server.inject(fault);
-        let (status, answer) = ask_one(&server);
-        assert_eq!(status, 500, "{answer}");
-        server.inject("");
-        let (status, found) = ask_one(&server);
-        assert_eq!(status, 200, "{found}");
-        assert_eq!(found["choices"], expected["choices"]);
-    }
-    let log = server.end();
-    assert!(log.contains("CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"), "{log}");
-    assert!(!log.contains("panicked"), "{log}");
+    faults::fail_their_step_only(
+        two(dir.path(), &[]).start(),
+        [
+            "fail_launch kernel=norm_rows nth=3 error=701 device=1",
+            "fail_launch kernel=norm_rows nth=6 error=701 device=0",
+        ],
+    );
 }
 
 /// A device that is lost ends the waiting of the other.
@@ -173,16 +157,12 @@ fn a_lost_device_of_two_is_told_and_requests_are_refused() {
         let server = two(dir.path(), &[]).start();
         server.inject(fault);
         for expected in [500, 503, 503] {
-            let (status, answer) = ask_one(&server);
+            let (status, answer) = faults::ask(&server);
             assert_eq!(status, expected, "{answer}");
         }
         let log = server.end();
         assert!(log.contains("must be started again"), "{log}");
     }
-}
-
-fn refused(setup: Setup, parts: &[&str]) {
-    assert_refused(setup.output(), parts);
 }
 
 #[test]
@@ -209,10 +189,10 @@ fn too_little_memory_on_the_second_in_a_step_fails_the_step() {
     let dir = model("llama31-gqa");
     let server = two(dir.path(), &[]).start();
     server.inject("fail_alloc above_bytes=1 device=1");
-    let (status, answer) = ask_one(&server);
+    let (status, answer) = faults::ask(&server);
     assert_eq!(status, 500, "{answer}");
     server.inject("");
-    let (status, answer) = ask_one(&server);
+    let (status, answer) = faults::ask(&server);
     assert_eq!(status, 200, "{answer}");
     assert!(server.end().contains("GPU refused"));
 }
