@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Whether `understudy bench` agrees with an independent load generator (guidellm): the same server,
 # prompts of the same lengths, the same arrivals. See docs/benchmarks.md.
-#   benches/agree.sh [--requests N] [--rate R] [--rounds N] ...
+#   benches/agree.sh [--requests N] [--rounds N] ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=target/agree/venv

@@ -69,6 +69,7 @@ impl Kernel for Quantize<'_> {
     fn run<S: Simd>(self, s: S) {
         /// Adding it leaves the rounded integer in the low bits.
         const ROUND: f32 = 12_582_912.0;
+        let round = s.splat(ROUND);
         for (x, group) in self.x.as_chunks::<GROUP>().0.iter().zip(self.groups) {
             let halves = x.as_chunks::<LANES>().0;
             let (a, b) = (s.load(&halves[0]), s.load(&halves[1]));
@@ -80,13 +81,12 @@ impl Kernel for Quantize<'_> {
             let taint = s.sum(s.fma(a, s.zero(), s.mul(b, s.zero())));
             let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
             let mut codes = [0_i8; GROUP];
-            let mut rounded = [0.0; LANES];
-            for (x, codes) in [a, b].into_iter().zip(codes.chunks_exact_mut(LANES)) {
-                let y = s.fma(x, s.splat(inverse), s.splat(ROUND));
-                s.store(s.sub(y, s.splat(ROUND)), &mut rounded);
-                for (code, y) in codes.iter_mut().zip(rounded) {
-                    *code = y.clamp(-127.0, 127.0) as i8;
-                }
+            let mut lanes = [0.0; LANES];
+            for (x, codes) in [a, b].into_iter().zip(codes.as_chunks_mut::<LANES>().0) {
+                let y = s.sub(s.fma(x, s.splat(inverse), round), round);
+                let y = s.min(s.max(y, s.splat(-127.0)), s.splat(127.0));
+                s.store(s.add(y, round), &mut lanes);
+                *codes = lanes.map(|y: f32| y.to_bits() as i8);
             }
             finish(group, &codes, largest / 127.0 + taint);
         }

@@ -212,7 +212,7 @@ impl<B: Blocks> Kernel for Walk<'_, B> {
     }
 }
 
-impl<B: Blocks> Walk<'_, B> {
+impl<'a, B: Blocks> Walk<'a, B> {
     /// Blocks of `R` rows from `first_row` on as long as there are that many; the row after.
     #[inline(always)]
     fn rows<S: Simd, const T: usize, const R: usize>(
@@ -222,8 +222,17 @@ impl<B: Blocks> Walk<'_, B> {
         first_row: usize,
     ) -> usize {
         let mut row = first_row;
+        let own = self.after(tile + T, T);
+        let mut own = Ahead::new(&own, 0, 1);
+        // Weights of few bits come in while those before them are at work. A single block has no time
+        // for that, and dense ones gain nothing: the machine sees where a stream goes.
+        let n_blocks = (self.chunk.n_rows - row) / R;
+        if n_blocks > 1 && self.chunk.layer.weight.is_native() {
+            own.n_at_once = own.n_lines.div_ceil(n_blocks);
+        }
         while row + R <= self.chunk.n_rows {
             self.next.bring();
+            own.bring();
             let out = self.blocks.block::<S, T, R>(s, self.chunk, tile, row);
             for r in 0..R {
                 for t in 0..T {
@@ -233,6 +242,13 @@ impl<B: Blocks> Walk<'_, B> {
             row += R;
         }
         row
+    }
+
+    /// The memory of up to `n` tiles of the chunk from `tile` on.
+    fn after(&self, tile: usize, n: usize) -> [&'a [u8]; 2] {
+        let end = self.chunk.end_tile;
+        let layer = self.chunk.layer;
+        layer.weight.memory_of(tile.min(end)..(tile + n).min(end))
     }
 
     #[inline(always)]

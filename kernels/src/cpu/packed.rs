@@ -99,6 +99,15 @@ impl PackedLinear {
         }
     }
 
+    /// The memory of some tiles, in pieces.
+    pub(crate) fn memory_of(&self, tiles: std::ops::Range<usize>) -> [&[u8]; 2] {
+        let part = |pages| part_of(pages, self.n_tiles(), &tiles);
+        match &self.packed {
+            Packed::Dense(pages) => [part(pages), &[]],
+            Packed::Groups { lines, scales } => [part(lines), part(scales)],
+        }
+    }
+
     /// A tile of quantized weights; `layout` is that of `ty`.
     #[inline(always)]
     pub(crate) fn tile(&self, layout: Layout, tile: usize) -> TileBytes<'_> {
@@ -141,4 +150,11 @@ impl PackedLinear {
             }
         }
     }
+}
+
+/// Where `tiles` of `n_tiles` lie.
+fn part_of<'a>(pages: &'a Pages, n_tiles: usize, tiles: &std::ops::Range<usize>) -> &'a [u8] {
+    let bytes = pages.as_slice::<u8>();
+    let n_bytes = bytes.len() / n_tiles.max(1);
+    &bytes[tiles.start * n_bytes..tiles.end * n_bytes]
 }
