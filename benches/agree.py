@@ -95,7 +95,7 @@ class Guidellm:
             raise SystemExit(f"guidellm finished {len(requests)} of {self.n_requests} requests")
         if window:
             if max(request["request_end_time"] for request in requests) < window[1]:
-                raise SystemExit("guidellm had ended before the run beside it: more --requests are needed")
+                raise SystemExit("guidellm had ended before the run beside it: their loads were not the same")
             requests = [r for r in requests if window[0] <= r["request_start_time"] and r["request_end_time"] <= window[1]]
         shortest, longest = self.args.output_tokens
         if not all(shortest <= request["output_tokens"] <= longest for request in requests):
@@ -148,7 +148,7 @@ def in_turns(url, model, load, args, turn, n_prompt):
 
 def together(url, model, load, args, turn, n_prompt):
     """Both at the same time: guidellm begins first and ends last, and what it measured meanwhile counts."""
-    other = Guidellm(url, model, load, 2 * args.requests, args, turn)
+    other = Guidellm(url, model, load, args.requests * 4 // 3 + 24, args, turn)
     while not is_busy(url):
         if other.process.poll() is not None:
             raise SystemExit("guidellm ended at once")
@@ -159,14 +159,17 @@ def together(url, model, load, args, turn, n_prompt):
 
 
 def compare(url, model, load, args):
-    """Runs of both tools; the first round warms up and does not count."""
+    """Runs of both tools; the first round, a short one, warms up and does not count."""
     found = {"guidellm": [], "understudy bench": []}
-    n_prompt = args.words
     is_mock = LOADS[load][0] == "mock"
-    # Answers of different lengths keep clients that only wait for each other from falling into step.
-    args.output_tokens = [64, 64] if is_mock else [48, 80]
+    # A first token waits for whatever step it meets: only many short requests have a mean. Answers of different
+    # lengths keep clients that wait for each other from falling into step.
+    args.output_tokens = [64, 64] if is_mock else [16, 48]
+    n_requests = args.mock_requests if is_mock else args.model_requests
     run = in_turns if is_mock else together
+    n_prompt = args.words
     for turn in range(args.rounds + 1):
+        args.requests = n_requests if turn else min(n_requests, 16)
         theirs, n_prompt, ours, n_own = run(url, model, load, args, turn, n_prompt)
         print(f"{load}, round {turn}: prompts of {n_prompt} and {n_own:.1f} tokens", theirs, ours, flush=True)
         if turn:
@@ -193,9 +196,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--binary", type=Path, default=ROOT / "target/release/understudy")
     parser.add_argument("--loads", type=lambda text: text.split("/"), default=list(LOADS), help="with slashes between them")
-    parser.add_argument("--requests", type=int, default=32)
+    parser.add_argument("--mock-requests", type=int, default=32, help="of each tool and round")
+    parser.add_argument("--model-requests", type=int, default=160)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--words", type=int, default=160)
+    parser.add_argument("--words", type=int, default=80)
     parser.add_argument("--bound", type=float, default=5, help="percent by which they may differ")
     parser.add_argument("--results", type=Path)
     args = parser.parse_args()
@@ -215,17 +219,17 @@ def main():
             process.terminate()
             process.wait()
     keys = [f"{load}: {key}" for load in args.loads for key in FIGURES]
-    medians = {tool: {key: statistics.median(run[key] for run in runs) for key in keys} for tool, runs in found.items()}
-    off = {key: 100 * (medians["understudy bench"][key] / medians["guidellm"][key] - 1) for key in keys}
+    means = {tool: {key: statistics.mean(run[key] for run in runs) for key in keys} for tool, runs in found.items()}
+    off = {key: 100 * (means["understudy bench"][key] / means["guidellm"][key] - 1) for key in keys}
     for key in keys:
-        values = ", ".join(f"{tool} {figures[key]:.1f}" for tool, figures in medians.items())
+        values = ", ".join(f"{tool} {figures[key]:.1f}" for tool, figures in means.items())
         print(f"{key:<42} {values}: {off[key]:+.1f}%")
     agrees = all(abs(value) <= args.bound for value in off.values())
     if args.results:
         args.results.mkdir(parents=True, exist_ok=True)
         about = {"unix_seconds": int(time.time()), "commit": commit(), "pressure_percent": pressure()}
-        about |= {"requests": args.requests, "rounds": args.rounds, "agrees": agrees}
-        about |= {"medians": medians, "off_percent": off, "bound_percent": args.bound, "runs": found}
+        about |= {"mock_requests": args.mock_requests, "model_requests": args.model_requests, "rounds": args.rounds, "agrees": agrees}
+        about |= {"means": means, "off_percent": off, "bound_percent": args.bound, "runs": found}
         (args.results / "agree.json").write_text(json.dumps(about, indent=2) + "\n")
     print("they agree" if agrees else f"they differ by more than {args.bound}%")
     sys.exit(0 if agrees else 1)

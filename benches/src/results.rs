@@ -370,7 +370,7 @@ fn agree(page: &mut String, told: &Value) -> Result<()> {
         "| figure | understudy bench | guidellm | difference |\n|---|--:|--:|--:|"
     )?;
     for (name, off) in told["off_percent"].as_object().into_iter().flatten() {
-        let of = |tool: &str| figure(told["medians"][tool][name].as_f64().unwrap_or_default());
+        let of = |tool: &str| figure(told["means"][tool][name].as_f64().unwrap_or_default());
         let off = off.as_f64().unwrap_or_default();
         writeln!(
             page,
@@ -431,7 +431,7 @@ mod tests {
             {"what": "error", "value": 16.25, "unit": "%", "expected": "<= 15", "met": false}]});
         std::fs::write(dir.path().join("speed.json"), rows.to_string()).unwrap();
         let agree = json!({"off_percent": {"ttft_ms": -1.25},
-            "medians": {"guidellm": {"ttft_ms": 200.0}, "understudy bench": {"ttft_ms": 197.5}}});
+            "means": {"guidellm": {"ttft_ms": 200.0}, "understudy bench": {"ttft_ms": 197.5}}});
         std::fs::write(dir.path().join("agree.json"), agree.to_string()).unwrap();
         let vllm = json!({"peer": "vllm==1", "threads": 2, "rows": [{"model": "a:hf",
             "scenario": "decode", "medians": {"understudy": {"tokens_per_s": 50.0},
