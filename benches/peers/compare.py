@@ -106,9 +106,8 @@ def measure(spec, scenario, both, args):
     n_runs = args.runs or n_runs
     found = {server.name: [] for server in both}
     for turn in range(n_runs):
-        # The same prompts for both, others each turn; who goes first changes.
-        for server in both if turn % 2 == 0 else both[::-1]:
-            found[server.name].append(run(server, random.Random(1000 + turn)))
+        for name, figures in take_turn(run, both, turn).items():
+            found[name].append(figures)
     medians = {
         name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in found.items()
     }
@@ -117,6 +116,18 @@ def measure(spec, scenario, both, args):
         ours, theirs = medians["understudy"][key], medians[both[1].name][key]
         ratios[key] = ours / theirs if key in HIGHER_IS_BETTER else theirs / ours
     return {"model": spec, "scenario": scenario, "medians": medians, "ratios": ratios, "runs": found}
+
+
+def take_turn(run, both, turn):
+    """Figures of each server. The same prompts for both, others each turn; who goes first changes. Random weights write
+    text that a server may refuse as no answer: then both get other prompts."""
+    for more in range(5):
+        try:
+            order = both if turn % 2 == 0 else both[::-1]
+            return {server.name: run(server, random.Random(1000 * (more + 1) + turn)) for server in order}
+        except RuntimeError as error:
+            print(f"again with other prompts: {error}", flush=True)
+    raise SystemExit("no prompts that both answer")
 
 
 def print_row(row):
@@ -176,16 +187,23 @@ def main():
             left.append(spec)
             continue
         rows += compare(spec, model_file(spec, work, args.binary, args.demo), args, work)
+        if args.results:
+            write(args, rows, before)
     if left:
         print(f"Not measured, for want of time: {', '.join(left)}")
-    if args.results:
-        args.results.mkdir(parents=True, exist_ok=True)
-        about = {"machine": platform.processor() or platform.machine(), "threads": args.threads, "pressure": before}
-        about |= {"unix_seconds": int(time.time()), "commit": commit()}
-        versions = {"llama.cpp": servers.LLAMA_CPP, "vllm": servers.VLLM}
-        about |= {"peer": versions[args.peer], "rows": rows, "not_measured": left}
-        (args.results / f"peers-{args.peer}.json").write_text(json.dumps(about, indent=2) + "\n")
-        (args.results / f"peers-{args.peer}.md").write_text(markdown(rows, args.peer))
+
+
+def write(args, rows, pressure_before):
+    """What there is so far."""
+    args.results.mkdir(parents=True, exist_ok=True)
+    measured = [row["model"] for row in rows]
+    left = [spec for spec in args.models or DEFAULT[args.peer] if spec not in measured]
+    about = {"machine": platform.processor() or platform.machine(), "threads": args.threads, "pressure": pressure_before}
+    about |= {"unix_seconds": int(time.time()), "commit": commit()}
+    versions = {"llama.cpp": servers.LLAMA_CPP, "vllm": servers.VLLM}
+    about |= {"peer": versions[args.peer], "rows": rows, "not_measured": left}
+    (args.results / f"peers-{args.peer}.json").write_text(json.dumps(about, indent=2) + "\n")
+    (args.results / f"peers-{args.peer}.md").write_text(markdown(rows, args.peer))
 
 
 if __name__ == "__main__":
