@@ -72,15 +72,21 @@ pub enum FaultKind {
     )]
     InFlight { address: u64, issuer: u32 },
     #[error(
-        "shared memory at {address:#x}, which thread {writer} wrote, is used by the async proxy without a fence.proxy.async after the write"
+        "{space} memory at {address:#x}, which thread {writer} wrote, is used by the async proxy without a fence.proxy.async of that thread and memory after the write"
     )]
-    ProxyFence { address: u64, writer: u32 },
+    ProxyFence {
+        space: Space,
+        address: u64,
+        writer: u32,
+    },
     #[error("mbarrier at {address:#x}: {what}")]
     Mbarrier { address: u64, what: String },
     #[error("a register of a wgmma in flight is used (missing wgmma.wait_group)")]
     RegisterInFlight,
     #[error("wgmma without a wgmma.fence since its registers were last used otherwise")]
     MissingFence,
+    #[error("the threads of a warp group do not agree on {text}: {what}")]
+    GroupDiffers { text: &'static str, what: String },
     #[error("matrix descriptor {descriptor:#018x}: {what}")]
     Descriptor { descriptor: u64, what: String },
     #[error("the block ends with work in flight: {what}")]

@@ -4,6 +4,7 @@ use super::Decoder;
 use crate::code::{Act, BarrierCall, Op, Reduction, ReductionKind};
 use crate::fault::{FaultKind, PtxError};
 use crate::registers::{Slot, Width};
+use crate::run::Covers;
 use crate::text::Operand;
 
 impl Decoder<'_> {
@@ -28,8 +29,9 @@ impl Decoder<'_> {
             "bar" if self.has("warp") => self.warp_barrier(),
             "bar" | "barrier" => self.barrier(),
             "fence" if self.has("proxy") && self.has("async") || self.has("mbarrier_init") => {
-                let act: Act = Box::new(|context, _| {
-                    context.proxy_fence();
+                let covers = self.covers();
+                let act: Act = Box::new(move |context, active| {
+                    context.proxy_fence(active, covers);
                     Ok(())
                 });
                 Ok(Op::Act(act))
@@ -42,6 +44,17 @@ impl Decoder<'_> {
                 let act: Act = Box::new(|_, _| Err(FaultKind::Trap.of_warp()));
                 Ok(Op::Act(act))
             }
+        }
+    }
+
+    /// What a fence of the async proxy makes known: without a space, all.
+    fn covers(&self) -> Covers {
+        let shared = Covers::SHARED.and(Covers::OBJECTS);
+        match () {
+            () if self.has("mbarrier_init") => Covers::OBJECTS,
+            () if self.has("global") => Covers::GLOBAL,
+            () if self.has("shared::cta") || self.has("shared::cluster") => shared,
+            () => shared.and(Covers::GLOBAL),
         }
     }
 

@@ -7,9 +7,9 @@ use half::f16;
 use super::Decoder;
 use super::matrix::all_lanes;
 use crate::code::{Act, Op};
-use crate::fault::PtxError;
-use crate::registers::{Lane, Slot, Width};
-use crate::run::{First, Form, Product, Rows};
+use crate::fault::{FaultKind, LaneFault, PtxError};
+use crate::registers::{Lane, Registers, Slot, Width, lanes};
+use crate::run::{Context, First, Form, Product, Rows};
 use crate::text::Operand;
 use crate::types::Type;
 
@@ -19,6 +19,7 @@ impl Decoder<'_> {
             ["fence", "sync", "aligned"] => {
                 let act: Act = Box::new(|context, active| {
                     all_lanes("wgmma.fence", active)?;
+                    aligned(context)?;
                     context.products.fence();
                     Ok(())
                 });
@@ -27,6 +28,7 @@ impl Decoder<'_> {
             ["commit_group", "sync", "aligned"] => {
                 let act: Act = Box::new(|context, active| {
                     all_lanes("wgmma.commit_group", active)?;
+                    aligned(context)?;
                     context.products.commit();
                     Ok(())
                 });
@@ -36,6 +38,7 @@ impl Decoder<'_> {
                 let n_left = self.integer_constant(0)? as usize;
                 let act: Act = Box::new(move |context, active| {
                     all_lanes("wgmma.wait_group", active)?;
+                    aligned(context)?;
                     context.finish(n_left).map_err(|kind| kind.at(0))
                 });
                 Ok(Op::Act(act))
@@ -97,18 +100,55 @@ impl Decoder<'_> {
         let form = Arc::new(Form { n, value, sums });
         let act: Act = Box::new(move |context, active| {
             all_lanes("wgmma", active)?;
-            let adds = (context.registers.preds[adds.0 as usize] ^ flip) & 1 == 1;
-            let rows = |descriptor: Slot| {
-                Rows::of(u64::read(context.registers, descriptor)[0]).map_err(|kind| kind.at(0))
+            let adds = context.registers.preds[adds.0 as usize] ^ flip;
+            if let Some(lane) = lanes(u32::MAX).find(|lane| (adds >> lane ^ adds) & 1 == 1) {
+                return Err(differs("whether the sums are kept", "scale-d").at(lane));
+            }
+            let adds = adds & 1 == 1;
+            let second = descriptor(context.registers, b)?;
+            let (first, a) = match registers {
+                Some(slots) => (0, First::Registers(slots)),
+                None => {
+                    let first = descriptor(context.registers, a)?;
+                    (first, First::Shared(rows(first)?))
+                }
             };
-            let a = match registers {
-                Some(slots) => First::Registers(slots),
-                None => First::Shared(rows(a)?),
+            let (b, form) = (rows(second)?, Arc::clone(&form));
+            let step = context.step([first, second], adds);
+            step.map_err(|kind| kind.at(0))?;
+            let line = context.line;
+            let product = Product {
+                form,
+                a,
+                b,
+                adds,
+                line,
             };
-            let (b, form) = (rows(b)?, Arc::clone(&form));
-            let product = Product { form, a, b, adds };
             context.issue(product).map_err(|kind| kind.at(0))
         });
         Ok(Op::Act(act))
     }
+}
+
+/// An instruction that all warps of the group execute, and that has no operands to differ in.
+fn aligned(context: &mut Context<'_>) -> Result<(), LaneFault> {
+    context.step([0; 2], false).map_err(|kind| kind.at(0))
+}
+
+fn differs(text: &'static str, operand: &str) -> FaultKind {
+    let what = format!("{operand} differs between lanes of a warp");
+    FaultKind::GroupDiffers { text, what }
+}
+
+/// A matrix descriptor, which all lanes must give alike.
+fn descriptor(registers: &Registers, slot: Slot) -> Result<u64, LaneFault> {
+    let all = u64::read(registers, slot);
+    match all.iter().position(|value| *value != all[0]) {
+        None => Ok(all[0]),
+        Some(lane) => Err(differs("the matrix descriptors", "a descriptor").at(lane)),
+    }
+}
+
+fn rows(descriptor: u64) -> Result<Rows, LaneFault> {
+    Rows::of(descriptor).map_err(|kind| kind.at(0))
 }

@@ -229,6 +229,7 @@ impl Context<'_> {
             for (element, values) in values[..shape.n].iter().enumerate() {
                 span.store(element * shape.bytes, shape.bytes, values[lane]);
             }
+            self.note_global_write(lane, addresses[lane], total);
         }
         traffic::global(self.counters, mask, addresses, total);
         Ok(())
@@ -287,7 +288,10 @@ impl Context<'_> {
             let space = space.unwrap_or_else(|| address::space(address));
             let address = address::offset(address);
             let before = match space {
-                Space::Global => self.update_global(address, bytes, |old| f(lane, old)),
+                Space::Global => {
+                    self.note_global_write(lane, address, bytes);
+                    self.update_global(address, bytes, |old| f(lane, old))
+                }
                 Space::Shared => self.update_shared(lane, address, bytes, |old| f(lane, old)),
                 space => Err(FaultKind::Unsupported {
                     what: format!("atomic on {space} memory"),

@@ -1,10 +1,11 @@
 //! One block at a time: its warps run in turn, each until it waits, ends, or has had its slice.
 
+use super::agreement::Agreement;
 use super::barrier::{self, Arrival, Barrier, N_BARRIERS};
 use super::context::Context;
 use super::counters::Counters;
 use super::launch::Launch;
-use super::mbarrier::Phase;
+use super::mbarrier::{GlobalWrites, Phase};
 use super::shared::Shared;
 use super::warp::Warp;
 use crate::code::{BarrierCall, Instruction, Op, WaitCall};
@@ -28,6 +29,9 @@ pub(super) struct BlockRunner<'a> {
     warps: Vec<Warp>,
     shared: Shared,
     barriers: [Barrier; N_BARRIERS],
+    /// What each four warps do as a group.
+    groups: Vec<Agreement>,
+    global_writes: Option<GlobalWrites>,
     pub(super) counters: Counters,
     block: [u32; 3],
     instructions: u64,
@@ -43,6 +47,8 @@ impl<'a> BlockRunner<'a> {
         let n_warps = launch.n_threads().div_ceil(32) as usize;
         let fresh = kernel.layout.registers();
         let warp = || Warp::new(fresh.clone(), kernel.local_bytes);
+        let is_bulk = |code: &Instruction| code.text.starts_with("cp.async.bulk");
+        let has_bulk = kernel.code.iter().any(is_bulk);
         Self {
             kernel,
             launch,
@@ -52,6 +58,8 @@ impl<'a> BlockRunner<'a> {
             fresh: kernel.layout.registers(),
             shared: Shared::new(&kernel.shared, launch.dynamic_shared, n_warps),
             barriers: std::array::from_fn(|_| Barrier::default()),
+            groups: vec![Agreement::default(); n_warps.div_ceil(4)],
+            global_writes: has_bulk.then(GlobalWrites::new),
             counters: Counters::default(),
             block: [0; 3],
             instructions: 0,
@@ -90,6 +98,10 @@ impl<'a> BlockRunner<'a> {
         self.instructions = 0;
         self.shared.reset();
         self.barriers = std::array::from_fn(|_| Barrier::default());
+        self.groups.fill(Agreement::default());
+        if let Some(writes) = &mut self.global_writes {
+            writes.clear();
+        }
         let n_threads = self.launch.n_threads();
         for (idx, warp) in self.warps.iter_mut().enumerate() {
             let n = (n_threads - 32 * idx as u32).min(32);
@@ -119,11 +131,11 @@ impl<'a> BlockRunner<'a> {
                 continue;
             };
             let active = state.active(instruction);
-            n += 1;
-            lanes += u64::from(active.count_ones());
             if !instruction.tensor.is_empty() && active != 0 {
                 state.products.touch(&instruction.tensor)?;
             }
+            n += 1;
+            lanes += u64::from(active.count_ones());
             if let Op::Alu(alu) = &instruction.op {
                 if active != 0 {
                     alu(&mut state.registers, active);
@@ -134,7 +146,12 @@ impl<'a> BlockRunner<'a> {
                 match self.step(warp, instruction, active) {
                     Ok(true) => {}
                     // A wait that failed did nothing.
-                    Ok(false) => break Ok(n > 1 || self.warps[warp].waits_at.is_none()),
+                    Ok(false) if self.warps[warp].waits_at.is_some() => {
+                        n -= 1;
+                        lanes -= u64::from(active.count_ones());
+                        break Ok(n > 0);
+                    }
+                    Ok(false) => break Ok(true),
                     Err(fault) => break Err(fault),
                 }
             }
@@ -142,9 +159,6 @@ impl<'a> BlockRunner<'a> {
                 break Ok(true);
             }
         };
-        if self.warps[warp].waits_at.is_some() {
-            n -= 1;
-        }
         self.counters.warp_instructions += u64::from(n);
         self.counters.lane_instructions += lanes;
         self.instructions += u64::from(n);
@@ -184,6 +198,8 @@ impl<'a> BlockRunner<'a> {
             local: &mut warp.local,
             copies: &mut warp.copies,
             products: &mut warp.products,
+            group: &mut self.groups[idx / 4],
+            global_writes: &mut self.global_writes,
             shared: &mut self.shared,
             memory: self.memory,
             params: self.params,
@@ -341,23 +357,24 @@ impl<'a> BlockRunner<'a> {
 
     /// What a block that has ended must not leave undone.
     fn unfinished(&self) -> Result<(), Box<Fault>> {
-        let left = |warp: usize, what: String| {
-            Err(self.place(warp, FaultKind::Unfinished { what }.of_warp()))
+        let left = |thread: usize, line: u32, what: &str| {
+            let what = what.to_owned();
+            let fault = FaultKind::Unfinished { what }.at(thread % 32);
+            Err(self.place_at(thread / 32, fault, |code| code.line == line))
         };
         if let Some((thread, line)) = self.shared.mbarriers.values().find_map(|b| b.unfinished()) {
-            let what = format!("nobody waited for the bulk copy of PTX line {line}");
-            return left(thread as usize / 32, what);
+            return left(thread as usize, line, "nobody waited for a bulk copy");
         }
         for (group, warps) in self.warps.chunks(4).enumerate() {
-            if let Some(warp) = warps.iter().position(|warp| !warp.products.is_empty()) {
-                let what = "nobody waited for a wgmma".to_owned();
-                return left(4 * group + warp, what);
+            let thread = |warp: usize| 32 * (4 * group + warp);
+            let open = warps.iter().map(|warp| warp.products.unfinished());
+            if let Some((warp, line)) = open.enumerate().find_map(|(i, line)| Some((i, line?))) {
+                return left(thread(warp), line, "nobody waited for a wgmma");
             }
-            let n = warps[0].products.n_issued;
-            let whole = warps.len() == 4 || n == 0;
-            if !whole || warps.iter().any(|warp| warp.products.n_issued != n) {
-                let what = "not all warps of a group took part in a wgmma".to_owned();
-                return left(4 * group, what);
+            if let Some((warp, line)) = self.groups[group].missing() {
+                let warp = if warp < warps.len() { warp } else { 0 };
+                let what = "not all warps of a group took part in a wgmma";
+                return left(thread(warp), line, what);
             }
         }
         Ok(())
@@ -368,7 +385,19 @@ impl<'a> BlockRunner<'a> {
         let state = &self.warps[warp];
         // A warp that waits stands behind its barrier.
         let pc = state.current.pc as usize - usize::from(state.waits);
-        let instruction = self.kernel.code.get(pc);
+        let at = self.kernel.code.get(pc).map(|instruction| instruction.line);
+        self.place_at(warp, fault, |code| Some(code.line) == at)
+    }
+
+    /// The fault with the place of another instruction than the one that the warp stands at.
+    fn place_at(
+        &self,
+        warp: usize,
+        fault: LaneFault,
+        is_it: impl Fn(&Instruction) -> bool,
+    ) -> Box<Fault> {
+        let state = &self.warps[warp];
+        let instruction = self.kernel.code.iter().find(|code| is_it(code));
         let lane = match (fault.lane, instruction) {
             (Some(lane), _) => lane,
             (None, Some(instruction)) => state.active(instruction).trailing_zeros() % 32,

@@ -1,8 +1,10 @@
 //! What an instruction can reach.
 
+use super::agreement::Agreement;
 use super::copies::Copies;
 use super::counters::Counters;
 use super::local::Local;
+use super::mbarrier::GlobalWrites;
 use super::products::Products;
 use super::shared::{Actor, Shared};
 use super::traffic;
@@ -35,12 +37,16 @@ pub(crate) struct Context<'a> {
     pub(crate) local: &'a mut Local,
     pub(crate) copies: &'a mut Copies,
     pub(crate) products: &'a mut Products,
+    /// What the warp's group of four does together.
+    pub(super) group: &'a mut Agreement,
     pub(crate) shared: &'a mut Shared,
     pub(crate) memory: &'a Memory,
     pub(crate) params: &'a [u8],
     /// Bytes of the module's variables.
     pub(crate) module: &'a [u8],
     pub(crate) counters: &'a mut Counters,
+    /// Where the kernel has bulk copies, what they may read and the block wrote.
+    pub(crate) global_writes: &'a mut Option<GlobalWrites>,
     /// Whether reading global bytes that were never written is a fault.
     pub(crate) strict_global: bool,
 }

@@ -11,6 +11,8 @@ pub struct Counters {
     pub global_requests: u64,
     /// 32-byte sectors they touched.
     pub global_sectors: u64,
+    /// Sectors that would hold what each of them asked for, if it lay together.
+    pub global_ideal: u64,
     /// Bytes their lanes asked for.
     pub global_bytes: u64,
     /// Passes that shared memory instructions took.
@@ -36,6 +38,7 @@ impl Counters {
         self.lane_instructions += other.lane_instructions;
         self.global_requests += other.global_requests;
         self.global_sectors += other.global_sectors;
+        self.global_ideal += other.global_ideal;
         self.global_bytes += other.global_bytes;
         self.shared_wavefronts += other.shared_wavefronts;
         self.shared_ideal += other.shared_ideal;

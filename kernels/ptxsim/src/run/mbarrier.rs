@@ -2,16 +2,21 @@
 //! happens as late as it may: when somebody waits for its barrier. Until then its destination
 //! must not be touched.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::clocks::Moment;
 use super::context::Context;
+use super::fences::Covers;
 use super::shared::{Actor, Write};
+use super::traffic;
 use crate::fault::{FaultKind, Space};
 
 /// Bytes of a barrier, and what bulk copies and their ends are aligned to.
 const BYTES: usize = 8;
 const BULK: usize = 16;
+
+/// The last write of a thread of the block to each word of global memory: by whom and when.
+pub(super) type GlobalWrites = HashMap<u64, (u32, u32)>;
 
 /// One bulk copy that has not happened.
 #[derive(Debug)]
@@ -19,8 +24,6 @@ struct Bulk {
     to: u64,
     from: u64,
     len: usize,
-    /// What its thread had done when it asked.
-    moment: Moment,
     actor: Actor,
 }
 
@@ -36,8 +39,11 @@ pub(super) struct Mbarrier {
     /// What the phase that ended last published.
     ended: Moment,
     copies: VecDeque<Bulk>,
-    /// The warp that initialised it, when and on which thread.
-    init: (usize, u32, u32),
+    /// The thread that initialised it, and when.
+    init: (u32, u32),
+    /// What brings the bytes of its copies; its index among all of the clocks.
+    agent: u8,
+    clock: usize,
 }
 
 /// The barriers of a block by address.
@@ -47,10 +53,18 @@ impl Mbarrier {
     /// Begins the next phase if this one is complete.
     fn advance(&mut self) {
         if self.pending == 0 && self.missing == 0 {
+            let time = self.time();
             self.phase += 1;
             self.pending = self.expected;
             self.ended = std::mem::take(&mut self.moment);
+            self.ended.resize(self.ended.len().max(self.clock + 1), 0);
+            self.ended[self.clock] = time;
         }
+    }
+
+    /// When copies of this phase come, for whoever waits for its end.
+    fn time(&self) -> u32 {
+        self.phase as u32 + 1
     }
 
     /// A copy that nobody has waited for: its thread and line.
@@ -93,8 +107,8 @@ impl Context<'_> {
         let Some(barrier) = self.shared.mbarriers.get_mut(&address) else {
             return Err(wrong(address, "none was initialised here"));
         };
-        let (by, time, thread) = barrier.init;
-        if !self.shared.clocks.ordered(warp, by, time) {
+        let (thread, time) = barrier.init;
+        if !self.shared.clocks.ordered(warp, thread as usize / 32, time) {
             let other = format!("its initialisation by thread {thread}");
             let access = "use of an mbarrier";
             return Err(FaultKind::Race {
@@ -121,11 +135,17 @@ impl Context<'_> {
         let actor = self.actor(lane);
         self.shared
             .write(actor, address, BYTES, BYTES, Write::Object)?;
-        let init = (self.warp, self.shared.clocks.now(self.warp), actor.thread);
+        let clock = self.shared.clocks.add_agent();
+        let Ok(agent) = u8::try_from(clock - self.shared.clocks.n_warps()) else {
+            let what = "more than 256 initialisations of barriers in a block".to_owned();
+            return Err(FaultKind::Unsupported { what });
+        };
         let barrier = Mbarrier {
             expected,
             pending: expected,
-            init,
+            init: (actor.thread, self.shared.clocks.now(self.warp)),
+            agent,
+            clock,
             ..Mbarrier::default()
         };
         self.shared.mbarriers.insert(address, barrier);
@@ -220,29 +240,60 @@ impl Context<'_> {
         aligned(Space::Shared, to)?;
         aligned(Space::Global, from)?;
         self.memory.span(from, len, BULK)?;
-        let (by, time, thread) = self.mbarrier(address)?.init;
-        if !self.shared.is_fenced(self.warp, by, time) {
-            let writer = thread;
-            return Err(FaultKind::ProxyFence { address, writer });
+        let init = self.mbarrier(address)?.init;
+        if !self.shared.is_fenced(self.warp, init, Covers::OBJECTS) {
+            let (space, writer) = (Space::Shared, init.0);
+            return Err(FaultKind::ProxyFence {
+                space,
+                address,
+                writer,
+            });
         }
+        self.check_source(from, len)?;
         let actor = self.actor(lane);
         let bytes = self.shared.write(actor, to, len, BULK, Write::Begin)?;
         bytes.fill(0xFF);
-        let mut moment = Moment::new();
-        self.shared.clocks.release(self.warp, &mut moment);
         let copy = Bulk {
             to,
             from,
             len,
-            moment,
             actor,
         };
         self.mbarrier(address)?.copies.push_back(copy);
         self.counters.bulk_copies += 1;
-        self.counters.global_requests += 1;
-        self.counters.global_sectors += (len as u64).div_ceil(32);
-        self.counters.global_bytes += len as u64;
+        traffic::bulk(self.counters, from, len);
         Ok(())
+    }
+
+    /// What threads of the block wrote to global memory is fenced for a copy that reads it.
+    fn check_source(&self, from: u64, len: usize) -> Result<(), FaultKind> {
+        let Some(writes) = self.global_writes.as_ref().filter(|all| !all.is_empty()) else {
+            return Ok(());
+        };
+        let words = from / 4..(from + len as u64) / 4;
+        let unfenced = words.into_iter().find_map(|word| {
+            let wrote = *writes.get(&word)?;
+            let known = self.shared.is_fenced(self.warp, wrote, Covers::GLOBAL);
+            (!known).then_some((4 * word, wrote.0))
+        });
+        match unfenced {
+            None => Ok(()),
+            Some((address, writer)) => Err(FaultKind::ProxyFence {
+                space: Space::Global,
+                address,
+                writer,
+            }),
+        }
+    }
+
+    /// Notes that a lane writes to global memory, if the kernel has copies that may read it.
+    pub(super) fn note_global_write(&mut self, lane: usize, address: u64, len: usize) {
+        let thread = self.actor(lane).thread;
+        let now = self.shared.clocks.now(self.warp);
+        if let Some(writes) = &mut *self.global_writes {
+            let words = address / 4..(address + len as u64).div_ceil(4);
+            writes.extend(words.map(|word| (word, (thread, now))));
+        }
     }
 
     fn happen(&mut self, address: u64, copy: Bulk) -> Result<(), FaultKind> {
@@ -257,19 +308,20 @@ impl Context<'_> {
                 len: copy.len,
             });
         }
-        self.shared.arrived(copy.to, &bytes);
+        let barrier = self.mbarrier(address)?;
+        let by = (barrier.agent, barrier.time());
+        self.shared.arrived(copy.to, &bytes, by);
         let barrier = self.mbarrier(address)?;
         barrier.missing -= copy.len as i64;
-        barrier.moment.resize(copy.moment.len(), 0);
-        for (into, from) in barrier.moment.iter_mut().zip(&copy.moment) {
-            *into = (*into).max(*from);
-        }
         barrier.advance();
         Ok(())
     }
 
-    /// `fence.proxy.async`: what the warp wrote before is there for products and bulk copies.
-    pub(crate) fn proxy_fence(&mut self) {
-        self.shared.fence(self.warp);
+    /// `fence.proxy.async`: what these lanes wrote before is there for products and bulk copies.
+    pub(crate) fn proxy_fence(&mut self, lanes: u32, covers: Covers) {
+        let shared = &mut *self.shared;
+        shared
+            .fences
+            .add(&mut shared.clocks, self.warp, lanes, covers);
     }
 }

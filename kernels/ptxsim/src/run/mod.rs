@@ -2,12 +2,14 @@
 //! lockstep until they diverge.
 
 mod access;
+mod agreement;
 mod barrier;
 mod block;
 mod clocks;
 mod context;
 mod copies;
 mod counters;
+mod fences;
 mod launch;
 mod local;
 mod mbarrier;
@@ -19,6 +21,7 @@ mod warp;
 pub(crate) use context::{Context, Shape};
 pub(crate) use copies::CopyAsync;
 pub use counters::Counters;
+pub(crate) use fences::Covers;
 pub(crate) use launch::run;
 pub use launch::{Launch, Options, Report};
 pub(crate) use products::{First, Form, Product, Rows};

@@ -86,15 +86,21 @@ pub(crate) struct Product {
     pub(crate) b: Rows,
     /// Whether it adds to the sums that there are.
     pub(crate) adds: bool,
+    /// Line of the instruction.
+    pub(crate) line: u32,
 }
 
 impl Product {
-    fn registers(&self) -> impl Iterator<Item = Slot> {
-        let first: &[Slot] = match &self.a {
+    /// Registers of the first operand.
+    fn first(&self) -> &[Slot] {
+        match &self.a {
             First::Shared(_) => &[],
             First::Registers(slots) => slots,
-        };
-        self.form.sums.iter().chain(first).copied()
+        }
+    }
+
+    fn registers(&self) -> impl Iterator<Item = Slot> {
+        self.form.sums.iter().chain(self.first()).copied()
     }
 }
 
@@ -107,8 +113,6 @@ pub(crate) struct Products {
     in_flight: Vec<u8>,
     /// Whether registers of products were touched since the last `wgmma.fence`.
     touched: bool,
-    /// Products asked for so far.
-    pub(super) n_issued: u64,
 }
 
 impl Default for Products {
@@ -118,7 +122,6 @@ impl Default for Products {
             groups: VecDeque::new(),
             in_flight: Vec::new(),
             touched: true,
-            n_issued: 0,
         }
     }
 }
@@ -127,8 +130,7 @@ impl Products {
     /// An instruction that is no product uses these registers of products.
     pub(super) fn touch(&mut self, slots: &[Slot]) -> Result<(), LaneFault> {
         self.touched = true;
-        let busy = |slot: &Slot| self.in_flight.get(slot.0 as usize).is_some_and(|n| *n > 0);
-        if slots.iter().any(busy) {
+        if slots.iter().any(|slot| self.is_busy(*slot)) {
             return Err(FaultKind::RegisterInFlight.of_warp());
         }
         Ok(())
@@ -143,8 +145,34 @@ impl Products {
         self.groups.push_back(group);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.open.is_empty() && self.groups.iter().all(Vec::is_empty)
+    /// The line of a product that nobody has waited for.
+    pub(super) fn unfinished(&self) -> Option<u32> {
+        let mut all = self.groups.iter().flatten().chain(&self.open);
+        all.next().map(|product| product.line)
+    }
+
+    fn is_busy(&self, slot: Slot) -> bool {
+        self.in_flight.get(slot.0 as usize).is_some_and(|n| *n > 0)
+    }
+
+    /// Registers of a product in flight may be those of another only as the very same sums, which
+    /// devices add to in order, or read by both.
+    fn check_registers(&self, product: &Product) -> Result<(), FaultKind> {
+        if !product.registers().any(|slot| self.is_busy(slot)) {
+            return Ok(());
+        }
+        let in_flight = self.groups.iter().flatten().chain(&self.open);
+        for other in in_flight {
+            let sums = &product.form.sums;
+            let is_other = |slot: &Slot| other.form.sums.contains(slot);
+            let reads_sums = product.first().iter().any(is_other);
+            let writes_first = other.first().iter().any(|slot| sums.contains(slot));
+            let same = *sums == other.form.sums;
+            if reads_sums || writes_first || !same && sums.iter().any(is_other) {
+                return Err(FaultKind::RegisterInFlight);
+            }
+        }
+        Ok(())
     }
 
     fn count(&mut self, product: &Product, by: i8) {
@@ -171,10 +199,10 @@ impl Context<'_> {
         if self.products.touched {
             return Err(FaultKind::MissingFence);
         }
+        self.products.check_registers(&product)?;
         self.operands(&product, Unnoted::Yes)?;
         self.count_product(&product);
         self.products.count(&product, 1);
-        self.products.n_issued += 1;
         self.products.open.push(product);
         Ok(())
     }

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use super::clocks::Clocks;
+use super::fences::{Covers, Fences};
 use super::mbarrier::Mbarriers;
 use crate::fault::{FaultKind, Space};
 use crate::registers::lanes;
@@ -26,7 +27,8 @@ const IN_FLIGHT: u8 = 1;
 const ATOMIC: u8 = 2;
 const SPLIT: u8 = 4;
 const GUARDED: u8 = 8;
-/// Written by a bulk copy, which products see without a fence.
+/// Written by a bulk copy, which products see without a fence; by whom and when is that of the
+/// agent of its barrier.
 const BULK: u8 = 16;
 /// Part of a barrier.
 const OBJECT: u8 = 32;
@@ -39,6 +41,8 @@ struct Cell {
     /// Thread of the last write, from 1; 0 when there was none.
     writer: u16,
     flags: u8,
+    /// Of the barrier of a bulk copy, counted from the first.
+    agent: u8,
     /// When and on which line of PTX it wrote.
     write_time: u32,
     write_line: u32,
@@ -84,8 +88,7 @@ pub(crate) struct Shared {
     plan: SharedPlan,
     pub(super) clocks: Clocks,
     pub(super) mbarriers: Mbarriers,
-    /// When each warp fenced what it wrote for the async proxy, rising.
-    fences: Vec<Vec<u32>>,
+    pub(super) fences: Fences,
 }
 
 impl Shared {
@@ -96,7 +99,7 @@ impl Shared {
             cells: vec![Cell::default(); len.div_ceil(4)],
             plan: plan.clone(),
             clocks: Clocks::new(n_warps),
-            fences: vec![Vec::new(); n_warps],
+            fences: Fences::new(n_warps),
             ..Self::default()
         }
     }
@@ -107,7 +110,7 @@ impl Shared {
         self.spilled.clear();
         self.clocks.reset();
         self.mbarriers.clear();
-        self.fences.iter_mut().for_each(Vec::clear);
+        self.fences.clear();
         let mut end = 0;
         let variables = self.plan.variables.iter().map(|(_, at, len)| (*at, *len));
         for (at, len) in variables.chain([(self.plan.dynamic_at, 0)]) {
@@ -216,34 +219,31 @@ impl Shared {
                     *self.cell(split, unit) = cell;
                 }
                 let writer = u32::from(cell.writer) - 1;
-                let by = writer as usize / 32;
-                if cell.flags & BULK == 0 && !self.is_fenced(actor.warp, by, cell.write_time) {
-                    return Err(FaultKind::ProxyFence { address, writer });
+                let wrote = (writer, cell.write_time);
+                if cell.flags & BULK == 0 && !self.is_fenced(actor.warp, wrote, Covers::SHARED) {
+                    let space = Space::Shared;
+                    return Err(FaultKind::ProxyFence {
+                        space,
+                        address,
+                        writer,
+                    });
                 }
             }
         }
         Ok(&self.bytes[at..at + len])
     }
 
-    /// What the warp wrote up to now is there for the async proxy.
-    pub(super) fn fence(&mut self, warp: usize) {
-        let now = self.clocks.now(warp);
-        self.fences[warp].push(now);
-        self.clocks.tick(warp);
+    /// Whether `warp` knows of a fence by the thread that wrote, after that.
+    pub(super) fn is_fenced(&self, warp: usize, wrote: (u32, u32), what: Covers) -> bool {
+        self.fences.holds(&self.clocks, warp, wrote, what)
     }
 
-    /// Whether `warp` knows of a fence of `by` after what that wrote at `time`.
-    pub(super) fn is_fenced(&self, warp: usize, by: usize, time: u32) -> bool {
-        let fences = &self.fences[by];
-        let next = fences.get(fences.partition_point(|fence| *fence < time));
-        next.is_some_and(|fence| self.clocks.ordered(warp, by, *fence))
-    }
-
-    /// The bytes of a bulk copy come to where it was announced.
-    pub(super) fn arrived(&mut self, address: u64, bytes: &[u8]) {
+    /// The bytes of a bulk copy come to where it was announced, at a time of the agent.
+    pub(super) fn arrived(&mut self, address: u64, bytes: &[u8], (agent, time): (u8, u32)) {
         let at = address as usize;
         for cell in &mut self.cells[at / 4..(at + bytes.len()) / 4] {
             cell.flags = BULK;
+            (cell.agent, cell.write_time) = (agent, time);
         }
         self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
     }
@@ -333,12 +333,8 @@ impl Shared {
         if cell.writer == 0 || cell.flags & (IN_FLIGHT | GUARDED | OBJECT) != 0 {
             return Err(self.bad_cell(cell, fine, unit));
         }
-        let writer = u32::from(cell.writer) - 1;
-        if !self
-            .clocks
-            .ordered(actor.warp, writer as usize / 32, cell.write_time)
-        {
-            return Err(race(fine, unit, "read", written(cell)));
+        if !self.knows(actor.warp, cell) {
+            return Err(self.unordered(cell, fine, unit, "read"));
         }
         let (now, bit) = (self.clocks.now(actor.warp), 1u32 << actor.warp);
         if cell.read_time == now {
@@ -407,11 +403,8 @@ impl Shared {
             return Err(self.bad_cell(cell, fine, unit));
         }
         let both_atomic = kind == Write::Atomic && cell.flags & ATOMIC != 0;
-        if cell.writer != 0 && !both_atomic {
-            let writer = usize::from(cell.writer - 1) / 32;
-            if !self.clocks.ordered(actor.warp, writer, cell.write_time) {
-                return Err(race(fine, unit, access, written(cell)));
-            }
+        if cell.writer != 0 && !both_atomic && !self.knows(actor.warp, cell) {
+            return Err(self.unordered(cell, fine, unit, access));
         }
         let others = cell.readers & !(1 << actor.warp);
         if others != 0
@@ -430,12 +423,35 @@ impl Shared {
                 Write::Begin => IN_FLIGHT,
                 Write::Object => OBJECT,
             },
+            agent: 0,
             write_time,
             write_line: actor.line,
             readers: 0,
             read_time: 0,
         };
         Ok(())
+    }
+
+    /// Whether the last write of a cell lies in the past of a warp.
+    #[inline]
+    fn knows(&self, warp: usize, cell: Cell) -> bool {
+        let by = if cell.flags & BULK == 0 {
+            usize::from(cell.writer - 1) / 32
+        } else {
+            self.clocks.n_warps() + usize::from(cell.agent)
+        };
+        self.clocks.ordered(warp, by, cell.write_time)
+    }
+
+    /// The warp does not know of the last write: a bulk copy has not come for it.
+    #[cold]
+    fn unordered(&self, cell: Cell, fine: bool, unit: usize, access: &'static str) -> FaultKind {
+        if cell.flags & BULK == 0 {
+            race(fine, unit, access, written(cell))
+        } else {
+            let flags = IN_FLIGHT;
+            self.bad_cell(Cell { flags, ..cell }, fine, unit)
+        }
     }
 
     #[cold]

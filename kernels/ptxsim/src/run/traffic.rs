@@ -20,6 +20,33 @@ pub(super) fn global(counters: &mut Counters, mask: u32, addresses: &[u64; 32], 
     counters.global_requests += 1;
     counters.global_sectors += n as u64;
     counters.global_bytes += u64::from(mask.count_ones()) * bytes as u64;
+    counters.global_ideal += (n_different(mask, addresses) * bytes).div_ceil(32) as u64;
+}
+
+/// Different addresses among the lanes'.
+fn n_different(mask: u32, addresses: &[u64; 32]) -> usize {
+    let (mut n, mut last, mut rising) = (0, 0, true);
+    for lane in lanes(mask) {
+        rising &= n == 0 || addresses[lane] >= last;
+        n += usize::from(n == 0 || addresses[lane] != last);
+        last = addresses[lane];
+    }
+    if rising {
+        return n;
+    }
+    let mut all: Vec<u64> = lanes(mask).map(|lane| addresses[lane]).collect();
+    all.sort_unstable();
+    all.dedup();
+    all.len()
+}
+
+/// Counts one bulk copy from global memory.
+pub(super) fn bulk(counters: &mut Counters, from: u64, len: usize) {
+    let end = from + len as u64;
+    counters.global_requests += 1;
+    counters.global_sectors += end.div_ceil(32) - from / 32;
+    counters.global_bytes += len as u64;
+    counters.global_ideal += (len as u64).div_ceil(32);
 }
 
 /// Counts one shared access of `bytes` a lane. Wide accesses go in phases of 128 bytes.
@@ -105,5 +132,10 @@ mod tests {
             4,
         );
         assert_eq!(counters.global_sectors, 4 + 32);
+        assert_eq!(counters.global_ideal, 4 + 4);
+        // Two values, each asked for by every second lane.
+        let two = std::array::from_fn(|lane| lane as u64 % 2 * 64);
+        global(&mut counters, u32::MAX, &two, 4);
+        assert_eq!((counters.global_sectors, counters.global_ideal), (38, 9));
     }
 }

@@ -6,6 +6,8 @@
     reason = "a test that cannot go on should say where"
 )]
 
+mod hopper;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -126,6 +128,20 @@ fn race_between_warps() {
             &memory
         )
         .is_ok()
+    );
+}
+
+#[test]
+fn atomics_race_with_reads() {
+    let (memory, _, output) = device(0, 64);
+    // The last warp at the barrier goes on first; the other counts after it has read.
+    caught(
+        "atomic_unsynced",
+        &threads(64),
+        &[output],
+        &memory,
+        (0, 0),
+        |kind| matches!(kind, FaultKind::Race { access: "write", other, .. } if other.contains("a read by warp 1")),
     );
 }
 
@@ -251,6 +267,20 @@ fn shuffles() {
         },
     );
     caught(
+        "syncwarp_mask",
+        &threads(32),
+        &args,
+        &memory,
+        (0, 0),
+        |kind| {
+            *kind
+                == FaultKind::MemberMask {
+                    mask: u32::MAX,
+                    active: 0xFFFF,
+                }
+        },
+    );
+    caught(
         "shuffle_source",
         &threads(32),
         &args,
@@ -302,6 +332,20 @@ fn uninitialised_reads() {
         &memory,
         (0, 0),
         uninitialised(Space::Shared),
+    );
+    let (mut memory, _, output) = device(0, 32);
+    let args = [
+        Arg::from(memory.upload(&[0, 1, 2, 3])),
+        output,
+        Arg::from(3),
+    ];
+    caught(
+        "local_uninitialised",
+        &threads(32),
+        &args,
+        &memory,
+        (0, 0),
+        uninitialised(Space::Local),
     );
 }
 
@@ -425,83 +469,11 @@ fn numbers_and_indices() {
     );
 }
 
-#[test]
-fn bulk_copies() {
-    let (memory, input, output) = device(128, 64);
-    let args = [input, output];
-    let in_flight = |kind: &FaultKind| matches!(kind, FaultKind::InFlight { issuer: 0, .. });
-    caught(
-        "bulk_no_expect",
-        &threads(64),
-        &args,
-        &memory,
-        (0, 0),
-        in_flight,
-    );
-    // The other warp is first to go on.
-    caught(
-        "bulk_wrong_phase",
-        &threads(64),
-        &args,
-        &memory,
-        (0, 32),
-        uninitialised(Space::Shared),
-    );
-    caught(
-        "bulk_wrong_bytes",
-        &threads(64),
-        &args,
-        &memory,
-        (0, 0),
-        |kind| {
-            matches!(kind, FaultKind::Deadlock { what } if what.contains(
-                "2 warps wait at mbarrier"
-            ) && what.contains("1 of 1 arrivals, 16 bytes announced did not come"))
-        },
-    );
-    caught(
-        "bulk_overwritten",
-        &threads(64),
-        &args,
-        &memory,
-        (0, 32),
-        |kind| matches!(kind, FaultKind::Race { other, .. } if other.contains("a read by warp 0")),
-    );
-}
-
-#[test]
-fn products_of_warp_groups() {
-    let (memory, input, output) = device(576, 128);
-    let args = [input, output];
-    // The last warp to reach the barrier is the first behind it.
-    let at_first = |name: &str, expected: &dyn Fn(&FaultKind) -> bool| {
-        caught(name, &threads(128), &args, &memory, (0, 96), expected);
-    };
-    at_first("group_missing_wait", &|kind| {
-        *kind == FaultKind::RegisterInFlight
-    });
-    at_first("group_missing_fence", &|kind| {
-        matches!(kind, FaultKind::ProxyFence { writer: 48, .. })
-    });
-    at_first("group_registers", &|kind| *kind == FaultKind::MissingFence);
-    at_first(
-        "group_descriptor",
-        &|kind| matches!(kind, FaultKind::Descriptor { what, .. } if what.contains("first row")),
-    );
-    caught(
-        "group_released_early",
-        &threads(160),
-        &args,
-        &memory,
-        (0, 128),
-        |kind| matches!(kind, FaultKind::Race { other, .. } if other.contains("a read by warp")),
-    );
-}
-
-/// Each bug has its source and its PTX, and a test above.
+/// Each bug has its source and its PTX, and a test.
 #[test]
 fn every_bug_is_tested() {
-    let own = fs::read_to_string(here("main.rs")).unwrap();
+    let own = ["main.rs", "hopper.rs"].map(|file| fs::read_to_string(here(file)).unwrap());
+    let own = own.concat();
     let mut n = 0;
     for entry in fs::read_dir(here("")).unwrap() {
         let path = entry.unwrap().path();
@@ -512,5 +484,5 @@ fn every_bug_is_tested() {
             n += 1;
         }
     }
-    assert!(n >= 29, "{n}");
+    assert!(n >= 44, "{n}");
 }

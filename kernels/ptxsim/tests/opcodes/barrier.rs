@@ -1,6 +1,6 @@
 //! Barriers in shared memory and bulk copies.
 
-use ptxsim::{Arg, Fault, FaultKind, Launch, Memory, Module};
+use ptxsim::{Arg, Counters, Fault, FaultKind, Launch, Memory, Module};
 
 use crate::harness::{run, try_run};
 
@@ -217,7 +217,7 @@ fn bulk_copies_count_at_their_barrier() {
     let left = format!("@%p1 {COPY} [%r0], [%d0], 256, [%r1]; ret;");
     let found = copied(&left, &values).unwrap_err();
     let told = found.to_string();
-    assert!(told.contains("nobody waited for the bulk copy"), "{told}");
+    assert!(told.contains("nobody waited for a bulk copy"), "{told}");
 }
 
 #[test]
@@ -233,4 +233,46 @@ fn bulk_copies_need_a_fenced_barrier() {
         matches!(found.kind, FaultKind::ProxyFence { .. }),
         "{found}"
     );
+}
+
+/// What a launch counts in which one warp waits and the other arrives; the second warp acts first.
+fn counted(waits: &str) -> Counters {
+    let text = format!(
+        "
+.version 8.0
+.target sm_90a
+.address_size 64
+.visible .entry k()
+{{
+    .reg .pred %p<4>;
+    .reg .b32 %r<8>, %lane;
+    .shared .align 8 .b8 full[8];
+    mov.u32 %lane, %tid.x;
+    mov.u32 %r1, full;
+    setp.eq.u32 %p0, %lane, 0;
+    @%p0 mbarrier.init.shared::cta.b64 [%r1], 32;
+    bar.sync 0;
+    setp.{waits}.u32 %p1, %lane, 32;
+    @%p1 bra WAIT;
+    mbarrier.arrive.shared::cta.b64 _, [%r1];
+    bra END;
+WAIT:
+    mbarrier.try_wait.parity.shared::cta.b64 %p2, [%r1], 0;
+    add.u32 %r2, %lane, 1;
+END:
+    ret;
+}}
+"
+    );
+    let module = Module::parse(&text).unwrap_or_else(|error| panic!("{error}"));
+    let launch = Launch::new([1, 1, 1], [64, 1, 1]);
+    let kernel = module.kernel("k").unwrap();
+    let report = kernel.launch(&launch, &[], &Memory::new()).unwrap();
+    report.counters
+}
+
+/// A wait that fails is tried again, and counts when it succeeds.
+#[test]
+fn waits_count_once() {
+    assert_eq!(counted("ge"), counted("lt"));
 }

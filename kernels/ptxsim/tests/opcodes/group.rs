@@ -284,11 +284,51 @@ fn what_must_stand_around_a_product() {
         "setp.ge.u32 %p3, %lane, 96; @%p3 ret; wgmma.fence.sync.aligned;",
     );
     assert!(found.to_string().contains("not all warps"), "{found}");
+    // One lane has another descriptor than its warp, one warp keeps its sums.
+    let found = changed(
+        "wgmma.fence.sync.aligned;",
+        "setp.eq.u32 %p3, %lane, 9; @%p3 mov.b64 %d3, %d2; wgmma.fence.sync.aligned;",
+    );
+    assert!(
+        found.to_string().contains("differs between lanes"),
+        "{found}"
+    );
+    let found = changed("setp.eq.u32 %p2, 1, 1;", "setp.ge.u32 %p2, %lane, 32;");
+    assert!(found.to_string().contains("scale-d"), "{found}");
     let found = changed(
         "wgmma.fence.sync.aligned;",
         "setp.ge.u32 %p3, %lane, 7; @%p3 wgmma.fence.sync.aligned;",
     );
     assert!(matches!(found, FaultKind::InactiveLanes { .. }), "{found}");
+}
+
+/// Products in flight that share registers.
+#[test]
+fn sums_of_products_in_flight() {
+    let product = "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16";
+    let commit = "wgmma.commit_group.sync.aligned;";
+    let after = |more: &str| {
+        let plain = text(8, "bf16", [PLAIN, PLAIN], false, true);
+        let mut memory = Memory::new();
+        let [a, b] = [64, 8].map(|n| memory.upload(&vec![0_u8; n * 32]));
+        let fragments = memory.upload(&[0_u32; 512]);
+        let args = [a, b, fragments, memory.alloc(128 * 16)].map(Arg::from);
+        let text = plain.replacen(commit, &format!("{product} {more}; {commit}"), 1);
+        let module = Module::parse(&text).unwrap_or_else(|error| panic!("{error}"));
+        let shape = Launch::new([1, 1, 1], [128, 1, 1]);
+        let done = module.kernel("k").unwrap().launch(&shape, &args, &memory);
+        done.map(|_| ()).map_err(|fault| fault.kind)
+    };
+    let sums = "{%f0, %f1, %f2, %f3}";
+    assert_eq!(after(&format!("{sums}, %d2, %d3, %p2, 1, 1, 0, 0")), Ok(()));
+    for shared in [
+        // The same sums in another order, some of them, and sums as an operand.
+        "{%f1, %f0, %f2, %f3}, %d2, %d3, %p2, 1, 1, 0, 0",
+        "{%f4, %f5, %f6, %f0}, %d2, %d3, %p2, 1, 1, 0, 0",
+        "{%f4, %f5, %f6, %f7}, {%f0, %f1, %f2, %f3}, %d3, %p2, 1, 1, 0",
+    ] {
+        assert_eq!(after(shared), Err(FaultKind::RegisterInFlight), "{shared}");
+    }
 }
 
 #[test]
