@@ -108,7 +108,9 @@ DEVICE void finish_small(const LinearArgs& a, const LinearTask& task,
   }
   __syncthreads();
   const int column = threadIdx.x % 16;
-  for (int row = threadIdx.x / 16; row < min(SMALL_ROWS, task.n_rows); row += 8) {
+  // The two rows of a warp are those whose padding puts them into different banks.
+  const int first = warp_id() + lane_id() / 16 * 4;
+  for (int row = first; row < min(SMALL_ROWS, task.n_rows); row += 8) {
     float sum = 0.f;
 #pragma unroll
     for (int s = 0; s < SLICES; s++) sum += sums[s][row][column];

@@ -6,6 +6,7 @@ mod figures;
 mod manifest;
 mod table;
 mod toolchain;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,7 +22,7 @@ pub(crate) struct Args {
     /// Compare with what is committed, byte for byte, instead of writing it
     #[arg(long)]
     check: bool,
-    /// Only write the table of kernels/README.md from the committed manifest
+    /// Only write the tables of kernels/README.md, from the committed manifest and images
     #[arg(long, conflicts_with = "check")]
     table: bool,
 }
@@ -42,7 +43,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
             crate::say(&format!(
                 "!! the CUDA compiler cannot be installed, kernels are NOT rebuilt: {error:#}"
             ));
-            Ok(())
+            table::check(root, &Manifest::read(root)?)
         }
     }
 }
