@@ -24,10 +24,10 @@ impl Scheduler {
     /// is a row.
     ///
     /// The tokens of a batch go, in this order, to the elder (see `elder.rs`); one to each running
-    /// sequence that streams; to chunks of prompts, of running and of newly admitted sequences, by
-    /// class and then to the flow that was served least; to what else streams miss (forced
-    /// tokens, for which half of what prompts could have is kept). Batch work comes after all of
-    /// these, in the same order.
+    /// sequence that streams; then, class by class, to chunks of prompts, of running and of newly
+    /// admitted sequences, first to the flow that was served least, and to what else streams of
+    /// the class miss (forced tokens, for which half of what its prompts could have is kept).
+    /// Batch work comes after all of these, in the same order.
     ///
     /// In the batch, rows that compute one token come first, then chunks, both oldest first.
     ///
@@ -57,13 +57,14 @@ impl Scheduler {
             (Tier::Batch, &[Priority::Batch]),
         ] {
             self.pack_streams(tier, &mut packing);
-            let n_kept = self.n_tails(tier, &packing).min(packing.n_left / 2);
-            packing.n_left -= n_kept;
             for &priority in classes {
+                let n_kept = self.n_tails(priority, tier, &packing);
+                let n_kept = n_kept.min(packing.n_left / 2);
+                packing.n_left -= n_kept;
                 self.pack_chunks(priority, tier, &mut packing);
+                packing.n_left += n_kept;
+                self.pack_tails(priority, tier, &mut packing);
             }
-            packing.n_left += n_kept;
-            self.pack_tails(tier, &mut packing);
         }
         self.note_all_served(&packing);
         Some(self.seal(packing))
@@ -128,9 +129,12 @@ impl Scheduler {
         }
     }
 
-    /// What the streams that are in the batch miss beside what is in it, first in rank first.
-    fn tails(&self, tier: Tier, packing: &Packing) -> Vec<(Rank, usize)> {
-        let tails = self.ranks(tier).filter_map(|rank| {
+    /// What the streams of a class that are in the batch miss beside what is in it, first in rank
+    /// first. The elder is of every class.
+    fn tails(&self, priority: Priority, tier: Tier, packing: &Packing) -> Vec<(Rank, usize)> {
+        let of_class = |rank: &Rank| rank.priority == priority || rank.is_elder();
+        let ranks = self.ranks(tier).filter(of_class);
+        let tails = ranks.filter_map(|rank| {
             let running = &self.running[&rank.age];
             let n_more = running.n_missing() - packing.tokens.get(&rank.age)?;
             (running.is_streaming() && n_more > 0).then_some((rank, n_more))
@@ -140,14 +144,14 @@ impl Scheduler {
         tails
     }
 
-    fn n_tails(&self, tier: Tier, packing: &Packing) -> usize {
-        let tails = self.tails(tier, packing);
+    fn n_tails(&self, priority: Priority, tier: Tier, packing: &Packing) -> usize {
+        let tails = self.tails(priority, tier, packing);
         tails.into_iter().map(|(_, n_more)| n_more).sum()
     }
 
-    /// More of the streams whose last tokens came together.
-    fn pack_tails(&mut self, tier: Tier, packing: &mut Packing) {
-        for (rank, n_more) in self.tails(tier, packing) {
+    /// More of the streams of a class whose last tokens came together.
+    fn pack_tails(&mut self, priority: Priority, tier: Tier, packing: &mut Packing) {
+        for (rank, n_more) in self.tails(priority, tier, packing) {
             let n_wanted = packing.tokens[&rank.age] + n_more.min(packing.n_left);
             self.plan_with_room(rank.age, n_wanted, packing);
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use scheduler::{Event, FinishReason, Request, SamplingParams, TokenId};
+use scheduler::{Event, FinishReason, Priority, Request, SamplingParams, TokenId};
 
 use crate::machine::{CONFIG, end_of, machine, request, sequence, tokens_of};
 use tests::drive;
@@ -89,4 +89,34 @@ fn forced_tokens_leave_one_to_each_stream_and_half_to_prompts() {
     assert!(batch.rows[1].sample.is_none(), "more is to be computed");
     // The rest of them, 21 with the one before, is a stream's still.
     assert_eq!(scheduler.crowd().n_streaming, 2);
+}
+
+#[test]
+fn forced_tokens_of_a_lower_class_keep_nothing_from_prompts_of_a_higher() {
+    for (stream, prompt, shares) in [
+        (Priority::Low, Priority::High, [(1, 1), (2, 15)]),
+        (Priority::Normal, Priority::High, [(1, 1), (2, 15)]),
+        (Priority::Normal, Priority::Normal, [(1, 1 + 7), (2, 8)]),
+        // What is of a higher class goes first.
+        (Priority::High, Priority::Normal, [(1, 16), (2, 0)]),
+    ] {
+        let (mut scheduler, mut executor) = machine(CONFIG);
+        let of_class = |priority, request| Request {
+            priority,
+            ..request
+        };
+        let streaming = of_class(stream, request(1, 0, 6, 60));
+        scheduler.submit(streaming).unwrap();
+        drive::step(&mut scheduler, &mut executor).unwrap();
+        scheduler.force(sequence(1, 0), &FORCED);
+        let prompting = of_class(prompt, request(2, 1, 40, 1));
+        scheduler.submit(prompting).unwrap();
+        drive::step(&mut scheduler, &mut executor).unwrap();
+        let rows = &executor.batches.last().unwrap().rows;
+        for (id, n_tokens) in shares {
+            let row = rows.iter().find(|row| row.sequence == sequence(id, 0));
+            let n_planned = row.map_or(0, |row| row.tokens.len());
+            assert_eq!(n_planned, n_tokens, "{stream:?} and {prompt:?}: {id}");
+        }
+    }
 }
