@@ -11,6 +11,7 @@ mod places;
 mod tls;
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::time::Duration;
@@ -51,6 +52,11 @@ const BODY_TIMES: BodyTimes = BodyTimes {
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 /// Time for the last bytes of an answer, once nothing else is under way at the end.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Time for which a connection is kept, and not read, once its head was refused. Who floods us with
+/// such heads waits meanwhile, instead of connecting again at once; an answer is not lost by what
+/// comes after it, either.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Bytes of the head of a request, its URL and all headers; beyond: 431 or 414.
 const MAX_HEAD: usize = 64 << 10;
@@ -199,7 +205,30 @@ async fn connection(stream: TcpStream, activity: Activity, shared: Shared) {
 }
 
 /// HTTP on a connection that is otherwise ready.
-async fn talk<S>(stream: S, activity: Activity, shared: Shared)
+async fn talk<S>(mut stream: S, activity: Activity, shared: Shared)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let ending = shared.ending.clone();
+    if let Err(error) = requests(&mut stream, activity, shared).await {
+        // Clients hang up: that is no error of ours.
+        tracing::debug!(%error, "a connection failed");
+        if error.is_parse() {
+            let pause = async {
+                let shutdown = poll_fn(|context| Pin::new(&mut stream).poll_shutdown(context));
+                timeout(REFUSED_PAUSE, shutdown).await.ok();
+                sleep(REFUSED_PAUSE).await;
+            };
+            tokio::select! {
+                () = pause => {}
+                () = is_ending(ending) => {}
+            }
+        }
+    }
+}
+
+/// All requests of a connection.
+async fn requests<S>(stream: S, activity: Activity, shared: Shared) -> Result<(), hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -243,17 +272,13 @@ where
         .max_headers(MAX_HEADERS)
         .serve_connection(io, service);
     let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
+    tokio::select! {
         ended = connection.as_mut() => ended,
         () = activity.head_is_late(if is_late { FLUSH_TIMEOUT } else { HEAD_TIMEOUT }) => {
             tracing::debug!("a client took too long for the head of a request");
-            return;
+            Ok(())
         }
         () = is_ending(ending.clone()), if !is_late => close(connection, &activity).await,
-    };
-    if let Err(error) = ended {
-        // Clients hang up: that is no error of ours.
-        tracing::debug!(%error, "a connection failed");
     }
 }
 

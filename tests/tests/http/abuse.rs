@@ -80,8 +80,9 @@ async fn heads_and_bodies_have_bounds() {
         format!("GET /v1/models?x={long} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"),
     ] {
         let answer = say(address, head.as_bytes()).await;
+        // Nothing that comes after it takes the answer away.
         let status = answer.split(' ').nth(1).unwrap_or("closed");
-        assert!(matches!(status, "431" | "414" | "closed"), "{answer}");
+        assert!(matches!(status, "431" | "414"), "{answer}");
     }
     // A body of 100 MB that does not say how long it is.
     let mut stream = TcpStream::connect(address).await.unwrap();
