@@ -15,8 +15,8 @@ use crate::adapter::{AdapterStack, StepAdapters};
 use crate::attention::AttentionStep;
 use crate::pooling::pool;
 use crate::step::{Limits, Step};
-use crate::{AdapterTable, LoadError, Model, ModelConfig, Rope, Sampler};
-use sample::fail;
+use crate::{AdapterTable, LoadError, Model, ModelConfig, Rope};
+use sample::{Samplers, fail};
 
 /// Memory of a runner, from the memory plan.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +42,7 @@ pub struct ModelRunner {
     limits: Limits,
     activations: Activations,
     step: Step,
-    sampler: Sampler,
+    samplers: Samplers,
     adapters: AdapterTable,
     step_adapters: StepAdapters,
     /// The other parts of the model, on devices of their own.
@@ -113,7 +113,7 @@ impl ModelRunner {
             },
             activations: Activations::new(model.device(), config, options.max_batched_tokens),
             step: Step::with_offset(offset.unwrap_or(0)),
-            sampler: Sampler::default(),
+            samplers: Samplers::default(),
             adapters: AdapterTable::default(),
             step_adapters: StepAdapters::new(model.device()),
             others: Vec::new(),

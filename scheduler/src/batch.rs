@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::{AdapterId, BlockId, PoolingSpec, SamplingParams, SequenceId, TokenId};
+use crate::{AdapterId, Allowed, BlockId, PoolingSpec, SamplingParams, SequenceId, TokenId};
 
 /// Runs batches. Implemented by the model runner and by the strict fake of the simulation.
 pub trait Executor {
@@ -75,10 +75,10 @@ pub struct SampleSpec {
     pub n_prompt: u32,
     /// Tokens that must not be drawn yet (end tokens before `min_new_tokens`).
     pub banned: Arc<[TokenId]>,
-    /// The only tokens that may be drawn: bit `id % 32` of word `id / 32`; ids beyond the last
-    /// word may not. `None`: all may. The scheduler leaves it open; whoever runs the engine fills
-    /// it in for answers that must match a grammar.
-    pub allowed: Option<Arc<[u32]>>,
+    /// The only tokens that may be drawn; `None`: all may. The scheduler leaves it open; whoever
+    /// runs the engine fills it in for answers that must match a grammar. It may be found only
+    /// when somebody looks, which takes time: an executor looks when it has the row's logits.
+    pub allowed: Option<Allowed>,
 }
 
 /// Log-probabilities of given tokens: entry `i` asks how probable `targets[i]` was after the

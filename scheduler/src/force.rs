@@ -3,6 +3,18 @@
 use crate::{Event, SampledToken, Scheduler, SequenceId, TokenId};
 
 impl Scheduler {
+    /// Whether [`force`](Self::force) could append anything, whatever the tokens.
+    pub fn may_force(&self, id: SequenceId) -> bool {
+        let live = self.requests.get(&id.request);
+        live.is_some_and(|live| {
+            let running = self.running.get(&live.age(id.index));
+            !live.request.sampling.needs_every_draw()
+                && running.is_some_and(|running| {
+                    running.sequence.n_generated() > 0 && running.is_streaming()
+                })
+        })
+    }
+
     /// Appends `tokens` to a sequence that has just drawn one, as if it had drawn them as well. The
     /// next steps compute them in one row, as far as there are tokens and blocks for it, and draw
     /// at its end.

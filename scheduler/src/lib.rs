@@ -6,6 +6,7 @@
 //! no devices, no clock, no threads, no randomness. The same calls give the same answers.
 
 mod admit;
+mod allowed;
 mod batch;
 mod block;
 mod check;
@@ -34,6 +35,7 @@ mod stats;
 mod store;
 mod window;
 
+pub use allowed::Allowed;
 pub use batch::{
     Batch, BatchRow, Executor, ExecutorError, PromptScoring, SampleSpec, Sampled, SampledToken,
     TokenLogprob, TokenLogprobs,

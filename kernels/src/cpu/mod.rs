@@ -65,6 +65,11 @@ impl Cpu {
         format!("CPU, {n_threads} {threads}, {}", self.isa.isa())
     }
 
+    /// Runs `work` for each of `0..n`, in parallel.
+    pub(crate) fn for_each(&self, n: usize, work: &(dyn Fn(usize) + Sync)) {
+        self.pool.run(n, &|i, _| work(i));
+    }
+
     /// Runs `work` over parts of `0..n`, in parallel when there is enough of it: `cost` is
     /// about the values touched by one of the `n`.
     fn for_parts(&self, n: usize, cost: usize, work: &(dyn Fn(std::ops::Range<usize>) + Sync)) {

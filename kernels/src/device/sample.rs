@@ -13,6 +13,18 @@ pub struct SampleLimits {
 }
 
 impl Device {
+    /// Calls `work(i)` for each `i` below `n`, on all threads that compute for this device: those
+    /// of the CPU, or for a GPU this one alone.
+    ///
+    /// # Panics
+    /// When `work` does.
+    pub fn for_each_row(&self, n: usize, work: &(dyn Fn(usize) + Sync)) {
+        match &*self.backend {
+            Backend::Cpu(cpu) => cpu.for_each(n, work),
+            Backend::Cuda(_) => (0..n).for_each(work),
+        }
+    }
+
     /// What [`sample_rows`](Self::sample_rows) takes of rows of `n` logits; `None`: such rows are
     /// read and drawn from on the host.
     pub fn sample_limits(&self, n: usize) -> Option<SampleLimits> {

@@ -1,12 +1,26 @@
 //! From logits to tokens: on the device where it can, else on the host, row by row.
 
+use std::sync::{Mutex, OnceLock, PoisonError};
+
 use kernels::{SampleLimits, SampledRow};
-use scheduler::{Batch, ExecutorError, Sampled};
+use rayon::prelude::*;
+use scheduler::{Allowed, Batch, ExecutorError, Sampled, SampledToken, TokenLogprobs};
 
 use super::ModelRunner;
 use crate::Sampler;
 use crate::sampler::ask;
 use crate::step::Wanted;
+
+/// Those that are not at work. As many as threads that draw, and each keeps its memory.
+#[derive(Debug, Default)]
+pub(super) struct Samplers(Mutex<Vec<Sampler>>);
+
+/// What a row of logits gave.
+#[derive(Debug)]
+enum Answer {
+    Token(SampledToken),
+    Score(TokenLogprobs),
+}
 
 impl ModelRunner {
     /// Computes the wanted logits in chunks (a scored prompt wants hundreds of rows, and a row
@@ -22,11 +36,7 @@ impl ModelRunner {
             self.model.logits(&rows, adapters, &mut self.activations);
             let logits = &self.activations.logits;
             let Some(limits) = self.model.device().sample_limits(vocab) else {
-                let all = logits.read(0..chunk.len() * vocab);
-                for (wanted, logits) in chunk.iter().zip(all.chunks_exact(vocab)) {
-                    let result = &mut results[wanted.batch_row];
-                    answer(&mut self.sampler, batch, wanted, logits, result);
-                }
+                self.on_host(batch, chunk, results);
                 continue;
             };
             let found = self.on_device(batch, chunk, limits);
@@ -37,9 +47,35 @@ impl ModelRunner {
                     Some(found) => take(wanted, found, result),
                     None => {
                         let logits = logits.read(i * vocab..(i + 1) * vocab);
-                        answer(&mut self.sampler, batch, wanted, &logits, result);
+                        let found = self.samplers.answer(batch, wanted, &logits);
+                        note(found, result);
                     }
                 }
+            }
+        }
+    }
+
+    /// Draws from the rows of `logits` on all threads: what a row may draw may still have to be
+    /// found, which takes longer than the draw.
+    fn on_host(&self, batch: &Batch, chunk: &[Wanted], results: &mut [Sampled]) {
+        let vocab = self.model.config().vocab_size;
+        let all = self.activations.logits.read(0..chunk.len() * vocab);
+        let samplers = &self.samplers;
+        let found: Vec<_> = chunk.iter().map(|_| OnceLock::new()).collect();
+        let is_open: Vec<bool> = chunk
+            .iter()
+            .map(|wanted| results[wanted.batch_row].failed.is_none())
+            .collect();
+        self.model.device().for_each_row(chunk.len(), &|i| {
+            if is_open[i] {
+                let logits = &all[i * vocab..(i + 1) * vocab];
+                found[i].get_or_init(|| samplers.answer(batch, &chunk[i], logits));
+            }
+        });
+        for (wanted, found) in chunk.iter().zip(found) {
+            let result = &mut results[wanted.batch_row];
+            if let Some(found) = found.into_inner().filter(|_| result.failed.is_none()) {
+                note(found, result);
             }
         }
     }
@@ -52,6 +88,12 @@ impl ModelRunner {
         limits: SampleLimits,
     ) -> Vec<Option<SampledRow>> {
         let vocab = self.model.config().vocab_size;
+        let rows = chunk.iter().map(|wanted| &batch.rows[wanted.batch_row]);
+        let masks = rows.filter_map(|row| row.sample.as_ref()?.allowed.as_ref());
+        let masks: Vec<&Allowed> = masks.collect();
+        if masks.len() > 1 {
+            masks.par_iter().for_each(|allowed| allowed.find());
+        }
         let asked: Vec<_> = chunk
             .iter()
             .map(|wanted| {
@@ -88,29 +130,36 @@ fn take(wanted: &Wanted, found: SampledRow, result: &mut Sampled) {
     }
 }
 
-fn answer(
-    sampler: &mut Sampler,
-    batch: &Batch,
-    wanted: &Wanted,
-    logits: &[f32],
-    result: &mut Sampled,
-) {
-    if result.failed.is_some() {
-        return;
+/// Notes what the host found.
+fn note(found: Result<Answer, ExecutorError>, result: &mut Sampled) {
+    match found {
+        Ok(Answer::Token(token)) => result.token = Some(token),
+        Ok(Answer::Score(score)) => result.scored.push(score),
+        Err(error) => fail(result, &error),
     }
-    let row = &batch.rows[wanted.batch_row];
-    match (wanted.target, &row.scoring, &row.sample) {
-        (Some(target), Some(scoring), _) => {
-            match sampler.score(logits, scoring.targets[target], scoring.n_top) {
-                Ok(scored) => result.scored.push(scored),
-                Err(error) => fail(result, &error),
-            }
-        }
-        (None, _, Some(spec)) => match sampler.sample(logits, row.sequence.index, spec) {
-            Ok(token) => result.token = Some(token),
-            Err(error) => fail(result, &error),
-        },
-        _ => unreachable!("logits are wanted only for what a row asks for"),
+}
+
+impl Samplers {
+    fn answer(
+        &self,
+        batch: &Batch,
+        wanted: &Wanted,
+        logits: &[f32],
+    ) -> Result<Answer, ExecutorError> {
+        let free = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sampler = free().pop().unwrap_or_default();
+        let row = &batch.rows[wanted.batch_row];
+        let found = match (wanted.target, &row.scoring, &row.sample) {
+            (Some(target), Some(scoring), _) => sampler
+                .score(logits, scoring.targets[target], scoring.n_top)
+                .map(Answer::Score),
+            (None, _, Some(spec)) => sampler
+                .sample(logits, row.sequence.index, spec)
+                .map(Answer::Token),
+            _ => unreachable!("logits are wanted only for what a row asks for"),
+        };
+        free().push(sampler);
+        found
     }
 }
 

@@ -73,21 +73,22 @@ impl Penalties {
     }
 }
 
-/// Forbids what a set of bits does not allow. Words that forbid all are done at once: a grammar
-/// leaves few tokens as a rule.
+/// Forbids what a set of bits does not allow. Words that forbid all, or nothing, are done at once,
+/// and of the others only what they forbid is touched.
 fn keep_allowed(logits: &mut [f32], allowed: &[u32]) {
     let words = allowed.iter().copied().chain(std::iter::repeat(0));
     for (chunk, word) in logits.chunks_mut(32).zip(words) {
-        match word {
-            u32::MAX => {}
-            0 => chunk.fill(f32::NEG_INFINITY),
-            _ => {
-                for (bit, logit) in chunk.iter_mut().enumerate() {
-                    if word >> bit & 1 == 0 {
-                        *logit = f32::NEG_INFINITY;
-                    }
-                }
+        if word == 0 {
+            chunk.fill(f32::NEG_INFINITY);
+            continue;
+        }
+        let mut forbidden = !word;
+        while forbidden != 0 {
+            // The last words may have bits beyond the vocabulary.
+            if let Some(logit) = chunk.get_mut(forbidden.trailing_zeros() as usize) {
+                *logit = f32::NEG_INFINITY;
             }
+            forbidden &= forbidden - 1;
         }
     }
 }

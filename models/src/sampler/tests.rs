@@ -379,7 +379,7 @@ fn only_allowed_tokens_are_drawn() {
     let mut seen = std::collections::BTreeSet::new();
     for n_generated in 0..200 {
         let mut spec = SampleSpec {
-            allowed: Some(Arc::clone(&allowed)),
+            allowed: Some(Arc::clone(&allowed).into()),
             n_generated,
             ..spec(SamplingParams {
                 logprobs: Some(1),
@@ -400,7 +400,7 @@ fn only_allowed_tokens_are_drawn() {
     }
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), [1, 33, 34]);
     let nothing = SampleSpec {
-        allowed: Some(Arc::new([0, 0, 0])),
+        allowed: Some(vec![0, 0, 0].into()),
         ..spec(SamplingParams::default())
     };
     assert!(sampler.sample(&logits, 0, &nothing).is_err());

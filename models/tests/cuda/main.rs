@@ -293,7 +293,7 @@ fn what_is_no_number_is_left_to_the_host_to_name() {
     };
     assert_eq!(compare(&rows[..1], &[banned]), 1);
     let nothing = SampleSpec {
-        allowed: Some(Arc::new([])),
+        allowed: Some(Vec::new().into()),
         ..plain(&SamplingParams::default(), 0)
     };
     assert_eq!(compare(&[noise(n, 3.0, 1)], &[nothing]), 1);

@@ -8,6 +8,7 @@ mod constraints;
 mod drain;
 mod handle;
 mod ledger;
+mod masks;
 pub mod pace;
 mod queue;
 mod snapshot;

@@ -174,11 +174,22 @@ impl StepLoop {
             Err(error) => self.fail_step(&error),
         };
         self.constraints.note(&events);
-        if self.forces_tokens {
-            self.constraints.force(&mut self.scheduler, &mut events);
-        }
+        self.force(&mut events);
         self.ledger.deliver(events);
         true
+    }
+
+    /// Should it panic, what came of the step is told all the same.
+    fn force(&mut self, events: &mut Vec<Event>) {
+        if !self.forces_tokens {
+            return;
+        }
+        let forcing = || self.constraints.force(&mut self.scheduler, events);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(forcing)) {
+            self.metrics.count_panic("step");
+            let error = panic_text(panic.as_ref());
+            tracing::error!(error, "forcing tokens panicked");
+        }
     }
 
     /// Runs a batch; a panic is an error like any other.

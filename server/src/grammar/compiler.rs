@@ -5,14 +5,14 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use llguidance::ParserFactory;
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{InferenceCapabilities, TokEnv};
-use llguidance::{Matcher, ParserFactory};
 use scheduler::TokenId;
 use serde_json::{Value, json};
 
-use super::constraint::{first_line, mask_of};
-use super::environment::{Environment, unforced};
+use super::environment::Environment;
+use super::matcher::{Matcher, first_line};
 use super::pool::{Pool, Undone};
 use super::{Constraint, Grammar, bounds, closing, limits};
 use crate::text::Tokenizer;
@@ -56,7 +56,13 @@ struct Source {
     tokenizer: Tokenizer,
     eos_tokens: Arc<[TokenId]>,
     /// Built when the first grammar comes.
-    factory: OnceLock<Option<ParserFactory>>,
+    factory: OnceLock<Option<Factory>>,
+}
+
+/// The library's maker of parsers, and what it makes them for.
+struct Factory {
+    parsers: ParserFactory,
+    environment: Arc<Environment>,
 }
 
 impl fmt::Debug for GrammarCompiler {
@@ -150,50 +156,52 @@ fn undone(why: Undone) -> GrammarError {
 }
 
 impl Source {
-    fn factory(&self) -> Option<&ParserFactory> {
+    fn factory(&self) -> Option<&Factory> {
         self.factory.get_or_init(|| self.build_factory()).as_ref()
     }
 
-    fn build_factory(&self) -> Option<ParserFactory> {
+    fn build_factory(&self) -> Option<Factory> {
         let environment = Environment::new(&self.tokenizer, &self.eos_tokens)?;
-        let environment: TokEnv = Arc::new(environment);
+        let environment = Arc::new(environment);
+        let shared: TokEnv = environment.clone();
         let slices = llguidance::earley::SlicedBiasComputer::general_slices();
         let caps = InferenceCapabilities::default();
-        let mut factory = match ParserFactory::new(&environment, caps, &slices) {
-            Ok(factory) => factory,
+        let mut parsers = match ParserFactory::new(&shared, caps, &slices) {
+            Ok(parsers) => parsers,
             Err(error) => {
                 tracing::error!(%error, "structured output is not possible with this tokenizer");
                 return None;
             }
         };
-        factory.quiet();
-        let limits = factory.limits_mut();
+        parsers.quiet();
+        let limits = parsers.limits_mut();
         limits.initial_lexer_fuel = INITIAL_FUEL;
         limits.step_lexer_fuel = STEP_FUEL;
         limits.max_lexer_states = MAX_LEXER_STATES;
         // It takes as long as a large pattern wants it to.
         limits.precompute_large_lexemes = false;
         limits.verbose_errors = false;
-        Some(factory)
+        Some(Factory {
+            parsers,
+            environment,
+        })
     }
 }
 
-fn build(factory: &ParserFactory, grammar: &Grammar) -> Result<Constraint, String> {
+fn build(factory: &Factory, grammar: &Grammar) -> Result<Constraint, String> {
     let top = match grammar {
         Grammar::JsonSchema(schema) => TopLevelGrammar::from_json_schema(prepared(schema)?),
         Grammar::Regex(regex) => TopLevelGrammar::from_regex(regex),
         Grammar::Choice(choices) => TopLevelGrammar::from_lark(any_of(choices)?),
         Grammar::Lark(text) => TopLevelGrammar::from_lark(text.clone()),
     };
-    let matcher = unforced(|| {
-        let parser = factory.create_parser(top);
-        let parser = parser.map_err(|error| first_line(&format!("{error:#}")))?;
-        let mut matcher = Matcher::new(Ok(parser));
-        mask_of(&mut matcher)?;
-        Ok::<_, String>(matcher)
-    })?;
+    let parser = factory.parsers.create_parser(top);
+    let parser = parser.map_err(|error| first_line(&format!("{error:#}")))?;
+    let mut matcher = Matcher::new(parser, Arc::clone(&factory.environment));
+    // A grammar that is too expensive, or that nothing matches, should be refused now. The library
+    // sets a lexer's limits when it computes a whole set of tokens, so this comes first of all.
+    matcher.mask()?;
     let mut constraint = Constraint::new(matcher);
-    // A grammar that is too expensive, or that nothing matches, should be refused now.
     constraint.allowed()?;
     Ok(constraint)
 }

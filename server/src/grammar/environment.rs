@@ -1,31 +1,9 @@
 //! Our tokenizer as llguidance sees it: the bytes of every token.
 
-use std::cell::Cell;
-
 use toktrie::{TokRxInfo, TokTrie, TokenId, TokenizerEnv};
 
 use super::canonical::{Way, spells};
 use crate::text::Tokenizer;
-
-thread_local! {
-    /// Whether this thread asks as if nothing were forced.
-    static IS_UNFORCED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Does it as if grammars forced nothing. The library sets a lexer's limits when it computes a whole
-/// set of tokens, and looks for forced text before: without this, the first of a grammar would be
-/// walked without limits, and `x{1000000000}` would fill the memory.
-pub(super) fn unforced<T>(work: impl FnOnce() -> T) -> T {
-    struct Reset;
-    impl Drop for Reset {
-        fn drop(&mut self) {
-            IS_UNFORCED.set(false);
-        }
-    }
-    IS_UNFORCED.set(true);
-    let _reset = Reset;
-    work()
-}
 
 pub(super) struct Environment {
     trie: TokTrie,
@@ -61,6 +39,15 @@ impl Environment {
             unwritable,
         })
     }
+
+    /// Whether tokens of forced text are the model's own, so that they need no draw.
+    pub(super) fn knows_its_way(&self) -> bool {
+        self.way.is_some()
+    }
+
+    pub(super) fn trie(&self) -> &TokTrie {
+        &self.trie
+    }
 }
 
 /// Control tokens are no text, and those that end an answer neither, whatever the tokenizer says of
@@ -91,8 +78,8 @@ impl TokenizerEnv for Environment {
         }
     }
 
-    /// Whether tokens of forced text are the model's own, so that they need no draw.
+    /// The library is to force nothing by itself: see `forced.rs`.
     fn tokenize_is_canonical(&self) -> bool {
-        self.way.is_some() && !IS_UNFORCED.get()
+        false
     }
 }

@@ -11,8 +11,10 @@ mod closing;
 mod compiler;
 mod constraint;
 mod environment;
+mod forced;
 mod gbnf;
 mod limits;
+mod matcher;
 mod pool;
 
 pub use compiler::{GrammarCompiler, GrammarError};

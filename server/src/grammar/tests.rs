@@ -319,3 +319,61 @@ fn what_is_forced_is_all_that_is_allowed() {
         tokens.len()
     );
 }
+
+/// Follows the first of what may come until the end, forced or not; the bytes of each forced run.
+fn runs(regex: &str, ends: fn(&str) -> bool) -> (String, Vec<usize>, Result<(), String>) {
+    let (compiler, tokenizer) = compiler();
+    let mut constraint = compiler.compile(&Grammar::Regex(regex.to_owned())).unwrap();
+    let (mut text, mut runs) = (String::new(), Vec::new());
+    loop {
+        let forced: Vec<u32> = constraint.forced().iter().copied().collect();
+        runs.push(tokenizer.decode(&forced).len());
+        let tokens = match &forced[..] {
+            [] => match constraint.allowed() {
+                Ok(allowed) => (0..512)
+                    .rfind(|id: &u32| allowed[*id as usize / 32] >> (id % 32) & 1 == 1)
+                    .into_iter()
+                    .collect(),
+                Err(error) => return (text, runs, Err(error)),
+            },
+            forced => forced.to_vec(),
+        };
+        for token in &tokens {
+            if let Err(error) = constraint.accept(*token) {
+                return (text, runs, Err(error));
+            }
+        }
+        text += &tokenizer.decode(&tokens);
+        if tokens.last() == Some(&2) || ends(&text) {
+            return (text, runs, Ok(()));
+        }
+    }
+}
+
+#[test]
+fn long_runs_are_forced_piece_by_piece() {
+    let (text, runs, ended) = runs("(a|b)x{40000}", |_| false);
+    assert_eq!(ended, Ok(()));
+    let (first, rest) = text.split_at(1);
+    assert!(["a", "b"].contains(&first) && rest.len() == 40_000 && rest.bytes().all(|b| b == b'x'));
+    assert!(runs.iter().all(|n_bytes| *n_bytes <= 256), "{runs:?}");
+    let n_forced: usize = runs.iter().sum();
+    assert!(n_forced > 39_900, "{n_forced}");
+}
+
+#[test]
+fn only_what_has_no_end_within_the_limits_fails() {
+    let (text, runs, ended) = runs("(a|b)x{60000}", |_| false);
+    let error = ended.unwrap_err();
+    assert!(error.contains("its repetitions are too many"), "{error}");
+    assert!(text.len() > 45_000, "{}", text.len());
+    assert!(runs.iter().all(|n_bytes| *n_bytes <= 256));
+}
+
+/// A grammar whose bytes are dear: what is walked costs little beside what a mask may.
+#[test]
+fn dear_runs_end_nothing() {
+    let regex = "(a|b)(y|(x|xx|xxx){1,300}z){1,200}";
+    let (text, runs, ended) = runs(regex, |text| text.len() > 600);
+    assert_eq!(ended, Ok(()), "{} {runs:?}", text.len());
+}

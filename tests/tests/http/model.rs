@@ -95,6 +95,11 @@ impl Executor for ScriptedModel {
                     *drawn = scripted(script[i], spec.params.logprobs);
                 }
                 if let Some(allowed) = &spec.allowed {
+                    if allowed.iter().all(|word| *word == 0) {
+                        result.token = None;
+                        result.failed = Some("nothing is allowed".to_owned());
+                        continue;
+                    }
                     let token = obedient(drawn.token, allowed, spec.n_generated);
                     *drawn = scripted(token, spec.params.logprobs);
                 }
