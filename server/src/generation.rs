@@ -1,5 +1,5 @@
-//! One request's events as text: detokenized, cut at stop strings, with log-probabilities that
-//! belong to the text they come with.
+//! One request's events as an answer: detokenized, parted into thoughts, content and calls, cut at
+//! stop strings, with log-probabilities that belong to the text they come with.
 
 mod choice;
 
@@ -9,6 +9,7 @@ use std::time::Instant;
 use futures::stream::{self, BoxStream, StreamExt};
 use scheduler::{Event, FinishReason, SampledToken, TokenId, TokenLogprobs};
 
+use crate::answer::AnswerRules;
 use crate::engine::TokenStream;
 use crate::grammar::CANNOT_GO_ON;
 use crate::openai::ApiError;
@@ -17,10 +18,12 @@ use crate::text::{StopSet, Tokenizer};
 use choice::Choice;
 pub use choice::{Piece, ScoredToken};
 
-/// How the tokens of a request become text.
+/// How the tokens of a request become an answer.
 #[derive(Clone, Debug)]
 pub struct TextRules {
-    /// Stop strings; they are never part of the text.
+    /// How the answer is parted into thoughts, content and calls.
+    pub answer: AnswerRules,
+    /// Stop strings; they are sought in content alone, and are never part of it.
     pub stop: StopSet,
     /// Tokens that end a choice and have no text.
     pub stop_tokens: Arc<[TokenId]>,
@@ -37,9 +40,9 @@ pub struct TextRules {
 pub enum Update {
     /// Scores of the prompt's tokens, from the second on, in one piece.
     PromptScored(Vec<TokenLogprobs>),
-    /// More of a choice; a token that a stop string cuts may come without text.
+    /// More of a choice; tokens that a stop string cuts may come without text.
     Text { index: u32, piece: Piece },
-    /// A choice has ended. `piece` is the last of its text, possibly empty.
+    /// A choice has ended. `piece` is the last of it, possibly empty.
     Finished {
         index: u32,
         piece: Piece,
@@ -56,6 +59,8 @@ pub enum Update {
 pub struct ChoiceTotals {
     /// Tokens drawn, end tokens included.
     pub n_tokens: u64,
+    /// Those drawn until the end of the thoughts.
+    pub n_reasoning: u64,
     /// Prompt tokens of the request that came from the prefix cache.
     pub n_cached: u64,
     /// Sum of the log-probabilities of its tokens, where they were asked for.

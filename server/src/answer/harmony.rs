@@ -54,6 +54,7 @@ pub(super) struct HarmonyParser {
     pending: String,
     may_call: bool,
     parallel: bool,
+    required: bool,
     n_calls: u32,
     has_thoughts: bool,
     has_content: bool,
@@ -68,15 +69,12 @@ impl HarmonyParser {
             pending: String::new(),
             may_call: calls.is_some(),
             parallel: calls.is_none_or(|calls| calls.parallel),
+            required: calls.is_some_and(|calls| calls.required),
             n_calls: 0,
             has_thoughts: false,
             has_content: false,
             is_first_text: true,
         }
-    }
-
-    pub(super) fn n_calls(&self) -> u32 {
-        self.n_calls
     }
 
     pub(super) fn is_thinking(&self) -> bool {
@@ -92,14 +90,14 @@ impl HarmonyParser {
     pub(super) fn finish(&mut self, deltas: &mut Deltas) {
         let rest = std::mem::take(&mut self.pending);
         match self.at {
-            At::Beginning => {
+            At::Beginning if !self.required => {
                 self.text(Kind::Content, &rest, deltas);
             }
             At::Body(kind) => {
                 let kind = self.text(kind, &rest, deltas);
                 self.end(kind, deltas);
             }
-            At::Header | At::Between => {}
+            At::Beginning | At::Header | At::Between => {}
         }
     }
 

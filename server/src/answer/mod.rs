@@ -68,18 +68,13 @@ pub struct CallRules {
     pub tools: Vec<(String, Value)>,
     /// Calls after the first are left out.
     pub parallel: bool,
+    /// A grammar sees to it that there are calls and, but on channels, no text.
+    pub required: bool,
 }
 
 impl CallRules {
     fn knows(&self, name: &str) -> bool {
         self.tools.iter().any(|(known, _)| known == name)
-    }
-}
-
-impl AnswerRules {
-    /// Whether all text is content as it is.
-    pub fn is_plain(&self) -> bool {
-        self.thinking.is_none() && self.calls.is_none() && !self.harmony
     }
 }
 
@@ -177,14 +172,6 @@ impl AnswerParser {
         match &self.0 {
             Parser::Harmony(parser) => parser.is_thinking(),
             Parser::Plain(reasoning, _) => reasoning.is_thinking(),
-        }
-    }
-
-    /// Whether the answer has called a tool so far.
-    pub fn has_calls(&self) -> bool {
-        match &self.0 {
-            Parser::Harmony(parser) => parser.n_calls() > 0,
-            Parser::Plain(_, calls) => calls.as_ref().is_some_and(|calls| calls.n_calls() > 0),
         }
     }
 }

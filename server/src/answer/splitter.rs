@@ -52,16 +52,12 @@ impl ToolSplitter {
         }
     }
 
-    pub(super) fn n_calls(&self) -> u32 {
-        self.n_calls
-    }
-
     pub(super) fn push(&mut self, text: &str, deltas: &mut Deltas) {
         self.pending.push_str(text);
         while self.step(deltas) {}
     }
 
-    /// The end: half a call with a name stays half a call, all else is content.
+    /// The end: half a call with a name stays half a call, all else is content if there may be any.
     pub(super) fn finish(&mut self, deltas: &mut Deltas) {
         if !self.is_announced || matches!(self.state, State::Text) {
             let rest = std::mem::take(&mut self.raw) + &self.pending;
@@ -281,8 +277,12 @@ impl ToolSplitter {
         }
     }
 
-    /// Content. Blank space is held back: before a call it is no part of the message.
+    /// Content. Blank space is held back: before a call it is no part of the message. An answer
+    /// that is all calls has none: what reads like text there is the beginning of a call.
     fn text(&mut self, text: &str, deltas: &mut Deltas) {
+        if self.rules.required {
+            return;
+        }
         self.space.push_str(text);
         let n_text = self.space.trim_end().len();
         if n_text > 0 {

@@ -58,9 +58,14 @@ impl ChatFold {
     }
 
     fn completion(&mut self) -> String {
+        let must_call = self.shape.message.must_call();
         let choices = (0..).zip(self.choices.drain(..)).map(|(index, choice)| {
             let logprobs = self.shape.message.with_logprobs.then_some(choice.logprobs);
-            ChatChoice::new(index, choice.said, logprobs, choice.finish_reason)
+            let said = Said {
+                must_call,
+                ..choice.said
+            };
+            ChatChoice::new(index, said, logprobs, choice.finish_reason)
         });
         let head = self.shape.head.clone();
         to_json(&ChatCompletion::new(
@@ -122,7 +127,7 @@ impl Fold for ChatFold {
             Update::PromptScored(_) => Vec::new(),
             Update::Text { index, piece } => {
                 self.drawn[index as usize] = piece.n_drawn;
-                let parts = self.readers[index as usize].push(&piece);
+                let parts = self.readers[index as usize].push(piece);
                 self.take(index, parts)
             }
             Update::Finished {
@@ -133,12 +138,12 @@ impl Fold for ChatFold {
                 ..
             } => {
                 let reader = &mut self.readers[index as usize];
-                let parts = reader.finish(&piece);
+                let parts = reader.push(piece);
                 let reason = reader.finish_reason(reason);
                 self.counts.completion += totals.n_tokens;
                 self.drawn[index as usize] = totals.n_tokens;
                 self.counts.cached = totals.n_cached;
-                self.counts.reasoning += reader.n_reasoning(&totals);
+                self.counts.reasoning += totals.n_reasoning;
                 self.choices[index as usize].finish_reason = reason;
                 let mut frames = self.take(index, parts);
                 if self.is_streamed() {

@@ -93,7 +93,7 @@ impl CompletionFold {
             logprobs
         });
         Some(self.chunk(CompletionChoice {
-            text: piece.text.into(),
+            text: piece.content().into(),
             index: self.shape.choice_index(prompt, index),
             logprobs,
             finish_reason: None,
@@ -103,7 +103,7 @@ impl CompletionFold {
     /// Keeps a piece for the whole answer.
     fn keep(&mut self, prompt: usize, index: u32, piece: &Piece) {
         let candidate = &mut self.candidates[prompt][index as usize];
-        candidate.text.push_str(&piece.text);
+        candidate.text.push_str(&piece.content());
         let base = self.openings[prompt].n_characters();
         push_tokens(&mut candidate.logprobs, &self.shape.token_text, piece, base);
     }

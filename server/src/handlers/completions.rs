@@ -9,6 +9,7 @@ use super::completion_parts::{Echo, Opening};
 use super::flow::{self, Job, Prepared};
 use super::prepare::{self, Input, Lengths, Plan};
 use crate::admission::Call;
+use crate::answer::AnswerRules;
 use crate::generation::TextRules;
 use crate::openai::{ApiError, CompletionRequest, Prompt};
 use crate::state::AppState;
@@ -48,6 +49,7 @@ fn prepare(state: &AppState, body: &[u8]) -> Result<Prepared<CompletionFold>, Ap
     }
     let sampling = completion.sampling;
     let rules = TextRules {
+        answer: AnswerRules::default(),
         stop: StopSet::new(&sampling.stop),
         stop_tokens: jobs[0].request.stop_tokens.clone(),
         min_tokens: sampling.min_tokens,

@@ -112,10 +112,11 @@ pub(super) fn prepare(
     let request = prepare::request(state, prompted.tokens, sampling, plan)?;
     let answer = answer_rules(state, chat, prompted.thinking);
     let rules = TextRules {
+        spelled: spelled(state, &answer).into(),
+        answer,
         stop: StopSet::new(&sampling.stop),
         stop_tokens: request.stop_tokens.clone(),
         min_tokens: sampling.min_tokens,
-        spelled: spelled(state, &answer).into(),
         continues_prompt: chat.continue_final_message,
     };
     let tokenizer = state.model.tokenizer.clone();
@@ -127,10 +128,9 @@ pub(super) fn prepare(
         },
         rules,
         message: MessageRules {
-            answer,
             with_logprobs: chat.logprobs.is_some(),
             token_text: TokenText::new(tokenizer, sampling.return_tokens_as_token_ids),
-            is_named_call: chat.tools.choice == ToolChoice::Named,
+            tool_choice: chat.tools.choice,
             ids: state.ids(),
         },
         n_prompt,
@@ -148,6 +148,7 @@ fn answer_rules(state: &AppState, chat: &ChatRequest, thinking: Option<Thinking>
         syntax: state.dialect.syntax(),
         tools: tools().collect(),
         parallel: chat.tools.parallel && chat.tools.choice != ToolChoice::Named,
+        required: matches!(chat.tools.choice, ToolChoice::Required | ToolChoice::Named),
     });
     AnswerRules {
         thinking,

@@ -1,33 +1,34 @@
-//! One choice of a chat: pieces of text in, parts of a message out.
+//! One choice of a chat: deltas in, parts of a message out.
 
 use std::sync::Arc;
 
-use crate::answer::{AnswerParser, AnswerRules, Delta};
-use crate::generation::{ChoiceTotals, Piece};
+use crate::answer::Delta;
+use crate::generation::Piece;
 use crate::identity::Numbers;
-use crate::openai::{ChatLogprob, ChunkPart, Said, ToolCall};
+use crate::openai::{ChatLogprob, ChunkPart, Said, ToolCall, ToolChoice};
 use crate::token_text::TokenText;
 
-/// How text becomes a message.
+/// How deltas become a message.
 #[derive(Clone, Debug)]
 pub(super) struct MessageRules {
-    pub(super) answer: AnswerRules,
     pub(super) with_logprobs: bool,
     pub(super) token_text: TokenText,
-    /// One tool had to be called.
-    pub(super) is_named_call: bool,
+    pub(super) tool_choice: ToolChoice,
     pub(super) ids: Arc<Numbers>,
+}
+
+impl MessageRules {
+    /// Whether the answer had to be calls, so that it has no text.
+    pub(super) fn must_call(&self) -> bool {
+        matches!(self.tool_choice, ToolChoice::Required | ToolChoice::Named)
+    }
 }
 
 /// Reads a choice, streamed or not.
 #[derive(Debug)]
 pub(super) struct MessageReader {
-    parser: AnswerParser,
     rules: MessageRules,
-    /// Log-probabilities of text that the parser holds back.
-    held: Vec<ChatLogprob>,
-    /// Tokens drawn until the end of the thoughts.
-    n_reasoning: u64,
+    has_calls: bool,
 }
 
 /// A part of the message, and the log-probabilities that come with it.
@@ -36,74 +37,38 @@ pub(super) type Part = (ChunkPart, Option<Vec<ChatLogprob>>);
 impl MessageReader {
     pub(super) fn new(rules: &MessageRules) -> Self {
         Self {
-            parser: AnswerParser::new(&rules.answer),
             rules: rules.clone(),
-            held: Vec::new(),
-            n_reasoning: 0,
-        }
-    }
-
-    /// More text.
-    pub(super) fn push(&mut self, piece: &Piece) -> Vec<Part> {
-        let was_thinking = self.parser.is_thinking();
-        let deltas = self.parser.push(&piece.text);
-        if was_thinking || self.parser.is_thinking() {
-            self.n_reasoning = piece.n_drawn;
-        }
-        self.parts(piece, deltas, false)
-    }
-
-    /// The last text.
-    pub(super) fn finish(&mut self, piece: &Piece) -> Vec<Part> {
-        let mut deltas = self.parser.push(&piece.text);
-        deltas.extend(self.parser.finish());
-        self.parts(piece, deltas, true)
-    }
-
-    /// Thoughts among the tokens of a finished choice.
-    pub(super) fn n_reasoning(&self, totals: &ChoiceTotals) -> u64 {
-        if self.parser.is_thinking() {
-            totals.n_tokens
-        } else {
-            self.n_reasoning
+            has_calls: false,
         }
     }
 
     /// What the choice ended by. The hosted API says `stop` of a call that it was told to make.
     pub(super) fn finish_reason(&self, reason: &'static str) -> &'static str {
-        if reason == "stop" && self.parser.has_calls() && !self.rules.is_named_call {
+        let is_named = self.rules.tool_choice == ToolChoice::Named;
+        if reason == "stop" && self.has_calls && !is_named {
             "tool_calls"
         } else {
             reason
         }
     }
 
-    /// Log-probabilities go with the first part of their text, or wait for the next.
-    fn parts(&mut self, piece: &Piece, deltas: Vec<Delta>, is_last: bool) -> Vec<Part> {
+    /// More of the choice. Log-probabilities go with the first part of what they came with.
+    pub(super) fn push(&mut self, piece: Piece) -> Vec<Part> {
         let with_logprobs = self.rules.with_logprobs;
-        if with_logprobs {
-            let text = &self.rules.token_text;
-            let tokens = piece.tokens.iter();
-            self.held.extend(tokens.map(|token| text.chat(token)));
+        let text = &self.rules.token_text;
+        let tokens = piece.tokens.iter().filter(|_| with_logprobs);
+        let mut logprobs: Vec<ChatLogprob> = tokens.map(|token| text.chat(token)).collect();
+        let mut parts = Vec::with_capacity(piece.deltas.len());
+        for delta in piece.deltas {
+            self.has_calls |= matches!(delta, Delta::Call { .. });
+            let logprobs = with_logprobs.then(|| std::mem::take(&mut logprobs));
+            parts.push((self.part(delta), logprobs));
         }
-        let mut parts: Vec<Part> = deltas
-            .into_iter()
-            .map(|delta| {
-                let logprobs = with_logprobs.then(|| std::mem::take(&mut self.held));
-                (self.part(delta), logprobs)
-            })
-            .collect();
         // A token that a stop string cuts has no text, and an answer must not lose any.
-        let is_cut = piece.text.is_empty() && self.is_plain();
-        if !self.held.is_empty() && (is_last || is_cut) {
-            parts.push((ChunkPart::Nothing, Some(std::mem::take(&mut self.held))));
+        if !logprobs.is_empty() {
+            parts.push((ChunkPart::Nothing, Some(logprobs)));
         }
         parts
-    }
-
-    /// Whether all text is content.
-    fn is_plain(&self) -> bool {
-        self.rules.answer.is_plain()
     }
 
     fn part(&self, delta: Delta) -> ChunkPart {

@@ -171,7 +171,7 @@ impl Fold for MessageFold {
         match update {
             Update::PromptScored(_) => Vec::new(),
             Update::Text { piece, .. } => {
-                let parts = self.reader.push(&piece);
+                let parts = self.reader.push(piece);
                 self.take(parts)
             }
             Update::Finished {
@@ -181,7 +181,7 @@ impl Fold for MessageFold {
                 stop_string,
                 ..
             } => {
-                let parts = self.reader.finish(&piece);
+                let parts = self.reader.push(piece);
                 let mut frames = self.take(parts);
                 self.close(&mut frames);
                 self.message.stop_sequence = stop_string;

@@ -381,7 +381,7 @@ impl Fold for ResponseFold {
         match update {
             Update::PromptScored(_) => {}
             Update::Text { piece, .. } => {
-                let parts = self.reader.push(&piece);
+                let parts = self.reader.push(piece);
                 frames.extend(self.take(parts));
             }
             Update::Finished {
@@ -390,7 +390,7 @@ impl Fold for ResponseFold {
                 totals,
                 ..
             } => {
-                let parts = self.reader.finish(&piece);
+                let parts = self.reader.push(piece);
                 frames.extend(self.take(parts));
                 if self.response.output.is_empty() {
                     // An answer of no text is an answer.
@@ -404,7 +404,7 @@ impl Fold for ResponseFold {
                 self.close(status, &mut frames);
                 self.counts.completion = totals.n_tokens;
                 self.counts.cached = totals.n_cached;
-                self.counts.reasoning = self.reader.n_reasoning(&totals);
+                self.counts.reasoning = totals.n_reasoning;
                 self.response.finish(reason, self.counts, unix_seconds());
             }
         }

@@ -59,6 +59,8 @@ pub struct Said {
     pub reasoning: String,
     pub content: String,
     pub calls: Vec<ToolCall>,
+    /// It had to be calls: if it has no text, none was to be.
+    pub must_call: bool,
 }
 
 /// One call of a function.
@@ -133,7 +135,7 @@ impl ChatChoice {
         logprobs: Option<Vec<ChatLogprob>>,
         finish_reason: &'static str,
     ) -> Self {
-        let is_silent = said.content.is_empty() && !said.calls.is_empty();
+        let is_silent = said.content.is_empty() && (said.must_call || !said.calls.is_empty());
         let has_thought = !said.reasoning.is_empty();
         Self {
             index,

@@ -127,8 +127,10 @@ impl StopStrings {
         }
     }
 
-    /// Text held back that turned out to be no stop string.
+    /// Text held back that turned out to be no stop string: the text ends here, or goes on after
+    /// something else.
     pub fn finish(&mut self) -> String {
+        self.n_matched.fill(0);
         std::mem::take(&mut self.held)
     }
 }
@@ -239,6 +241,15 @@ mod tests {
             }
         );
         assert_eq!(finder.finish(), "");
+    }
+
+    #[test]
+    fn nothing_matches_across_the_end_of_a_text() {
+        let mut finder = finder(&["ab"]);
+        assert_eq!(finder.push("xa").text, "x");
+        assert_eq!(finder.finish(), "a");
+        assert_eq!(finder.push("b").text, "b");
+        assert!(finder.push("ab").stopped);
     }
 
     #[test]

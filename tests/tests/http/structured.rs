@@ -149,6 +149,73 @@ async fn required_calls_are_made_and_valid() {
 }
 
 #[tokio::test]
+async fn a_required_call_that_is_cut_short_is_no_text() {
+    let server = server("I do not call functions");
+    let named = json!({"type": "function", "function": {"name": "get_weather"}});
+    let mut n_begun = 0;
+    for (choice, max_tokens) in [json!("required"), named]
+        .into_iter()
+        .flat_map(|choice| (1..30).map(move |n| (choice.clone(), n)))
+    {
+        let mut more = json!({"tools": weather(), "tool_choice": choice,
+            "max_tokens": max_tokens, "logprobs": true});
+        let body = server.chat(more.clone()).await.json();
+        let whole = &body["choices"][0];
+        if whole["finish_reason"] != "length" {
+            continue;
+        }
+        assert_eq!(whole["message"]["content"], Value::Null, "{body}");
+        let n_tokens = whole["logprobs"]["content"].as_array().unwrap().len();
+        assert_eq!(n_tokens, max_tokens, "{body}");
+        let calls = whole["message"]["tool_calls"].as_array();
+        n_begun += calls.map_or(0, Vec::len);
+        more["stream"] = json!(true);
+        let message = folded(&server.chat(more).await.chunks(), 0);
+        assert_eq!(message["content"], "");
+        assert_eq!(message["finish_reason"], "length");
+        let calls = calls.map_or(json!([]), |calls| {
+            calls.iter().map(|call| call["function"].clone()).collect()
+        });
+        assert_eq!(message["calls"], calls);
+    }
+    assert!(n_begun > 0, "none was cut in its arguments");
+}
+
+#[tokio::test]
+async fn stop_strings_are_sought_in_what_a_client_sees() {
+    let server = server("I do not call functions");
+    for stop in ["name", "<tool_call>", "unit", "\n"] {
+        let more = json!({"tools": weather(), "tool_choice": "required", "stop": stop,
+            "parallel_tool_calls": false});
+        let body = server.chat(more).await.json();
+        let choice = &body["choices"][0];
+        assert_eq!(choice["finish_reason"], "tool_calls", "{stop:?}: {body}");
+        let arguments = &choice["message"]["tool_calls"][0]["function"]["arguments"];
+        assert!(serde_json::from_str::<Value>(arguments.as_str().unwrap()).is_ok());
+    }
+    // Beside calls, text stops.
+    let server = self::server(
+        "Hm. Well.<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {}}\n</tool_call>",
+    );
+    for (stop, content, n_calls) in [(" Well", "Hm.", 0), ("weather", "Hm. Well.", 1)] {
+        let more = json!({"tools": weather(), "stop": stop, "logprobs": true});
+        let mut tools = more.clone();
+        tools["tools"][0]["function"]["strict"] = json!(false);
+        let body = server.chat(tools.clone()).await.json();
+        let message = &body["choices"][0]["message"];
+        assert_eq!(message["content"], content, "{body}");
+        assert_eq!(
+            message["tool_calls"].as_array().map_or(0, Vec::len),
+            n_calls
+        );
+        tools["stream"] = json!(true);
+        let folded = folded(&server.chat(tools).await.chunks(), 0);
+        assert_eq!(folded["content"], content);
+        assert_eq!(folded["calls"].as_array().unwrap().len(), n_calls);
+    }
+}
+
+#[tokio::test]
 async fn calls_of_the_models_own_accord_are_read() {
     const SAYS: &str = "Hm.<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"unit\": \
                         \"C\"}}\n</tool_call>";
