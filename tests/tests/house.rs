@@ -196,7 +196,15 @@ fn files_hold_one_idea() {
 
 #[test]
 fn no_test_is_switched_off() {
-    for room in ["server", "scheduler", "models", "kernels", "tests"] {
+    for room in [
+        "server",
+        "scheduler",
+        "models",
+        "kernels",
+        "tests",
+        "benches",
+        "xtask",
+    ] {
         for (path, text) in sources(room) {
             assert!(
                 !text.contains(concat!("#[", "ignore")),

@@ -28,7 +28,6 @@ struct Shared {
     /// Weight and bias of each norm, by number.
     norms: BTreeMap<usize, (Vec<f32>, Option<Vec<f32>>)>,
     embedding: Arc<Linear>,
-    digest: u64,
     hugging_face: NamedModules,
     gguf: Option<NamedModules>,
     gguf_architecture: Option<String>,
@@ -95,7 +94,6 @@ impl AdapterTarget {
                 sites,
                 norms,
                 embedding: embedding.clone(),
-                digest: checkpoint.digest(),
             }),
             others: Arc::default(),
         }
@@ -104,11 +102,6 @@ impl AdapterTarget {
     /// The model's configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.shared.config
-    }
-
-    /// Identity of the model's weights by content, as [`Checkpoint::digest`] gives it.
-    pub fn base_digest(&self) -> u64 {
-        self.shared.digest
     }
 
     /// Whether both are of one model in memory.
