@@ -21,7 +21,7 @@ use crate::handlers::UnknownParams;
 use crate::idempotency::Answering;
 use crate::identity::{Numbers, hex};
 use crate::metrics::Metrics;
-use crate::openai::{ApiError, Fields, Head};
+use crate::openai::{ApiError, Fields, Head, MAX_TOLD_NAMES};
 use crate::openapi::document;
 use crate::runs::Runs;
 use crate::store::{Key, Kind, Store};
@@ -405,10 +405,24 @@ impl AppState {
 
     /// Takes from a body what it says of the model it is for.
     pub(crate) fn choice(&self, fields: &mut Fields) -> Result<(String, Choice), ApiError> {
+        let (name, choice) = self.chosen(fields, &|| self.told_names())?;
+        if let Some(timeline) = self.engine.timeline() {
+            timeline.note_model(&name);
+        }
+        Ok((name, choice))
+    }
+
+    /// The same without a trace. `told`: names for one who has named what is not there.
+    fn chosen(
+        &self,
+        fields: &mut Fields,
+        told: &dyn Fn() -> Vec<String>,
+    ) -> Result<(String, Choice), ApiError> {
         let names = Names {
             base: &self.model.names,
             meant: &|name| self.meant(name),
             is_adapter: &|name| self.adapters.knows(name),
+            told,
         };
         // An alias that is listed is listed for what it stands for, not for what is named beside it.
         let names_adapters = ["adapter", "adapters"].map(|name| fields.peek(name).is_some());
@@ -417,9 +431,6 @@ impl AppState {
         let alias = (is_alias && names_adapters == [false; 2]).then_some(name.as_str());
         self.grant
             .check(&name, self.grant.allows(&name, alias, &choice))?;
-        if let Some(timeline) = self.engine.timeline() {
-            timeline.note_model(&name);
-        }
         Ok((name, choice))
     }
 
@@ -435,7 +446,8 @@ impl AppState {
             return choice.is_ok_and(|choice| self.grant.allows(name, alias, &choice));
         }
         let body = serde_json::json!({ "model": name });
-        Fields::from_value("", body).is_ok_and(|mut fields| self.choice(&mut fields).is_ok())
+        Fields::from_value("", body)
+            .is_ok_and(|mut fields| self.chosen(&mut fields, &Vec::new).is_ok())
     }
 
     /// The same of a name alone, which is no alias.
@@ -444,6 +456,7 @@ impl AppState {
             base: &self.model.names,
             meant: &|_| None,
             is_adapter: &|name| self.adapters.knows(name),
+            told: &Vec::new,
         };
         Choice::of_model(name, &names)
     }
@@ -486,7 +499,24 @@ impl AppState {
         if self.names_of_all().any(|served| served == name) {
             return Ok(());
         }
-        let names: Vec<String> = self.names_of_all().cloned().collect();
-        Err(ApiError::model_not_found(name, &names))
+        Err(ApiError::model_not_found(name, &self.told_names()))
+    }
+
+    /// Names that the caller may use, models and aliases before adapters.
+    pub(crate) fn told_names(&self) -> Vec<String> {
+        let aliases = self.aliases.iter().map(|alias| &alias.name);
+        let names = self.names_of_all().chain(aliases).cloned();
+        let adapters = self.adapters.list();
+        let mut told: Vec<String> = Vec::new();
+        for name in names.chain(adapters.into_iter().map(|adapter| adapter.name)) {
+            if !told.contains(&name) && self.may_use(&name) {
+                told.push(name);
+            }
+            // One more than is written out tells that there are more.
+            if told.len() > MAX_TOLD_NAMES {
+                break;
+            }
+        }
+        told
     }
 }

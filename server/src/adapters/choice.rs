@@ -1,7 +1,7 @@
 //! Which weights a request asks for: `base`, `adapter`, `base:adapter`, or a stack such as
 //! `base:one@0.7+two@0.3`.
 
-use crate::openai::{ApiError, Fields};
+use crate::openai::{ApiError, Fields, array_too_long, empty_array};
 
 /// Most adapters of one stack.
 const MAX_PARTS: usize = 8;
@@ -21,6 +21,14 @@ pub struct Names<'a> {
     /// What another name stands for, which is not followed further.
     pub meant: &'a dyn Fn(&str) -> Option<String>,
     pub is_adapter: &'a dyn Fn(&str) -> bool,
+    /// What callers may name, to be told to one who has named something else.
+    pub told: &'a dyn Fn() -> Vec<String>,
+}
+
+impl Names<'_> {
+    fn not_found(&self, name: &str) -> ApiError {
+        ApiError::model_not_found(name, &(self.told)())
+    }
 }
 
 impl Choice {
@@ -29,16 +37,16 @@ impl Choice {
         let model = fields.required_string("model")?;
         let meant = (names.meant)(&model);
         let named = Self::of_model(meant.as_deref().unwrap_or(&model), names)?;
-        let parts = match (fields.string("adapter")?, parts_field(fields)?) {
+        let (field, parts) = match (fields.string("adapter")?, parts_field(fields)?) {
             (None, None) => return Ok((model, named)),
-            (Some(_), Some(_)) => return Err(combined("adapters", "adapter")),
-            (Some(name), None) => vec![(name, 1.0)],
-            (None, Some(parts)) => parts,
+            (Some(_), Some(_)) => return Err(combined("adapters", "'adapter'")),
+            (Some(name), None) => ("adapter", vec![(name, 1.0)]),
+            (None, Some(parts)) => ("adapters", parts),
         };
         if named != Self::Base {
-            return Err(combined("adapters", "a model that is an adapter"));
+            return Err(combined(field, "a 'model' that is an adapter"));
         }
-        check(&parts, names)?;
+        check(field, &parts, names)?;
         Ok((model, Self::Adapters(parts)))
     }
 
@@ -51,14 +59,14 @@ impl Choice {
         if (names.is_adapter)(model) {
             return Ok(single(model));
         }
-        let unknown = || ApiError::model_not_found(model, names.base);
+        let unknown = || names.not_found(model);
         let after_base = |base: &String| model.strip_prefix(base.as_str())?.strip_prefix(':');
         let stack = names.base.iter().find_map(after_base).ok_or_else(unknown)?;
         if (names.is_adapter)(stack) {
             return Ok(single(stack));
         }
         let parts: Vec<(String, f32)> = stack.split('+').map(part).collect::<Result<_, _>>()?;
-        check(&parts, names)?;
+        check("model", &parts, names)?;
         Ok(Self::Adapters(parts))
     }
 }
@@ -79,9 +87,15 @@ fn parts_field(fields: &mut Fields) -> Result<Option<Vec<(String, f32)>>, ApiErr
     let Some(value) = fields.take("adapters") else {
         return Ok(None);
     };
-    let Some(list) = value.as_array().filter(|list| !list.is_empty()) else {
-        return Err(fields.wrong_type("adapters", "an array with at least one adapter", &value));
+    let Some(list) = value.as_array() else {
+        return Err(fields.wrong_type("adapters", "an array of names or objects", &value));
     };
+    if list.is_empty() {
+        return Err(empty_array("adapters"));
+    }
+    if list.len() > MAX_PARTS {
+        return Err(array_too_long("adapters", MAX_PARTS, list.len()));
+    }
     let parts = list.iter().enumerate().map(|(i, item)| {
         if let Some(name) = item.as_str() {
             return Ok((name.to_owned(), 1.0));
@@ -95,26 +109,34 @@ fn parts_field(fields: &mut Fields) -> Result<Option<Vec<(String, f32)>>, ApiErr
     parts.collect::<Result<_, ApiError>>().map(Some)
 }
 
-fn check(parts: &[(String, f32)], names: &Names<'_>) -> Result<(), ApiError> {
-    let invalid = |message: String| Err(ApiError::invalid("model", "invalid_value", message));
+/// Checks what the field `param` asks for.
+fn check(param: &str, parts: &[(String, f32)], names: &Names<'_>) -> Result<(), ApiError> {
+    let invalid = |message: String| Err(ApiError::invalid(param, "invalid_value", message));
     if parts.len() > MAX_PARTS {
         let n_parts = parts.len();
         return invalid(format!(
-            "Invalid 'model': {n_parts} adapters, but at most {MAX_PARTS} can be stacked."
+            "Invalid '{param}': {n_parts} adapters, but at most {MAX_PARTS} can be stacked."
         ));
     }
     for (i, (name, weight)) in parts.iter().enumerate() {
         if !(names.is_adapter)(name) {
-            return Err(ApiError::model_not_found(name, names.base));
+            let unknown = names.not_found(name);
+            // As hosted, no field is named where it is the model's.
+            return Err(match param {
+                "model" => unknown,
+                _ => unknown.with_param(param),
+            });
         }
         if !weight.is_finite() || weight.abs() > 100.0 {
             return invalid(format!(
-                "Invalid 'model': the weight of adapter '{name}' is {weight}; expected a number \
+                "Invalid '{param}': the weight of adapter '{name}' is {weight}; expected a number \
                  from -100 to 100."
             ));
         }
         if parts[..i].iter().any(|(earlier, _)| earlier == name) {
-            return invalid(format!("Invalid 'model': adapter '{name}' is named twice."));
+            return invalid(format!(
+                "Invalid '{param}': adapter '{name}' is named twice."
+            ));
         }
     }
     Ok(())
@@ -140,6 +162,7 @@ mod tests {
                 _ => None,
             },
             is_adapter: &|name| ["one", "two", "a+b"].contains(&name),
+            told: &|| vec!["base".to_owned(), "one".to_owned()],
         };
         let mut fields = Fields::from_value("", body)?;
         let (_, choice) = Choice::take(&mut fields, &names)?;
@@ -186,23 +209,77 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        for (body, status, word) in [
-            (json!({"model": "other"}), 404, "`other`"),
-            (json!({"model": "base:three"}), 404, "`three`"),
-            (json!({"model": "base:one@x"}), 400, "'x'"),
-            (json!({"model": "base:one@inf"}), 400, "inf"),
-            (json!({"model": "base:one+one"}), 400, "twice"),
-            (json!({"model": "one", "adapter": "two"}), 400, "combined"),
-            (json!({"model": "base", "adapters": []}), 400, "adapters"),
+        let nine = vec!["one"; 9];
+        for (body, status, param, word) in [
+            (json!({"model": "other"}), 404, None, "`other`"),
+            (json!({"model": "other"}), 404, None, "`base`, `one`"),
+            (json!({"model": "base:three"}), 404, None, "`three`"),
+            (json!({"model": "base:one@x"}), 400, Some("model"), "'x'"),
+            (json!({"model": "base:one@inf"}), 400, Some("model"), "inf"),
+            (
+                json!({"model": "base:one+one"}),
+                400,
+                Some("model"),
+                "twice",
+            ),
+            (
+                json!({"model": "one", "adapter": "two"}),
+                400,
+                Some("adapter"),
+                "'adapter' and a 'model' that is an adapter cannot be combined",
+            ),
+            (
+                json!({"model": "one", "adapters": ["two"]}),
+                400,
+                Some("adapters"),
+                "'adapters' and a 'model' that is an adapter cannot be combined",
+            ),
+            (
+                json!({"model": "base", "adapter": "two", "adapters": ["one"]}),
+                400,
+                Some("adapters"),
+                "'adapters' and 'adapter' cannot be combined",
+            ),
+            (
+                json!({"model": "base", "adapters": []}),
+                400,
+                Some("adapters"),
+                "empty array",
+            ),
+            (
+                json!({"model": "base", "adapters": nine}),
+                400,
+                Some("adapters"),
+                "array too long",
+            ),
+            (
+                json!({"model": "base", "adapters": "one"}),
+                400,
+                Some("adapters"),
+                "a string",
+            ),
+            (
+                json!({"model": "base", "adapters": ["one", "one"]}),
+                400,
+                Some("adapters"),
+                "twice",
+            ),
             (
                 json!({"model": "base", "adapters": [{"name": "one", "w": 1}]}),
                 400,
+                Some("adapters[0].w"),
                 "w",
             ),
-            (json!({"model": "base", "adapter": "three"}), 404, "`three`"),
+            (
+                json!({"model": "base", "adapter": "three"}),
+                404,
+                Some("adapter"),
+                "`three`",
+            ),
         ] {
             let error = choice(body.clone()).unwrap_err();
             assert_eq!(error.status, status, "{body}");
+            assert_eq!(error.param.as_deref(), param, "{body}");
             assert!(error.message.contains(word), "{body}: {}", error.message);
         }
     }

@@ -44,8 +44,9 @@ pub(super) fn take_messages(body: &mut Fields) -> Result<(Vec<Value>, bool), Api
     };
     let mut found = Turns::default();
     for (i, item) in items.into_iter().enumerate() {
-        found.take(Fields::from_value(&format!("messages[{i}]"), item)?)?;
+        found.take(i, Fields::from_value(&format!("messages[{i}]"), item)?)?;
     }
+    found.check_answered()?;
     let last = found.messages.last();
     let is_prefilled = last.is_some_and(|message| {
         message["role"] == "assistant" && message.get("tool_calls").is_none()
@@ -68,10 +69,12 @@ struct Turns {
     messages: Vec<Value>,
     /// Names of functions by the id of their call.
     names: HashMap<String, String>,
+    /// Number of the last message with calls, and ids of those without a result.
+    open: (usize, Vec<String>),
 }
 
 impl Turns {
-    fn take(&mut self, mut fields: Fields) -> Result<(), ApiError> {
+    fn take(&mut self, i: usize, mut fields: Fields) -> Result<(), ApiError> {
         const ROLES: [&str; 3] = ["user", "assistant", "system"];
         let role = fields.required_string("role")?;
         if !ROLES.contains(&role.as_str()) {
@@ -88,9 +91,18 @@ impl Turns {
         let blocks = content.into_iter().enumerate();
         let blocks = blocks.map(|(i, block)| Fields::from_value(&format!("{path}[{i}]"), block));
         let blocks = blocks.collect::<Result<Vec<Fields>, ApiError>>()?;
+        if role != "user" {
+            self.check_answered()?;
+        }
         match role.as_str() {
-            "assistant" => self.assistant(blocks),
-            "user" => self.user(blocks),
+            "assistant" => {
+                self.open.0 = i;
+                self.assistant(blocks)
+            }
+            "user" => {
+                self.user(blocks)?;
+                self.check_answered()
+            }
             _ => {
                 let texts = blocks.into_iter().map(text_block);
                 let texts = texts.collect::<Result<Vec<String>, ApiError>>()?;
@@ -99,6 +111,22 @@ impl Turns {
                 Ok(())
             }
         }
+    }
+
+    /// Results come in the message after their calls.
+    fn check_answered(&self) -> Result<(), ApiError> {
+        let (i, ids) = &self.open;
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let message = format!(
+            "messages.{i}: `tool_use` ids were found without `tool_result` blocks immediately \
+             after: {}. Each `tool_use` block must have a corresponding `tool_result` block in \
+             the next message.",
+            ids.join(", ")
+        );
+        let param = format!("messages[{i}].content");
+        Err(ApiError::invalid(&param, "invalid_value", message))
     }
 
     /// Results of calls are messages of their own, before what the user says.
@@ -121,7 +149,7 @@ impl Turns {
         Ok(())
     }
 
-    fn result(&self, mut block: Fields) -> Result<Value, ApiError> {
+    fn result(&mut self, mut block: Fields) -> Result<Value, ApiError> {
         let id = block.required_string("tool_use_id")?;
         let Some(name) = self.names.get(&id) else {
             let param = block.path("tool_use_id");
@@ -130,6 +158,15 @@ impl Turns {
             );
             return Err(ApiError::invalid(&param, "invalid_value", message));
         };
+        let Some(open) = self.open.1.iter().position(|open| *open == id) else {
+            let param = block.path("tool_use_id");
+            let message = format!(
+                "Invalid '{param}': the 'tool_use' block '{id}' is not in the message before, or \
+                 has a result already."
+            );
+            return Err(ApiError::invalid(&param, "invalid_value", message));
+        };
+        self.open.1.remove(open);
         let content = match block.take("content") {
             None => String::new(),
             Some(Value::String(text)) => text,
@@ -185,6 +222,7 @@ impl Turns {
         block.refuse("toolset_name")?;
         block.finish()?;
         self.names.insert(id.clone(), name.clone());
+        self.open.1.push(id.clone());
         let function = json!({"name": name, "arguments": input});
         Ok(json!({"id": id, "type": "function", "function": function}))
     }

@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::content::take_cache_control;
 use crate::openai::{
-    ApiError, Fields, Tool, ToolChoice, Tools, array_too_long, check_name, invalid_value,
+    ApiError, Fields, Tool, ToolChoice, Tools, array_too_long, check_arguments, check_name,
+    invalid_value,
 };
 
 /// Most tools of one request.
@@ -46,14 +47,17 @@ fn tool(mut fields: Fields) -> Result<Tool, ApiError> {
     }
     let name = fields.required_string("name")?;
     check_name(&fields.path("name"), &name)?;
+    let param = fields.path("input_schema");
+    let schema = match fields.require("input_schema", "an object")? {
+        schema @ Value::Object(_) => schema,
+        other => return Err(fields.wrong_type("input_schema", "an object", &other)),
+    };
+    check_arguments(&param, &name, &schema)?;
     let tool = Tool {
         name,
-        param: fields.path("input_schema"),
+        param,
         description: fields.string("description")?,
-        parameters: match fields.require("input_schema", "an object")? {
-            schema @ Value::Object(_) => Some(schema),
-            other => return Err(fields.wrong_type("input_schema", "an object", &other)),
-        },
+        parameters: Some(schema),
         strict: fields.bool("strict")?.unwrap_or(false),
     };
     take_cache_control(&mut fields)?;

@@ -117,6 +117,7 @@ impl Fleet {
             base: std::slice::from_ref(&member.name),
             meant: &|_| None,
             is_adapter: &|adapter| member.has_adapter(adapter),
+            told: &Vec::new,
         };
         // Adapters are called by their model: a bare name is one of the first model's.
         Some((i, Choice::of_model(name, &names)))

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 
 use super::prepare;
-use crate::adapters::LoadRequest;
+use crate::adapters::{AdapterError, LoadRequest};
 use crate::openai::{ApiError, Fields};
 use crate::state::AppState;
 
@@ -27,7 +27,11 @@ pub(crate) async fn load(
         pinned: fields.bool("pinned")?.unwrap_or(false),
     };
     fields.finish()?;
-    state.adapters.load(&name, &path, request).await?;
+    let loaded = state.adapters.load(&name, &path, request).await;
+    loaded.map_err(|error| match error {
+        AdapterError::Refused { .. } => ApiError::from(error).with_param("lora_path"),
+        _ => error.into(),
+    })?;
     tracing::info!(adapter = name, path = %path.display(), "adapter loaded by request");
     Ok(format!(
         "Success: LoRA adapter '{name}' added successfully."
@@ -45,7 +49,7 @@ pub(crate) async fn unload(
     fields.integer("lora_int_id", 0, i64::MAX)?;
     fields.finish()?;
     if !state.adapters.can_load() {
-        return Err(crate::adapters::AdapterError::NoRoot.into());
+        return Err(AdapterError::NoRoot.into());
     }
     state.adapters.unload(&name)?;
     tracing::info!(adapter = name, "adapter unloaded by request");

@@ -108,7 +108,7 @@ pub(crate) async fn add_items(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let mut query = Query::parse(query.as_deref())?;
-    query.ignore_include();
+    query.take_include()?;
     query.finish()?;
     let body = prepare::body(&state, body)?;
     let ConversationBody { metadata, items } = ConversationBody::parse(&body)?;
@@ -129,7 +129,7 @@ pub(crate) async fn list_items(
 ) -> Result<Json<Value>, ApiError> {
     let mut query = Query::parse(query.as_deref())?;
     let page = query.page(false)?;
-    query.ignore_include();
+    query.take_include()?;
     query.finish()?;
     page.of_list(read(&state, &id).await?["items"].take())
         .map(Json)

@@ -18,7 +18,7 @@ use crate::engine::TokenStream;
 use crate::generation::broken_off;
 use crate::openai::{
     ApiError, ChatRequest, Decision, DecisionAnswer, DecisionRequest, Fields, Question, Sampling,
-    TokenCounts, item_messages,
+    TokenCounts, transcript_messages,
 };
 use crate::state::AppState;
 
@@ -68,7 +68,7 @@ fn prepare_all(state: &AppState, body: &[u8]) -> Result<(String, Vec<Asked>), Ap
         serving: decision.serving,
         ..Sampling::take(&mut Fields::from_value("", json!({}))?, 0)?
     };
-    let messages = item_messages(None, &decision.input)?;
+    let messages = transcript_messages(&decision.input)?;
     let mut all_asked = Vec::with_capacity(decision.questions.len());
     let mut n_labels = 0;
     for question in decision.questions {

@@ -23,7 +23,7 @@ pub(crate) async fn retrieve(
 ) -> Result<Json<ModelObject>, ApiError> {
     let Path(id) = id.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let found = objects(&state).into_iter().find(|object| object.id() == id);
-    let unknown = || ApiError::model_not_found(&id, &state.model.names);
+    let unknown = || ApiError::model_not_found(&id, &state.told_names());
     found.map(Json).ok_or_else(unknown)
 }
 

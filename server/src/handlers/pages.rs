@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::records::array;
-use crate::openai::ApiError;
+use crate::openai::{ApiError, INCLUDES, invalid_value};
 
 const DEFAULT_LIMIT: usize = 20;
 const MAX_LIMIT: usize = 100;
@@ -76,10 +76,16 @@ impl Query {
             .collect()
     }
 
-    /// `include`, which adds nothing to what lists hold anyway.
-    pub(super) fn ignore_include(&mut self) {
+    /// Takes `include`, which adds nothing to what lists hold anyway.
+    pub(super) fn take_include(&mut self) -> Result<(), ApiError> {
         let is_include = |name: &str| name == "include" || name.starts_with("include[");
+        for (name, value) in self.pairs.iter().filter(|(name, _)| is_include(name)) {
+            if !INCLUDES.contains(&value.as_str()) {
+                return Err(invalid_value(name, value, &INCLUDES));
+            }
+        }
         self.pairs.retain(|(name, _)| !is_include(name));
+        Ok(())
     }
 
     /// Takes `limit`, `order` and `after`.

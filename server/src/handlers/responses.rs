@@ -68,12 +68,9 @@ fn ready(state: &AppState, body: &[u8]) -> Result<Ready, ApiError> {
     let (context, items) = response_context::items(state, &mut request)?;
     let messages = item_messages(request.instructions.as_deref(), &items)?;
     if messages.is_empty() {
-        return Err(if request.has_input {
-            let message = "Invalid 'input': there is nothing in it to be answered.";
-            ApiError::invalid("input", "invalid_value", message)
-        } else {
-            ApiError::missing("input")
-        });
+        let message = "Invalid 'input': there is nothing in it to be answered.";
+        let empty = || ApiError::invalid("input", "invalid_value", message);
+        return Err(request.without_input.unwrap_or_else(empty));
     }
     let mut chat = request.chat;
     chat.messages = messages;

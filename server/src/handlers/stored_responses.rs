@@ -25,7 +25,7 @@ pub(crate) async fn retrieve(
     let is_streamed = query.flag("stream")?;
     let starting_after = query.number("starting_after")?;
     query.flag("include_obfuscation")?;
-    query.ignore_include();
+    query.take_include()?;
     query.finish()?;
     if is_streamed {
         // Events are counted from 0.
@@ -117,7 +117,7 @@ pub(crate) async fn input_items(
 ) -> Result<Json<Value>, ApiError> {
     let mut query = Query::parse(query.as_deref())?;
     let page = query.page(false)?;
-    query.ignore_include();
+    query.take_include()?;
     query.finish()?;
     let mut record = read(&state, id).await?;
     page.of_list(record["input"].take()).map(Json)
@@ -125,9 +125,9 @@ pub(crate) async fn input_items(
 
 /// Making a conversation shorter takes a model that was trained for it.
 pub(crate) async fn compact() -> ApiError {
-    let message = "Unsupported: this server does not compact conversations. 'truncation': 'auto' \
-                   leaves out the oldest turns of what does not fit.";
-    ApiError::bad_request(message).with_code("unsupported_endpoint")
+    let why = "it does not compact conversations: 'truncation': 'auto' leaves out the oldest turns \
+               of what does not fit";
+    ApiError::unsupported_url("POST", "/v1/responses/compact", why)
 }
 
 /// A stored response with its input.

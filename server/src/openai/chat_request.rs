@@ -187,7 +187,16 @@ fn take_without_effect(body: &mut Fields) -> Result<(), ApiError> {
     body.word("verbosity", &["low", "medium", "high"])?;
     prediction(body)?;
     body.word("prompt_cache_retention", &["in_memory", "in-memory", "24h"])?;
-    body.object("prompt_cache_options")?;
+    take_cache_options(body)
+}
+
+/// How the hosted cache is to keep the prompt.
+pub(super) fn take_cache_options(body: &mut Fields) -> Result<(), ApiError> {
+    if let Some(mut options) = body.fields("prompt_cache_options")? {
+        options.word("mode", &["implicit", "explicit"])?;
+        options.word("ttl", &["30m"])?;
+        options.finish()?;
+    }
     Ok(())
 }
 
@@ -261,7 +270,7 @@ fn prediction(body: &mut Fields) -> Result<(), ApiError> {
     if kind != "content" {
         return Err(invalid_value(&prediction.path("type"), &kind, &["content"]));
     }
-    prediction.require("content", "one of a string or an array of content parts")?;
+    messages::check_content(&mut prediction)?;
     prediction.finish()
 }
 

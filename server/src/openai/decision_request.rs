@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
+use super::chat_request::take_cache_options;
 use super::fields::{array_too_long, empty_array, invalid_value, type_name};
 use super::{ApiError, Fields, Serving, items};
 
@@ -77,7 +78,7 @@ impl DecisionRequest {
         let questions = questions(&mut body)?;
         let serving = Serving::take(&mut body)?;
         body.string("safety_identifier")?;
-        body.object("prompt_cache_options")?;
+        take_cache_options(&mut body)?;
         body.finish()?;
         Ok(Self {
             input,

@@ -7,6 +7,9 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+/// Most names that are told to one who has named a model that is not there.
+pub(crate) const MAX_TOLD_NAMES: usize = 10;
+
 /// Whether the official SDKs may retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Retry {
@@ -91,12 +94,18 @@ impl ApiError {
     }
 
     /// A model that is not served here. The hosted API's sentence, and what would be right.
+    /// `served`: what is told to be there instead; of many names, the first.
     pub fn model_not_found(model: &str, served: &[String]) -> Self {
-        let names: Vec<String> = served.iter().map(|name| format!("`{name}`")).collect();
+        let names = served.iter().take(MAX_TOLD_NAMES);
+        let names: Vec<String> = names.map(|name| format!("`{name}`")).collect();
         let mut message =
             format!("The model `{model}` does not exist or you do not have access to it.");
         if !names.is_empty() {
-            message = format!("{message} This server serves: {}.", names.join(", "));
+            let more = match served.len() > MAX_TOLD_NAMES {
+                true => " and others",
+                false => "",
+            };
+            message = format!("{message} This server serves: {}{more}.", names.join(", "));
         }
         Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, message).with_code("model_not_found")
     }

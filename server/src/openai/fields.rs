@@ -18,7 +18,9 @@ pub(super) fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
-        Value::Number(number) if number.is_f64() => "a decimal number",
+        Value::Number(number) if number.as_f64().is_some_and(|x| x.fract() != 0.0) => {
+            "a decimal number"
+        }
         Value::Number(_) => "an integer",
         Value::String(_) => "a string",
         Value::Array(_) => "an array",
@@ -102,7 +104,8 @@ impl Fields {
         self.map.insert(name.to_owned(), value);
     }
 
-    /// Takes field `name` and tells `null` from absence by the error.
+    /// Takes field `name`, which must be there: what is not is missing, and `null` is no value of
+    /// it, as the hosted API tells the two apart.
     pub fn require(&mut self, name: &str, expected: &str) -> Result<Value, ApiError> {
         self.note(name);
         match self.map.swap_remove(name) {
@@ -145,14 +148,15 @@ impl Fields {
             return Err(self.wrong_type(name, "an integer", &value));
         };
         let whole = whole(&value);
-        if number.is_f64() && whole.is_none() {
-            return Err(self.wrong_type(name, "an integer", &value));
-        }
-        // What is an integer and does not fit 64 signed bits is above every maximum.
+        let about = number.as_f64().unwrap_or(f64::NAN);
         match whole {
             Some(found) if found < min => Err(below_minimum(&path, "integer", &min, &found)),
             Some(found) if found <= max => Ok(Some(found)),
-            _ => Err(above_maximum(&path, "integer", &max, number)),
+            Some(_) => Err(above_maximum(&path, "integer", &max, number)),
+            // Beyond 64 bits, whether written out or with an exponent.
+            None if about.fract() != 0.0 => Err(self.wrong_type(name, "an integer", &value)),
+            None if about < 0.0 => Err(below_minimum(&path, "integer", &min, number)),
+            None => Err(above_maximum(&path, "integer", &max, number)),
         }
     }
 
@@ -347,9 +351,35 @@ mod tests {
         let error = body.decimal("t", 0.0, 2.0).unwrap_err();
         assert_eq!(error.code.as_deref(), Some("decimal_above_max_value"));
         assert!(error.message.contains("<= 2, but got 3 instead"));
-        // Beyond 64 bits, JSON numbers are decimals.
         let error = body.integer("k", 0, 5).unwrap_err();
-        assert_eq!(error.code.as_deref(), Some("invalid_type"));
+        assert_eq!(error.code.as_deref(), Some("integer_above_max_value"));
+    }
+
+    #[test]
+    fn integers_of_any_size_are_integers() {
+        let most = i64::MAX;
+        for (text, code) in [
+            ("1000000000000000000000000000000", "integer_above_max_value"),
+            ("18446744073709551615", "integer_above_max_value"),
+            ("1e30", "integer_above_max_value"),
+            ("-99999999999999999999", "integer_below_min_value"),
+            ("0.5", "invalid_type"),
+            ("-1e-3", "invalid_type"),
+        ] {
+            let mut body = fields(&format!(r#"{{"n": {text}, "s": {text}}}"#));
+            let error = body.integer("n", i64::MIN, most).unwrap_err();
+            assert_eq!(error.code.as_deref(), Some(code), "{text}");
+            let kind = match code {
+                "invalid_type" => "a decimal number",
+                _ => "an integer",
+            };
+            let error = body.string("s").unwrap_err();
+            assert!(error.message.contains(kind), "{}", error.message);
+        }
+        for text in ["5.0", "5e0", "9007199254740991.0"] {
+            let found = fields(&format!(r#"{{"n": {text}}}"#)).integer("n", 0, most);
+            assert!(found.unwrap().is_some(), "{text}");
+        }
     }
 
     #[test]

@@ -6,9 +6,18 @@ use serde_json::{Value, json};
 
 use super::ApiError;
 
-/// Messages of `items`, in order, behind `instructions`. An answer's thoughts, text and calls are
-/// one message again, as its model wrote them.
+/// Messages of `items`, in order, behind `instructions`, to be gone on from: all calls have been
+/// answered. An answer's thoughts, text and calls are one message again, as its model wrote them.
 pub fn item_messages(instructions: Option<&str>, items: &[Value]) -> Result<Vec<Value>, ApiError> {
+    read(instructions, items)?.finish()
+}
+
+/// The same of what is only looked at, where calls may still be open.
+pub fn transcript_messages(items: &[Value]) -> Result<Vec<Value>, ApiError> {
+    Ok(read(None, items)?.found)
+}
+
+fn read(instructions: Option<&str>, items: &[Value]) -> Result<Messages, ApiError> {
     let mut messages = Messages::default();
     if let Some(instructions) = instructions {
         messages.system(instructions.to_owned());
@@ -16,7 +25,7 @@ pub fn item_messages(instructions: Option<&str>, items: &[Value]) -> Result<Vec<
     for item in items {
         messages.push(item)?;
     }
-    Ok(messages.found)
+    Ok(messages)
 }
 
 #[derive(Default)]
@@ -26,6 +35,8 @@ struct Messages {
     reasoning: Option<String>,
     /// Names of functions by the id of their call.
     names: HashMap<String, String>,
+    /// Ids of calls without an output, in order.
+    open: Vec<String>,
 }
 
 impl Messages {
@@ -54,6 +65,15 @@ impl Messages {
         Ok(())
     }
 
+    /// All calls must have been answered.
+    fn finish(self) -> Result<Vec<Value>, ApiError> {
+        let Some(id) = self.open.first() else {
+            return Ok(self.found);
+        };
+        let message = format!("No tool output found for function call {id}.");
+        Err(ApiError::bad_request(message).with_param("input"))
+    }
+
     /// Many templates know one message of this role, at the beginning.
     fn system(&mut self, text: String) {
         if let [only] = self.found.as_mut_slice()
@@ -79,6 +99,7 @@ impl Messages {
     fn call(&mut self, item: &Value) {
         let (id, name) = (text_of(&item["call_id"]), text_of(&item["name"]));
         self.names.insert(id.to_owned(), name.to_owned());
+        self.open.push(id.to_owned());
         let call = json!({
             "id": id, "type": "function",
             "function": {"name": name, "arguments": item["arguments"]},
@@ -104,6 +125,11 @@ impl Messages {
             let message = format!("No tool call found for function call output with call_id {id}.");
             return Err(ApiError::bad_request(message).with_param("input"));
         };
+        let Some(i) = self.open.iter().position(|open| open == id) else {
+            let message = format!("There are two outputs of the function call with call_id {id}.");
+            return Err(ApiError::bad_request(message).with_param("input"));
+        };
+        self.open.remove(i);
         let content = match &item["output"] {
             Value::String(text) => text.clone(),
             parts => joined(parts),
@@ -151,6 +177,7 @@ mod tests {
             json!({"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}),
             json!({"type": "function_call", "call_id": "c2", "name": "g", "arguments": "{}"}),
             json!({"type": "function_call_output", "call_id": "c2", "output": "7"}),
+            json!({"type": "function_call_output", "call_id": "c1", "output": "8"}),
         ];
         let call = |id, name| {
             json!({"id": id, "type": "function",
@@ -161,10 +188,17 @@ mod tests {
             {"role": "user", "content": "a\nb"},
             {"role": "assistant", "content": "I look.", "reasoning_content": "hm",
              "tool_calls": [call("c1", "f"), call("c2", "g")]},
-            {"role": "tool", "tool_call_id": "c2", "name": "g", "content": "7"}]);
+            {"role": "tool", "tool_call_id": "c2", "name": "g", "content": "7"},
+            {"role": "tool", "tool_call_id": "c1", "name": "f", "content": "8"}]);
         let found = item_messages(Some("Be brief."), &items).unwrap();
         assert_eq!(Value::Array(found), expected);
         let error = item_messages(None, &items[6..]).unwrap_err();
+        assert!(error.message.contains("call_id c2"), "{}", error.message);
+        let error = item_messages(None, &items[..7]).unwrap_err();
+        assert_eq!(error.message, "No tool output found for function call c1.");
+        let mut twice = items.to_vec();
+        twice.push(items[6].clone());
+        let error = item_messages(None, &twice).unwrap_err();
         assert!(error.message.contains("call_id c2"), "{}", error.message);
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::fields::{empty_array, invalid_value, type_name};
 use super::{ApiError, Fields};
 
-const EXPECTED: &str = "one of a string or an array of objects";
+pub(super) const EXPECTED: &str = "one of a string or an array of objects";
 const KINDS: [&str; 5] = [
     "message",
     "function_call",

@@ -1,7 +1,5 @@
 //! The conversation of a chat request: checked, and flattened to what templates read.
 
-use std::collections::HashMap;
-
 use serde_json::{Map, Value, json};
 
 use super::fields::{empty_array, invalid_value};
@@ -83,10 +81,26 @@ fn message(mut fields: Fields) -> Result<Value, ApiError> {
         message.insert("tool_call_id".to_owned(), Value::String(id));
     }
     if let Some(name) = fields.string("name")? {
+        check_author(&fields.path("name"), &name)?;
         message.insert("name".to_owned(), Value::String(name));
     }
     fields.finish()?;
     Ok(Value::Object(message))
+}
+
+/// Names of participants are what the hosted API takes for them.
+fn check_author(path: &str, name: &str) -> Result<(), ApiError> {
+    const MAX_CHARACTERS: usize = 64;
+    let is_fine = |c: char| !c.is_whitespace() && !['<', '|', '\\', '/', '>'].contains(&c);
+    let n_characters = name.chars().count();
+    if (1..=MAX_CHARACTERS).contains(&n_characters) && name.chars().all(is_fine) {
+        return Ok(());
+    }
+    let message = format!(
+        "Invalid '{path}': expected a string of 1 to {MAX_CHARACTERS} characters that matches the \
+         pattern '^[^\\s<|\\\\/>]+$', but got '{name}' instead."
+    );
+    Err(ApiError::invalid(path, "invalid_value", message))
 }
 
 /// `developer` is the newer name of what templates of open models know as `system`.
@@ -142,27 +156,63 @@ fn tool_calls(fields: &mut Fields) -> Result<Option<Value>, ApiError> {
         .map(|calls| Some(Value::Array(calls)))
 }
 
-/// Names of the calls that results answer: templates want the name, the API has only the id.
-fn name_results(messages: &mut [Value]) -> Result<(), ApiError> {
-    let mut names: HashMap<String, String> = HashMap::new();
-    for (i, message) in messages.iter_mut().enumerate() {
-        for call in message["tool_calls"].as_array().into_iter().flatten() {
-            let id = call["id"].as_str().unwrap_or_default().to_owned();
-            let name = call["function"]["name"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned();
-            names.insert(id, name);
+/// Calls that wait for their results: their message, and their ids and names.
+#[derive(Default)]
+struct Open {
+    message: usize,
+    calls: Vec<(String, String)>,
+}
+
+impl Open {
+    fn of(message: usize, calls: &Value) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let calls = calls.as_array().into_iter().flatten();
+        let calls = calls.map(|call| (text(&call["id"]), text(&call["function"]["name"])));
+        Self {
+            message,
+            calls: calls.collect(),
         }
+    }
+
+    /// The name of the call that a result answers, which is then answered.
+    fn answer(&mut self, id: &str) -> Option<String> {
+        let i = self.calls.iter().position(|(open, _)| open == id)?;
+        Some(self.calls.remove(i).1)
+    }
+
+    /// Something else follows: all must have been answered.
+    fn close(&self) -> Result<(), ApiError> {
+        if self.calls.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<&str> = self.calls.iter().map(|(id, _)| id.as_str()).collect();
+        let param = format!("messages[{}].tool_calls", self.message);
+        let text = format!(
+            "An assistant message with 'tool_calls' must be followed by tool messages responding \
+             to each 'tool_call_id'. The following tool_call_ids did not have response messages: \
+             {}",
+            ids.join(", ")
+        );
+        Err(ApiError::invalid(&param, "invalid_value", text))
+    }
+}
+
+/// Sees to it that calls are followed by their results, and gives results the names of what they
+/// answer: templates want the name, the API has only the id.
+fn name_results(messages: &mut [Value]) -> Result<(), ApiError> {
+    let mut open = Open::default();
+    for (i, message) in messages.iter_mut().enumerate() {
         if message["role"] != "tool" {
+            open.close()?;
+            open = Open::of(i, &message["tool_calls"]);
             continue;
         }
         let id = message["tool_call_id"].as_str().unwrap_or_default();
-        let Some(name) = names.get(id) else {
+        let Some(name) = open.answer(id) else {
             let param = format!("messages[{i}].tool_call_id");
             let text = format!(
                 "Invalid parameter: messages with role 'tool' must be a response to a preceding \
-                 message with 'tool_calls': there is no call '{id}'."
+                 message with 'tool_calls': there is no call '{id}' that waits for one."
             );
             return Err(ApiError::invalid(&param, "invalid_value", text));
         };
@@ -170,7 +220,12 @@ fn name_results(messages: &mut [Value]) -> Result<(), ApiError> {
             message["name"] = json!(name);
         }
     }
-    Ok(())
+    open.close()
+}
+
+/// Checks a content that nothing is made of.
+pub(super) fn check_content(fields: &mut Fields) -> Result<(), ApiError> {
+    content(fields, "user").map(drop)
 }
 
 fn content(fields: &mut Fields, role: &str) -> Result<String, ApiError> {
@@ -270,12 +325,67 @@ mod tests {
             ("null", &format!("[{call}]"), ""),
             ("[]", &format!("[{call}]"), ""),
         ] {
+            let result = match calls.len() > 4 {
+                true => r#",{"role":"tool","tool_call_id":"c","content":"7"}"#,
+                false => "",
+            };
             let message = format!(
-                r#"[{{"role":"assistant","content":{content},"tool_calls":{calls},{unused}}}]"#
+                r#"[{{"role":"assistant","content":{content},"tool_calls":{calls},{unused}}}{result}]"#
             );
             let found = parse(&message).unwrap();
             assert_eq!(found[0]["content"], expected, "{message}");
             assert_eq!(found[0].get("tool_calls").is_some(), calls.len() > 4);
+        }
+    }
+
+    #[test]
+    fn calls_are_followed_by_their_results() {
+        let call = |id: &str| {
+            json!({"id": id, "type": "function",
+            "function": {"name": "f", "arguments": "{}"}})
+        };
+        let calls = json!({"role": "assistant", "tool_calls": [call("a"), call("b")]});
+        let result = |id: &str| json!({"role": "tool", "tool_call_id": id, "content": "7"});
+        let user = json!({"role": "user", "content": "And?"});
+        let read = |messages: Vec<Value>| parse(&Value::Array(messages).to_string());
+        let both = vec![calls.clone(), result("b"), result("a"), user.clone()];
+        assert!(read(both.clone()).is_ok());
+        // Ids may come again.
+        assert!(read([both.clone(), both].concat()).is_ok());
+        for (messages, param, word) in [
+            (vec![calls.clone()], "messages[0].tool_calls", ": a, b"),
+            (
+                vec![user.clone(), calls.clone(), user.clone()],
+                "messages[1].tool_calls",
+                ": a, b",
+            ),
+            (
+                vec![calls.clone(), result("a"), user.clone(), result("b")],
+                "messages[0].tool_calls",
+                "did not have response messages: b",
+            ),
+            (
+                vec![calls.clone(), result("a"), result("a")],
+                "messages[2].tool_call_id",
+                "'a'",
+            ),
+            (vec![user, result("a")], "messages[1].tool_call_id", "'a'"),
+        ] {
+            let error = read(messages).unwrap_err();
+            assert_eq!(error.param.as_deref(), Some(param), "{}", error.message);
+            assert!(error.message.contains(word), "{}", error.message);
+        }
+    }
+
+    #[test]
+    fn names_of_participants_are_checked() {
+        let with = |name: &str| {
+            parse(&json!([{"role": "user", "name": name, "content": "x"}]).to_string())
+        };
+        assert_eq!(with("Ada_2").unwrap()[0]["name"], "Ada_2");
+        for name in ["", "a b", "a|b", "<a>", "a/b", "a\\b", &"a".repeat(65)] {
+            let error = with(name).unwrap_err();
+            assert_eq!(error.param.as_deref(), Some("messages[0].name"), "{name}");
         }
     }
 

@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::chat_request::{ChatRequest, EFFORTS, take_hosted_hints, template_kwargs};
+use super::chat_request::{
+    ChatRequest, EFFORTS, take_cache_options, take_hosted_hints, template_kwargs,
+};
 use super::fields::type_name;
 use super::tools::Form;
 use super::{ApiError, Fields, Format, Sampling, Streaming, formats, items, metadata, tools};
@@ -13,8 +15,8 @@ pub struct ResponseRequest {
     pub instructions: Option<String>,
     /// Items of this request; their ids may be missing.
     pub input: Vec<Value>,
-    /// Whether there was an input at all.
-    pub has_input: bool,
+    /// What is wrong with having no input, if nothing else is there to be answered.
+    pub without_input: Option<ApiError>,
     pub previous_response_id: Option<String>,
     pub conversation: Option<String>,
     /// Everything else that makes the answer; its messages come from the items.
@@ -81,9 +83,13 @@ impl ResponseRequest {
         echo.insert("parallel_tool_calls".to_owned(), json!(chat.tools.parallel));
         let logprobs = chat.logprobs.unwrap_or(0);
         echo.insert("top_logprobs".to_owned(), json!(logprobs));
+        let without_input = match body.peek("input") {
+            Some(_) => None,
+            None => body.require("input", items::EXPECTED).err(),
+        };
         let request = Self {
             instructions: body.string("instructions")?,
-            has_input: body.peek("input").is_some(),
+            without_input,
             input: items::take_input(&mut body)?,
             previous_response_id: body.string("previous_response_id")?,
             conversation: conversation(&mut body)?,
@@ -269,6 +275,5 @@ fn take_without_effect(body: &mut Fields) -> Result<(), ApiError> {
     take_hosted_hints(body)?;
     body.count("max_tool_calls", 0, u32::MAX)?;
     body.word("prompt_cache_retention", &["in_memory", "in-memory", "24h"])?;
-    body.object("prompt_cache_options")?;
-    Ok(())
+    take_cache_options(body)
 }

@@ -142,11 +142,12 @@ fn logit_bias(body: &mut Fields, vocab_size: usize) -> Result<Vec<(u32, f32)>, A
         let token = key
             .parse::<u32>()
             .ok()
-            .filter(|id| (*id as usize) < vocab_size)
+            // Written otherwise, one token could be named twice.
+            .filter(|id| (*id as usize) < vocab_size && id.to_string() == *key)
             .ok_or_else(|| {
                 let message = format!(
                     "Invalid key in 'logit_bias': '{key}'. Expected a token id of this model, an \
-                     integer from 0 to {}.",
+                     integer from 0 to {}, without signs or leading zeros.",
                     vocab_size.saturating_sub(1)
                 );
                 ApiError::invalid("logit_bias", "invalid_value", message)

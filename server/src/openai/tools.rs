@@ -188,15 +188,40 @@ fn nested_tool(mut fields: Fields) -> Result<Tool, ApiError> {
 fn function(mut fields: Fields) -> Result<Tool, ApiError> {
     let name = fields.required_string("name")?;
     check_name(&fields.path("name"), &name)?;
+    let param = fields.path("parameters");
+    let parameters = fields.object("parameters")?.map(Value::Object);
+    if let Some(schema) = &parameters {
+        check_arguments(&param, &name, schema)?;
+    }
     let tool = Tool {
         name,
-        param: fields.path("parameters"),
+        param,
         description: fields.string("description")?,
-        parameters: fields.object("parameters")?.map(Value::Object),
+        parameters,
         strict: fields.bool("strict")?.unwrap_or(false),
     };
     fields.finish()?;
     Ok(tool)
+}
+
+/// Arguments are objects: a schema `at` a path that asks for something else can never be met.
+pub(crate) fn check_arguments(at: &str, name: &str, schema: &Value) -> Result<(), ApiError> {
+    match &schema["type"] {
+        // What is not said is left open.
+        Value::Null if schema.get("type").is_none() => Ok(()),
+        Value::String(kind) if kind == "object" => Ok(()),
+        other => {
+            let message = format!(
+                "Invalid schema for function '{name}': schema must be a JSON Schema of 'type: \
+                 \"object\"', got 'type: {other}'."
+            );
+            Err(ApiError::invalid(
+                at,
+                "invalid_function_parameters",
+                message,
+            ))
+        }
+    }
 }
 
 impl Tools {
@@ -261,7 +286,7 @@ impl Tools {
         let mut names = Vec::with_capacity(items.len());
         for (i, item) in items.into_iter().enumerate() {
             let mut tool = Fields::from_value(&format!("{path}[{i}]"), item)?;
-            tool.string("type")?;
+            allowed_kind(&mut tool)?;
             names.push(tool_name(tool)?);
         }
         choice.finish()?;
@@ -287,6 +312,18 @@ impl Tools {
         }
         self.tools.retain(|tool| names.contains(&tool.name));
         Ok(())
+    }
+}
+
+/// Only functions can be allowed; clients leave that out.
+fn allowed_kind(tool: &mut Fields) -> Result<(), ApiError> {
+    match tool.string("type")?.as_deref() {
+        None | Some("function") => Ok(()),
+        Some(known) if HOSTED.contains(&known) => {
+            let value = format!("tools of type '{known}'");
+            Err(ApiError::unsupported_value(&tool.path("type"), &value))
+        }
+        Some(other) => Err(invalid_value(&tool.path("type"), other, &["function"])),
     }
 }
 

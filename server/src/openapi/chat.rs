@@ -1,9 +1,8 @@
 //! The bodies of chats, of completions and of embeddings.
 
 use schemars::JsonSchema;
-use serde_json::Value;
 
-use super::messages::Message;
+use super::messages::{Content, Message};
 use super::shared::{
     CacheHints, Drawing, Effort, Grammars, Hints, Metadata, Model, Object, PlainName, Served,
     Streamed, Verbosity,
@@ -83,7 +82,7 @@ pub(super) enum Modality {
 #[derive(JsonSchema)]
 #[schemars(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Prediction {
-    Content { content: Value },
+    Content { content: Content },
 }
 
 /// What an answer looks like.

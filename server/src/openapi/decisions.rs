@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::chat::TokenIds;
 use super::responses::Item;
-use super::shared::{Model, Object, Served};
+use super::shared::{CacheOptions, Model, Object, Served};
 
 /// `POST /v1/decisions`.
 #[derive(JsonSchema)]
@@ -22,7 +22,7 @@ pub(super) struct DecisionBody {
     /// Without effect.
     safety_identifier: Option<String>,
     /// Without effect.
-    prompt_cache_options: Option<Object>,
+    prompt_cache_options: Option<CacheOptions>,
 }
 
 #[derive(JsonSchema)]

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde_json::Value;
 
+use super::shared::AuthorName;
+
 /// One message, by its role.
 #[derive(JsonSchema)]
 #[schemars(tag = "role", rename_all = "snake_case", deny_unknown_fields, extend("x-unsupported" = ["audio", "function_call"]))]
@@ -13,16 +15,16 @@ use serde_json::Value;
 pub(super) enum Message {
     System {
         content: Content,
-        name: Option<String>,
+        name: Option<AuthorName>,
     },
     /// Rendered as `system`.
     Developer {
         content: Content,
-        name: Option<String>,
+        name: Option<AuthorName>,
     },
     User {
         content: Content,
-        name: Option<String>,
+        name: Option<AuthorName>,
     },
     #[schemars(extend("anyOf" = [
         {"required": ["content"], "properties": {"content": {"anyOf":
@@ -39,7 +41,7 @@ pub(super) enum Message {
         reasoning_content: Option<String>,
         /// Another name of `reasoning_content`.
         reasoning: Option<String>,
-        name: Option<String>,
+        name: Option<AuthorName>,
         /// Part of an answer; without effect.
         annotations: Option<Value>,
         /// Part of an answer; without effect.
@@ -49,7 +51,7 @@ pub(super) enum Message {
         content: Content,
         /// The call that this is the result of.
         tool_call_id: String,
-        name: Option<String>,
+        name: Option<AuthorName>,
     },
 }
 

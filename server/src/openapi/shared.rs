@@ -117,7 +117,28 @@ pub(super) struct Hints {
 #[derive(JsonSchema)]
 pub(super) struct CacheHints {
     prompt_cache_retention: Option<Retention>,
-    prompt_cache_options: Option<Map<String, Value>>,
+    prompt_cache_options: Option<CacheOptions>,
+}
+
+/// How the hosted cache keeps a prompt.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct CacheOptions {
+    mode: Option<CacheMode>,
+    ttl: Option<CacheTtl>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+pub(super) enum CacheMode {
+    Implicit,
+    Explicit,
+}
+
+#[derive(JsonSchema)]
+pub(super) enum CacheTtl {
+    #[schemars(rename = "30m")]
+    HalfAnHour,
 }
 
 #[derive(JsonSchema)]
@@ -209,6 +230,13 @@ pub(super) struct MetadataText(#[schemars(length(max = 512))] String);
 #[derive(JsonSchema)]
 #[schemars(transparent)]
 pub(super) struct PlainName(#[schemars(regex(pattern = "^[a-zA-Z0-9_-]{1,64}$"))] String);
+
+/// A name of a participant.
+#[derive(JsonSchema)]
+#[schemars(transparent)]
+pub(super) struct AuthorName(
+    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[^\s<|\\/>]+$"))] String,
+);
 
 /// Any JSON object.
 pub(super) type Object = Map<String, Value>;

@@ -140,8 +140,8 @@ fn chat_bodies() -> Vec<Value> {
         "stream": true, "stream_options": {},
         "tools": [{"type": "function", "function": function}],
         "tool_choice": {"type": "function", "function": {"name": "f"}},
-        "prediction": {"type": "content", "content": "x"},
-        "structured_outputs": {},
+        "prediction": {"type": "content", "content": [{"type": "text", "text": "x"}]},
+        "structured_outputs": {}, "prompt_cache_options": {},
     });
     let with = |name: &str, value: Value| {
         let mut body = base.clone();
@@ -210,7 +210,7 @@ fn responses_are_described() {
         "input": input, "conversation": {"id": "x"}, "stream": true, "stream_options": {},
         "tools": [{"type": "function", "name": "f"}],
         "text": {"format": {"type": "json_schema", "name": "x", "schema": {}}},
-        "reasoning": {}, "structured_outputs": {},
+        "reasoning": {}, "structured_outputs": {}, "prompt_cache_options": {},
     });
     let with = |choice: Value| {
         let mut body = base.clone();
@@ -246,7 +246,7 @@ fn decisions_and_tokens_are_described() {
         {"type": "predicate", "instructions": parts},
         {"type": "choice", "instructions": "x", "choices": [{"value": "a"}, {"value": "b"}]},
         {"type": "score", "instructions": "x", "levels": [{"label": "a"}, {"label": "b"}]},
-    ]});
+    ], "prompt_cache_options": {}});
     let asked = asked(&[body], &|fields| {
         drop(DecisionRequest::parse(fields).unwrap())
     });

@@ -102,13 +102,19 @@ pub(super) enum Mode {
 }
 
 #[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+pub(super) enum FunctionWord {
+    Function,
+}
+
+#[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, extend("anyOf" = [
     {"required": ["function"], "properties": {"function": {"type": "object"}, "name": false}},
     {"required": ["name"], "properties": {"name": {"type": "string"}, "function": false}},
 ]))]
 pub(super) struct AllowedTool {
     #[schemars(rename = "type")]
-    kind: Option<String>,
+    kind: Option<FunctionWord>,
     name: Option<String>,
     function: Option<Named>,
 }

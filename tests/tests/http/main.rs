@@ -7,6 +7,7 @@ mod admission;
 mod answers;
 mod bodies;
 mod conversations;
+mod conversing;
 mod decisions;
 mod engine;
 mod errors;

@@ -61,7 +61,7 @@ async fn tokens_are_counted_without_an_answer() {
     let answer = server.post("/v1/responses/compact", &json!({})).await;
     check(
         &answer,
-        400,
+        404,
         None,
         Some("unsupported_endpoint"),
         "'truncation': 'auto'",
@@ -159,10 +159,17 @@ async fn parameters_of_responses() {
             "stream_options.include_usage",
             "unknown_parameter",
         ),
+        (json!({"input": null}), "input", "invalid_type"),
         (
-            json!({"input": null}),
-            "input",
-            "missing_required_parameter",
+            json!({"tools": [{"type": "function", "name": "f"}], "tool_choice":
+                {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "mcp", "name": "f"}]}}),
+            "tool_choice.tools[0].type",
+            "unsupported_value",
+        ),
+        (
+            json!({"prompt_cache_options": {"foo": 1}}),
+            "prompt_cache_options.foo",
+            "unknown_parameter",
         ),
     ];
     for (more, param, code) in cases {
