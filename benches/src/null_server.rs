@@ -79,6 +79,7 @@ pub(crate) fn run(model: Option<&str>) -> Result<()> {
             },
             stretch: Some(2.0),
             forces_tokens: true,
+            overlaps_steps: true,
         };
         let engine = Engine::start(
             scheduler,

@@ -161,7 +161,7 @@ impl ModelRunner {
     }
 
     /// The result of a row before it is computed. A row whose adapter is gone fails alone.
-    fn start(&mut self, row: &BatchRow, stack: LookedUp) -> Sampled {
+    fn open(&mut self, row: &BatchRow, stack: LookedUp) -> Sampled {
         let failed = match stack.transpose() {
             Ok(stack) => self.adapt(stack.as_ref(), row.tokens.len()).err(),
             Err(id) => Some(format!("adapter {} is not loaded", id.0)),
@@ -172,6 +172,7 @@ impl ModelRunner {
             scored: Vec::new(),
             pooled: None,
             failed,
+            postponed: false,
         }
     }
 
@@ -220,7 +221,7 @@ impl ModelRunner {
     fn run(&mut self, batch: &Batch, stacks: &[LookedUp]) -> Result<Vec<Sampled>, ExecutorError> {
         self.step_adapters.clear();
         let rows = batch.rows.iter().zip(stacks);
-        let results = rows.map(|(row, stack)| self.start(row, stack.clone()));
+        let results = rows.map(|(row, stack)| self.open(row, stack.clone()));
         let results: Vec<Sampled> = results.collect();
         self.step_adapters.finish();
         self.step.fill(batch, &results, &self.ropes, &self.limits)?;
@@ -231,7 +232,7 @@ impl ModelRunner {
     }
 
     /// Waits for the device.
-    fn finish(&self) -> Result<(), ExecutorError> {
+    fn wait(&self) -> Result<(), ExecutorError> {
         let finished = self.model.device().finish();
         finished.map_err(|error| ExecutorError(error.to_string()))
     }
@@ -244,7 +245,7 @@ impl ModelRunner {
         let mut results = self.run(batch, stacks)?;
         self.pool(batch, &mut results);
         self.sample(batch, &mut results);
-        self.finish()?;
+        self.wait()?;
         Ok(results)
     }
 }

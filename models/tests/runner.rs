@@ -23,6 +23,7 @@ fn spec(params: SamplingParams) -> SampleSpec {
         n_prompt: 0,
         banned: Arc::new([]),
         allowed: None,
+        is_awaited: false,
     }
 }
 

@@ -40,6 +40,12 @@ impl Scheduler {
             .look_up(&mut waiting.seen, &sequence.tokens, max_positions);
     }
 
+    /// Whether a waiting sequence would be admitted, perhaps in the place of others.
+    pub(crate) fn could_admit(&mut self, age: Age, packing: &Packing) -> bool {
+        self.look_up(age);
+        self.could_fit(age, packing)
+    }
+
     fn fits(&self, age: Age, packing: &Packing) -> bool {
         self.running.len() < self.config.max_rows()
             && self.n_blocks_needed(age, packing) <= self.store.pool.n_free()
@@ -125,6 +131,7 @@ impl Scheduler {
             table: self.store.open(waiting.seen, live.registers()),
             n_computed: n_hit,
             n_in_flight: 0,
+            n_pending: 0,
             cancelled: false,
             sequence: waiting.sequence,
         };

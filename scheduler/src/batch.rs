@@ -1,29 +1,11 @@
 //! The contract between scheduler and models: one [`Batch`] in, one [`Sampled`] a row out.
 //!
-//! An executor keeps no state of its own but the KV memory: whatever a row needs travels in it.
+//! An [executor](crate::Executor) keeps no state of its own but the KV memory: whatever a row needs
+//! travels in it, but for a token that it is drawing itself.
 
 use std::sync::Arc;
 
 use crate::{AdapterId, Allowed, BlockId, PoolingSpec, SamplingParams, SequenceId, TokenId};
-
-/// Runs batches. Implemented by the model runner and by the strict fake of the simulation.
-pub trait Executor {
-    /// Computes all rows in one ragged forward and answers with one [`Sampled`] a row, in order.
-    ///
-    /// An error (or a panic) fails the rows of this batch only; the executor stays usable.
-    fn execute(&mut self, batch: &Batch) -> Result<Vec<Sampled>, ExecutorError>;
-
-    /// Why no batch can be computed any more, whatever it is; asked after an error. `None`: the
-    /// next one may.
-    fn lost(&self) -> Option<String> {
-        None
-    }
-}
-
-/// A step that could not be computed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ExecutorError(pub String);
 
 /// Work for one step. Rows are independent: the result of one never depends on the others.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -44,6 +26,9 @@ pub struct BatchRow {
     pub sequence: SequenceId,
     /// Tokens to compute, never empty. Token `i` has position `start + i`.
     pub tokens: Vec<TokenId>,
+    /// The row's only token is not known yet: it is what row `i` of the batch started before this
+    /// one draws. `tokens` holds a 0 in its place.
+    pub pending: Option<u32>,
     /// Position of `tokens[0]`; keys and values of all earlier positions that it sees are in
     /// `blocks`.
     pub start: u32,
@@ -79,6 +64,8 @@ pub struct SampleSpec {
     /// runs the engine fills it in for answers that must match a grammar. It may be found only
     /// when somebody looks, which takes time: an executor looks when it has the row's logits.
     pub allowed: Option<Allowed>,
+    /// Nothing is started behind this row before its token is known.
+    pub is_awaited: bool,
 }
 
 /// Log-probabilities of given tokens: entry `i` asks how probable `targets[i]` was after the
@@ -96,7 +83,7 @@ pub struct PromptScoring {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampled {
     pub sequence: SequenceId,
-    /// Present exactly when the row had a [`SampleSpec`] and has not failed.
+    /// Present exactly when the row had a [`SampleSpec`] and has neither failed nor been postponed.
     pub token: Option<SampledToken>,
     /// One entry for each target of the row's [`PromptScoring`], unless it has failed.
     pub scored: Vec<TokenLogprobs>,
@@ -106,6 +93,9 @@ pub struct Sampled {
     /// Why this row alone could not be computed (say, its logits are not numbers). It then has
     /// neither token nor scores nor vector; its sequence ends, and no other is touched.
     pub failed: Option<String>,
+    /// The row has to be computed again, because its token can be drawn only where nothing is
+    /// started before it is known. It then has nothing of the above.
+    pub postponed: bool,
 }
 
 impl Sampled {
@@ -120,6 +110,7 @@ impl Sampled {
             scored: Vec::new(),
             pooled: None,
             failed: None,
+            postponed: false,
         }
     }
 }

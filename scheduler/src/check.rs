@@ -31,6 +31,7 @@ impl Scheduler {
             self.check_request(live)
                 .map_err(|broken| format!("{}: {broken}", live.request.id))?;
         }
+        self.check_flights()?;
         self.check_queue()?;
         self.check_counts()
     }
@@ -47,13 +48,13 @@ impl Scheduler {
                 }
             }
         }
+        for kept in self.flights.iter().flatten().flat_map(|row| &row.kept) {
+            holders[kept.block.0 as usize] += 1;
+        }
         for (i, &n) in holders.iter().enumerate() {
             let block = BlockId(i as u32);
             let refs = pool.refs(block);
-            ensure!(
-                refs == n,
-                "{block} counts {refs} references, tables hold {n}"
-            );
+            ensure!(refs == n, "{block} counts {refs} references, {n} hold it");
             ensure!(
                 pool.is_free(block) == (n == 0),
                 "{block} has {n} holders but its being free is {}",
@@ -161,7 +162,7 @@ impl Scheduler {
             sequence.n_tail,
             sequence.n_generated()
         );
-        let n_positions = running.n_computed + running.n_in_flight;
+        let n_positions = running.n_begun();
         ensure!(
             table.end() == self.store.n_blocks_for(n_positions),
             "its blocks end with the {}th for {n_positions} positions",
@@ -172,15 +173,7 @@ impl Scheduler {
             "{} of its blocks were given back, not what is behind its window",
             table.n_dropped
         );
-        let in_flight = self.flight.iter().flatten().any(|row| row.age == age);
-        ensure!(
-            in_flight == (running.n_in_flight > 0),
-            "the batch in flight and its count of tokens in flight disagree"
-        );
-        ensure!(
-            in_flight || !running.cancelled,
-            "it is cancelled but runs on"
-        );
+        self.check_in_flight(age, running)?;
         let n_full = running.n_computed / self.store.block_size;
         let n_expected = if table.registers { n_full } else { 0 };
         ensure!(
@@ -189,6 +182,27 @@ impl Scheduler {
             table.n_registered
         );
         self.check_chain(live, running)
+    }
+
+    fn check_in_flight(&self, age: Age, running: &Running) -> Result<(), String> {
+        let rows = self.flights.iter().flatten();
+        let own = rows.filter(|row| row.age == age && !row.is_void);
+        let (mut n_tokens, mut n_drawn) = (0, 0);
+        for row in own {
+            n_tokens += row.n_tokens;
+            n_drawn += usize::from(row.samples);
+        }
+        ensure!(
+            (n_tokens, n_drawn) == (running.n_in_flight, running.n_pending),
+            "batches in flight compute {n_tokens} and draw {n_drawn} tokens, not {} and {}",
+            running.n_in_flight,
+            running.n_pending
+        );
+        ensure!(
+            n_tokens > 0 || !running.cancelled,
+            "it is cancelled but runs on"
+        );
+        Ok(())
     }
 
     /// The registered blocks of a table hold the sequence's own tokens.
@@ -274,6 +288,20 @@ impl Scheduler {
         Ok(())
     }
 
+    /// At most two batches are in flight, and their rows are of sequences that run or void.
+    fn check_flights(&self) -> Result<(), String> {
+        ensure!(
+            self.flights.len() <= 2,
+            "{} batches are in flight",
+            self.flights.len()
+        );
+        for row in self.flights.iter().flatten().filter(|row| !row.is_void) {
+            let runs = self.running.contains_key(&row.age);
+            ensure!(runs, "{}: its row in flight is of nobody", row.id);
+        }
+        Ok(())
+    }
+
     /// The flows list every waiting sequence where it belongs, and the elder is alive.
     fn check_queue(&self) -> Result<(), String> {
         let mut n_listed = 0;
@@ -332,7 +360,7 @@ impl Scheduler {
             stats.n_waiting + stats.n_running
         );
         ensure!(
-            !self.running.is_empty() || stats.n_blocks_in_use == 0,
+            !self.running.is_empty() || !self.flights.is_empty() || stats.n_blocks_in_use == 0,
             "nothing runs but {} blocks are in use",
             stats.n_blocks_in_use
         );

@@ -27,21 +27,29 @@ impl Scheduler {
         if self.elder.age.is_some() || self.step < self.elder.not_before {
             return;
         }
-        let waiting = self.waiting.keys().next();
-        let running = self.running.keys().next();
-        let Some(&oldest) = waiting.into_iter().chain(running).min() else {
+        let Some(oldest) = self.overdue(self.step) else {
             return;
         };
-        let id = self.sequence_at(oldest).id;
-        let bound = self.config.age_bound_steps as u64;
-        if self.step - self.requests[&id.request].arrival_step < bound {
-            return;
-        }
         self.elder = ElderSeat {
             age: Some(oldest),
-            not_before: self.step + bound,
+            not_before: self.step + self.config.age_bound_steps as u64,
         };
         self.counters.n_overdue += 1;
+    }
+
+    /// Whether the free seat would be given in `step`.
+    pub(crate) fn is_elder_due(&self, step: u64) -> bool {
+        step >= self.elder.not_before && self.overdue(step).is_some()
+    }
+
+    /// The oldest sequence, if it is old enough in `step`.
+    fn overdue(&self, step: u64) -> Option<Age> {
+        let waiting = self.waiting.keys().next();
+        let running = self.running.keys().next();
+        let oldest = *waiting.into_iter().chain(running).min()?;
+        let id = self.sequence_at(oldest).id;
+        let age = step - self.requests[&id.request].arrival_step;
+        (age >= self.config.age_bound_steps as u64).then_some(oldest)
     }
 
     pub(crate) fn is_elder(&self, age: Age) -> bool {

@@ -18,7 +18,7 @@ impl Scheduler {
 
     /// Ends one choice of a request, the others go on.
     ///
-    /// A sequence of the batch in flight ends when the step does: its `Finished` event comes
+    /// A sequence of a batch in flight ends when that step does: its `Finished` event comes
     /// from [`end_step`](Self::end_step) or [`fail_step`](Self::fail_step), and no token of it
     /// in between. Any other ends at once, which the returned event tells. Cancelling what has
     /// ended already, or never was, does nothing.
@@ -52,7 +52,8 @@ impl Scheduler {
             .running
             .remove(&age)
             .expect("only a running sequence ends so");
-        self.store.release(running.table);
+        self.make_void(age);
+        self.give_back(age, running.table.into_given_up());
         self.finish(running.sequence.id, reason, failure)
     }
 

@@ -25,9 +25,8 @@ impl Scheduler {
     /// [every token must be drawn](crate::SamplingParams::needs_every_draw).
     ///
     /// # Panics
-    /// If a step is in flight.
+    /// If a row of the sequence is in flight.
     pub fn force(&mut self, id: SequenceId, tokens: &[TokenId]) -> Vec<Event> {
-        assert!(self.flight.is_none(), "a step is in flight");
         let mut events = Vec::new();
         let Some(live) = self.requests.get(&id.request) else {
             return events;
@@ -38,6 +37,7 @@ impl Scheduler {
             let Some(running) = self.running.get_mut(&age).filter(|_| !is_drawn) else {
                 break;
             };
+            assert!(running.n_in_flight == 0, "a row of {id} is in flight");
             let request = &self.requests[&id.request].request;
             let n_generated = running.sequence.n_generated();
             let is_stop = request.stop_tokens.contains(&token);

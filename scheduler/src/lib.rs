@@ -6,6 +6,7 @@
 //! no devices, no clock, no threads, no randomness. The same calls give the same answers.
 
 mod admit;
+mod ahead;
 mod allowed;
 mod batch;
 mod block;
@@ -14,6 +15,8 @@ mod config;
 mod crowd;
 mod elder;
 mod end;
+mod executor;
+mod flight;
 mod flow;
 mod force;
 mod free_list;
@@ -37,11 +40,11 @@ mod window;
 
 pub use allowed::Allowed;
 pub use batch::{
-    Batch, BatchRow, Executor, ExecutorError, PromptScoring, SampleSpec, Sampled, SampledToken,
-    TokenLogprob, TokenLogprobs,
+    Batch, BatchRow, PromptScoring, SampleSpec, Sampled, SampledToken, TokenLogprob, TokenLogprobs,
 };
 pub use config::{ConfigError, SchedulerConfig};
 pub use crowd::Crowd;
+pub use executor::{Executor, ExecutorError, Ticket};
 pub use ids::{AdapterId, BlockId, FlowId, RequestId, SequenceId, TokenId};
 pub use pooling::{Pooling, PoolingSpec};
 pub use priority::Priority;

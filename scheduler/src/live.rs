@@ -82,6 +82,7 @@ impl LiveRequest {
             n_tail: 1,
             flow: self.flow,
             priority: self.request.priority,
+            is_awaited: self.request.is_steered || self.request.sampling.needs_history(),
         };
         Waiting {
             sequence,

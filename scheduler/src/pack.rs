@@ -3,10 +3,10 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
+use crate::flight::FlightRow;
 use crate::plan::Packing;
 use crate::priority::{Rank, Tier};
 use crate::row::RowParts;
-use crate::scheduler::FlightRow;
 use crate::sequence::Age;
 use crate::{Batch, BatchRow, FlowId, Priority, Scheduler};
 
@@ -43,34 +43,39 @@ impl Scheduler {
     /// # Panics
     /// As [`begin_step`](Self::begin_step).
     pub fn begin_step_within(&mut self, max_tokens: usize) -> Option<Batch> {
-        assert!(self.flight.is_none(), "a step is in flight");
+        assert!(self.flights.is_empty(), "a step is in flight");
         if self.is_idle() {
             return None;
         }
         self.step += 1;
         self.choose_elder();
         let mut packing = self.open_packing(max_tokens.max(1));
-        self.pack_elder(&mut packing);
+        self.pack(&mut packing);
+        Some(self.seal(packing))
+    }
+
+    /// Gives everybody its share.
+    pub(crate) fn pack(&mut self, packing: &mut Packing) {
+        self.pack_elder(packing);
         let regular = [Priority::High, Priority::Normal, Priority::Low];
         for (tier, classes) in [
             (Tier::Regular, &regular[..]),
             (Tier::Batch, &[Priority::Batch]),
         ] {
-            self.pack_streams(tier, &mut packing);
+            self.pack_streams(tier, packing);
             for &priority in classes {
-                let n_kept = self.n_tails(priority, tier, &packing);
+                let n_kept = self.n_tails(priority, tier, packing);
                 let n_kept = n_kept.min(packing.n_left / 2);
                 packing.n_left -= n_kept;
-                self.pack_chunks(priority, tier, &mut packing);
+                self.pack_chunks(priority, tier, packing);
                 packing.n_left += n_kept;
-                self.pack_tails(priority, tier, &mut packing);
+                self.pack_tails(priority, tier, packing);
             }
         }
-        self.note_all_served(&packing);
-        Some(self.seal(packing))
+        self.note_all_served(packing);
     }
 
-    fn open_packing(&self, max_tokens: usize) -> Packing {
+    pub(crate) fn open_packing(&self, max_tokens: usize) -> Packing {
         let mut packing = Packing::new(
             self.config.max_batched_tokens.min(max_tokens),
             self.n_charged(),
@@ -105,11 +110,10 @@ impl Scheduler {
             .count()
     }
 
+    /// Running sequences of a tier for which there is anything to compute.
     fn ranks(&self, tier: Tier) -> impl Iterator<Item = Rank> {
-        let ranks = self
-            .running
-            .iter()
-            .map(|(&age, r)| self.rank(age, &r.sequence));
+        let running = self.running.iter().filter(|(_, r)| r.has_next());
+        let ranks = running.map(|(&age, r)| self.rank(age, &r.sequence));
         ranks.filter(move |rank| rank.tier() == tier)
     }
 
@@ -188,7 +192,8 @@ impl Scheduler {
         let mut chunks = Chunks::default();
         for (&age, running) in &self.running {
             let planned = packing.tokens.contains_key(&age);
-            if running.sequence.priority == priority && !running.is_streaming() && !planned {
+            let is_chunk = running.has_next() && !running.is_streaming() && !planned;
+            if running.sequence.priority == priority && is_chunk {
                 let flow = running.sequence.flow;
                 chunks.by_flow.entry(flow).or_default().push_back(age);
             }
@@ -235,7 +240,7 @@ impl Scheduler {
     fn note_all_served(&mut self, packing: &Packing) {
         let mut is_served = [true; Priority::ALL.len()];
         for (age, running) in &self.running {
-            if packing.tokens.get(age) != Some(&running.n_missing()) {
+            if running.has_next() && packing.tokens.get(age) != Some(&running.n_missing()) {
                 is_served[running.sequence.priority as usize] = false;
             }
         }
@@ -247,33 +252,32 @@ impl Scheduler {
     }
 
     /// Makes rows of the plan.
-    fn seal(&mut self, packing: Packing) -> Batch {
+    pub(crate) fn seal(&mut self, packing: Packing) -> Batch {
         assert!(!packing.tokens.is_empty(), "there is work but no row");
         self.assert_balanced(&packing);
         let mut rows: Vec<(BatchRow, FlightRow)> = Vec::with_capacity(packing.tokens.len());
+        let drawing = self.drawing();
         for (age, n_tokens) in packing.tokens {
             let running = self
                 .running
                 .get_mut(&age)
                 .expect("only running sequences are planned");
-            running.n_in_flight = n_tokens;
             let parts = RowParts {
                 live: &self.requests[&running.sequence.id.request],
                 running,
+                n_tokens,
+                drawn_by: drawing.get(&age).copied(),
                 no_tokens: &self.no_tokens,
             };
             let row = parts.row();
-            let flight = FlightRow {
-                age,
-                samples: row.sample.is_some(),
-                pools: row.pooling.is_some(),
-                n_scored: row.scoring.as_ref().map_or(0, |s| s.targets.len()),
-            };
+            running.n_in_flight += n_tokens;
+            running.n_pending += usize::from(row.sample.is_some());
+            let flight = FlightRow::new(age, &row);
             rows.push((row, flight));
         }
         rows.sort_by_key(|(row, _)| row.tokens.len() > 1);
         let (rows, flight) = rows.into_iter().unzip();
-        self.flight = Some(flight);
+        self.flights.push_back(flight);
         Batch { rows }
     }
 }

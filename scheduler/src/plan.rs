@@ -25,6 +25,8 @@ pub(crate) struct Packing {
     /// nobody who could come to lose them again is.
     admits_regular: bool,
     admits_batch: bool,
+    /// Whether anybody may lose its blocks in this step.
+    pub(crate) may_preempt: bool,
 }
 
 impl Packing {
@@ -38,6 +40,7 @@ impl Packing {
             n_owed_batch: 0,
             admits_regular: true,
             admits_batch: true,
+            may_preempt: true,
         }
     }
 
@@ -125,7 +128,7 @@ impl Scheduler {
     /// Next tokens of a running sequence for which there are blocks.
     pub(crate) fn n_room(&self, running: &Running) -> usize {
         let n_blocks = running.table.end() + self.store.pool.n_free();
-        n_blocks * self.store.block_size - running.n_computed
+        n_blocks * self.store.block_size - running.n_begun()
     }
 
     /// Plans as many of the next `n_wanted` tokens of a running sequence as have room. When not
@@ -167,7 +170,7 @@ impl Scheduler {
             .running
             .get_mut(&age)
             .expect("only running sequences are planned");
-        let n_positions = running.n_computed + n_tokens;
+        let n_positions = running.n_begun() + n_tokens;
         self.store.grow(&mut running.table, n_positions);
         let running = &self.running[&age];
         let (priority, flow) = (running.sequence.priority, running.sequence.flow);
@@ -181,6 +184,7 @@ impl Scheduler {
 
     /// Takes the blocks of a running sequence, and its tokens out of the batch.
     pub(crate) fn preempt(&mut self, age: Age, packing: &mut Packing) {
+        assert!(packing.may_preempt, "everybody has room");
         let running = self
             .running
             .remove(&age)
@@ -195,7 +199,7 @@ impl Scheduler {
         packing.close(tier);
         let root = self.requests[&running.sequence.id.request].root();
         let (waiting, table) = running.preempt(root);
-        self.store.release(table);
+        self.store.free(table.into_given_up());
         self.enqueue(age, waiting);
         self.counters.n_preemptions += 1;
     }

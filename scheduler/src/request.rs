@@ -33,6 +33,9 @@ pub struct Request {
     pub scored_from: u32,
     /// Report a vector of the prompt.
     pub pooling: Option<Pooling>,
+    /// Whoever runs the engine has to see each token before it can say what may be drawn next (a
+    /// grammar).
+    pub is_steered: bool,
     /// Whose work this is. Flows of one class share the machine alike.
     pub flow: FlowId,
     pub priority: Priority,
@@ -55,6 +58,7 @@ impl Request {
             prompt_logprobs: None,
             scored_from: 0,
             pooling: None,
+            is_steered: false,
             flow: FlowId::default(),
             priority: Priority::Normal,
         }

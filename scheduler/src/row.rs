@@ -6,24 +6,33 @@ use crate::live::LiveRequest;
 use crate::sequence::Running;
 use crate::{BatchRow, Pooling, PoolingSpec, PromptScoring, SampleSpec, TokenId};
 
-/// What a row is made from. The running sequence's `n_in_flight` and table are set already.
+/// What a row is made from. The running sequence's table has grown already, its counts have not.
 #[derive(Debug)]
 pub(crate) struct RowParts<'a> {
     pub(crate) live: &'a LiveRequest,
     pub(crate) running: &'a Running,
+    /// Tokens that the row computes.
+    pub(crate) n_tokens: usize,
+    /// The row of the batch in flight that draws its last token.
+    pub(crate) drawn_by: Option<u32>,
     pub(crate) no_tokens: &'a Arc<[TokenId]>,
 }
 
 impl RowParts<'_> {
     pub(crate) fn row(&self) -> BatchRow {
         let sequence = &self.running.sequence;
-        let start = self.running.n_computed;
-        let end = start + self.running.n_in_flight;
-        let ends_sequence = end == sequence.tokens.len();
-        let draws = sequence.tokens.len() < sequence.max_tokens;
+        let start = self.running.n_begun();
+        let end = start + self.n_tokens;
+        let ends_sequence = end == self.running.n_tokens();
+        let draws = self.running.n_tokens() < sequence.max_tokens;
+        let is_pending = end > sequence.tokens.len();
         BatchRow {
             sequence: sequence.id,
-            tokens: sequence.tokens[start..end].to_vec(),
+            tokens: match is_pending {
+                true => vec![0; self.n_tokens],
+                false => sequence.tokens[start..end].to_vec(),
+            },
+            pending: self.drawn_by.filter(|_| is_pending),
             start: start as u32,
             first_block: self.running.table.n_dropped as u32,
             blocks: self.running.table.blocks.clone(),
@@ -37,7 +46,7 @@ impl RowParts<'_> {
     fn sample(&self) -> SampleSpec {
         let sequence = &self.running.sequence;
         let request = &self.live.request;
-        let n_generated = sequence.n_generated() as u32;
+        let n_generated = (self.running.n_tokens() - sequence.n_prompt) as u32;
         let history = if request.sampling.needs_history() {
             sequence.tokens.clone()
         } else {
@@ -55,6 +64,7 @@ impl RowParts<'_> {
                 request.stop_tokens.clone()
             },
             allowed: None,
+            is_awaited: sequence.is_awaited,
         }
     }
 

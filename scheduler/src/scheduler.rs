@@ -1,9 +1,10 @@
 //! The scheduler's state, and what comes in: requests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::elder::ElderSeat;
+use crate::flight::FlightRow;
 use crate::flow::FlowTable;
 use crate::live::LiveRequest;
 use crate::sequence::{Age, Running, Sequence, Waiting, max_positions};
@@ -37,20 +38,11 @@ pub struct Scheduler {
     pub(crate) n_held: usize,
     /// Tokens of waiting sequences, and of held choices.
     pub(crate) n_tokens_queued: usize,
-    /// The rows of the batch that is being executed, in its order.
-    pub(crate) flight: Option<Vec<FlightRow>>,
+    /// The rows of the batches that are being executed, the oldest first: at most two.
+    pub(crate) flights: VecDeque<Vec<FlightRow>>,
     pub(crate) counters: Counters,
     pub(crate) no_tokens: Arc<[TokenId]>,
     next_arrival: u64,
-}
-
-/// What is expected of one row of the batch in flight.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FlightRow {
-    pub(crate) age: Age,
-    pub(crate) samples: bool,
-    pub(crate) pools: bool,
-    pub(crate) n_scored: usize,
 }
 
 /// Where an unfinished sequence stands.
@@ -108,7 +100,7 @@ impl Scheduler {
             step: 0,
             n_held: 0,
             n_tokens_queued: 0,
-            flight: None,
+            flights: VecDeque::new(),
             counters: Counters::default(),
             no_tokens: Arc::from([]),
             next_arrival: 0,
@@ -129,9 +121,9 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Whether there is nothing to run.
+    /// Whether there is nothing to run, and nothing in flight.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty()
+        self.waiting.is_empty() && self.running.is_empty() && self.flights.is_empty()
     }
 
     /// What an unfinished sequence is doing.
@@ -173,6 +165,8 @@ impl Scheduler {
             n_overdue: counters.n_overdue,
             n_tokens_computed: counters.n_tokens_computed,
             n_tokens_forced: counters.n_tokens_forced,
+            n_steps_ahead: counters.n_steps_ahead,
+            n_rows_void: counters.n_rows_void,
         }
     }
 

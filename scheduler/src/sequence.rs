@@ -26,6 +26,9 @@ pub(crate) struct Sequence {
     /// Whose service it is charged to.
     pub(crate) flow: FlowId,
     pub(crate) priority: Priority,
+    /// No row is begun before the token that it computes is known: what is drawn next depends on
+    /// it beyond what the executor sees.
+    pub(crate) is_awaited: bool,
 }
 
 impl Sequence {
@@ -65,16 +68,35 @@ pub(crate) struct Running {
     pub(crate) table: BlockTable,
     /// Positions whose keys and values are in the table's blocks.
     pub(crate) n_computed: usize,
-    /// Positions that the step in flight computes.
+    /// Positions that steps in flight compute.
     pub(crate) n_in_flight: usize,
-    /// To be ended when the step in flight ends.
+    /// Tokens that steps in flight draw.
+    pub(crate) n_pending: usize,
+    /// To be ended when a step in flight that it is part of ends.
     pub(crate) cancelled: bool,
 }
 
 impl Running {
-    /// Tokens that are still to be computed, never 0 between steps.
+    /// Positions that are computed, or will be when the steps in flight have ended.
+    pub(crate) fn n_begun(&self) -> usize {
+        self.n_computed + self.n_in_flight
+    }
+
+    /// Tokens, those among them that steps in flight draw.
+    pub(crate) fn n_tokens(&self) -> usize {
+        self.sequence.tokens.len() + self.n_pending
+    }
+
+    /// Tokens that no step has begun to compute, never 0 between steps.
     pub(crate) fn n_missing(&self) -> usize {
-        self.sequence.tokens.len() - self.n_computed
+        self.n_tokens() - self.n_begun()
+    }
+
+    /// Whether there is anything to compute for it, unless a step in flight ends it. Always so
+    /// between steps.
+    pub(crate) fn has_next(&self) -> bool {
+        let ends = self.n_pending > 0 && self.n_tokens() >= self.sequence.max_tokens;
+        self.n_missing() > 0 && !ends && !self.cancelled
     }
 
     /// Whether it draws its next token as soon as what came last is computed.
@@ -86,7 +108,7 @@ impl Running {
     /// a token that is drawn. Tokens from the prefix cache cost nothing, and tokens that are
     /// computed again after preemption cost again: the machine's time is what is shared.
     pub(crate) fn cost(&self, n_tokens: usize) -> u64 {
-        let draws = self.sequence.tokens.len() < self.sequence.max_tokens;
+        let draws = self.n_tokens() < self.sequence.max_tokens;
         n_tokens as u64 + u64::from(draws && n_tokens == self.n_missing())
     }
 

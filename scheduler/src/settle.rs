@@ -1,96 +1,102 @@
-//! `end_step` and `fail_step`: what came of the batch in flight.
+//! `end_step` and `fail_step`: what came of the oldest batch in flight.
 
-use crate::scheduler::FlightRow;
+use crate::flight::FlightRow;
 use crate::sequence::Age;
 use crate::{Event, FinishReason, Sampled, SampledToken, Scheduler, SequenceId, TokenLogprobs};
 
 impl Scheduler {
-    /// Takes the results of the batch in flight, one a row and in its order, and tells what
+    /// Takes the results of the oldest batch in flight, one a row and in its order, and tells what
     /// happened. The events of a sequence are in order and end with `Finished`. A row that failed
-    /// alone ends its sequence, and none of the blocks it was to write is ever shared.
+    /// alone ends its sequence, and none of the blocks it was to write is ever shared. Results of
+    /// sequences that have ended meanwhile are not looked at.
     ///
     /// # Panics
     /// If no step is in flight, or if the results do not answer its rows. Nothing has changed
     /// then, and [`fail_step`](Self::fail_step) may still be called.
     pub fn end_step(&mut self, sampled: Vec<Sampled>) -> Vec<Event> {
         self.assert_answers(&sampled);
-        let flight = self.flight.take().unwrap_or_default();
+        let flight = self.flights.pop_front().unwrap_or_default();
         self.counters.n_steps += 1;
         let mut events = Vec::new();
         for (row, sampled) in flight.into_iter().zip(sampled) {
-            self.settle(row.age, sampled, &mut events);
+            if !row.is_void {
+                self.settle(&row, sampled, &mut events);
+            }
+            self.store.free(row.kept);
         }
         events
     }
 
-    /// The batch in flight could not be computed: its sequences end as failed (or cancelled, if
-    /// that was asked for), and none of the blocks it was to write is ever shared. All others
-    /// go on.
+    /// The oldest batch in flight could not be computed: its sequences end as failed (or
+    /// cancelled, if that was asked for), and none of the blocks it was to write is ever shared.
+    /// All others go on.
     ///
     /// # Panics
     /// If no step is in flight.
     pub fn fail_step(&mut self) -> Vec<Event> {
-        let flight = self.flight.take().expect("no step is in flight");
+        let flight = self.flights.pop_front().expect("no step is in flight");
         self.counters.n_failed_steps += 1;
-        flight
-            .into_iter()
-            .map(|row| {
-                let reason = if self.running[&row.age].cancelled {
-                    FinishReason::Cancelled
-                } else {
-                    FinishReason::Failed
-                };
-                self.finish_running(row.age, reason, None)
-            })
-            .collect()
+        let mut events = Vec::new();
+        for row in flight {
+            if !row.is_void {
+                events.push(self.fail(row.age, None));
+            }
+            self.store.free(row.kept);
+        }
+        events
     }
 
-    fn assert_answers(&self, sampled: &[Sampled]) {
-        let flight = self.flight.as_ref().expect("no step is in flight");
-        assert_eq!(sampled.len(), flight.len(), "one result a row");
-        for (row, sampled) in flight.iter().zip(sampled) {
-            let id = self.running[&row.age].sequence.id;
-            let FlightRow {
-                samples,
-                pools,
-                n_scored,
-                ..
-            } = *row;
-            assert_eq!(sampled.sequence, id, "results come in the order of rows");
-            let answers = if sampled.failed.is_some() {
-                (false, false, 0)
-            } else {
-                (samples, pools, n_scored)
-            };
-            let (token, vector) = (sampled.token.is_some(), sampled.pooled.is_some());
-            let given = (token, vector, sampled.scored.len());
-            assert_eq!(given, answers, "token, vector and scores of {id}");
+    fn fail(&mut self, age: Age, failure: Option<String>) -> Event {
+        if self.running[&age].cancelled {
+            self.finish_running(age, FinishReason::Cancelled, None)
+        } else {
+            self.finish_running(age, FinishReason::Failed, failure)
         }
     }
 
-    fn settle(&mut self, age: Age, sampled: Sampled, events: &mut Vec<Event>) {
+    fn assert_answers(&self, sampled: &[Sampled]) {
+        let flight = self.flights.front().expect("no step is in flight");
+        assert_eq!(sampled.len(), flight.len(), "one result a row");
+        for (row, sampled) in flight.iter().zip(sampled) {
+            let id = row.id;
+            assert_eq!(sampled.sequence, id, "results come in the order of rows");
+            let answers = if sampled.failed.is_some() || sampled.postponed {
+                (false, false, 0)
+            } else {
+                (row.samples, row.pools, row.n_scored)
+            };
+            let (token, vector) = (sampled.token.is_some(), sampled.pooled.is_some());
+            let given = (token, vector, sampled.scored.len());
+            assert!(
+                row.is_void || given == answers,
+                "token, vector and scores of {id}: {given:?}, not {answers:?}"
+            );
+        }
+    }
+
+    fn settle(&mut self, row: &FlightRow, sampled: Sampled, events: &mut Vec<Event>) {
+        let age = row.age;
         let running = self.running.get_mut(&age).expect("rows in flight run on");
         let id = running.sequence.id;
         if let Some(failure) = sampled.failed {
             // What it has computed is not trusted: nothing more is registered for others.
             self.counters.n_failed_rows += 1;
-            events.push(if running.cancelled {
-                self.finish_running(age, FinishReason::Cancelled, None)
-            } else {
-                self.finish_running(age, FinishReason::Failed, Some(failure))
-            });
+            events.push(self.fail(age, Some(failure)));
             return;
         }
-        self.counters.n_tokens_computed += running.n_in_flight as u64;
-        running.n_computed += running.n_in_flight;
-        running.n_in_flight = 0;
-        let computed = &running.sequence.tokens[..running.n_computed];
-        self.store.register(&mut running.table, computed);
-        self.store
-            .drop_behind(&mut running.table, running.n_computed);
-        let n_computed = running.n_computed;
-        let prompt_computed = running.n_computed >= running.sequence.n_prompt;
-        let cancelled = running.cancelled;
+        if sampled.postponed {
+            return self.settle_postponed(age, events);
+        }
+        self.counters.n_tokens_computed += row.n_tokens as u64;
+        running.n_computed += row.n_tokens;
+        running.n_in_flight -= row.n_tokens;
+        running.n_pending -= usize::from(row.samples);
+        let (n_computed, cancelled) = (running.n_computed, running.cancelled);
+        let prompt_computed = n_computed >= running.sequence.n_prompt;
+        let computed = &running.sequence.tokens[..n_computed];
+        let mut given_up = self.store.register(&mut running.table, computed);
+        given_up.extend(self.store.drop_behind(&mut running.table, n_computed));
+        self.give_back(age, given_up);
 
         // Scores and sums are the request's: they count even if the choice that computed them is
         // gone.
@@ -109,6 +115,23 @@ impl Scheduler {
         if let Some(reason) = self.finish_reason(age) {
             events.push(self.finish_running(age, reason, None));
         }
+    }
+
+    /// Everything in flight of a sequence counts for nothing, and its next token is not run ahead
+    /// of.
+    fn settle_postponed(&mut self, age: Age, events: &mut Vec<Event>) {
+        self.make_void(age);
+        let running = self.running.get_mut(&age).expect("rows in flight run on");
+        if running.cancelled {
+            events.push(self.finish_running(age, FinishReason::Cancelled, None));
+            return;
+        }
+        running.n_in_flight = 0;
+        running.n_pending = 0;
+        running.sequence.is_awaited = true;
+        let n_blocks = self.store.n_blocks_for(running.n_computed);
+        let cut = running.table.cut(n_blocks);
+        self.give_back(age, cut);
     }
 
     fn report_scores(
@@ -197,7 +220,7 @@ impl Scheduler {
         // A sequence that draws nothing has all its tokens from the start, and ends when they
         // are computed.
         let is_full = sequence.tokens.len() == sequence.max_tokens;
-        let is_done = !output.is_empty() || running.n_missing() == 0;
+        let is_done = !output.is_empty() || running.n_computed == sequence.tokens.len();
         (is_full && is_done).then_some(FinishReason::Length)
     }
 }

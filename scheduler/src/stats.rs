@@ -39,6 +39,10 @@ pub struct Stats {
     pub n_tokens_computed: u64,
     /// Tokens that were appended without a draw.
     pub n_tokens_forced: u64,
+    /// Steps that were begun while the one before was in flight.
+    pub n_steps_ahead: u64,
+    /// Rows in flight whose sequence ended, or had to be computed again, before their step did.
+    pub n_rows_void: u64,
 }
 
 /// The part of [`Stats`] that is counted, not derived.
@@ -54,4 +58,6 @@ pub(crate) struct Counters {
     pub(crate) n_overdue: u64,
     pub(crate) n_tokens_computed: u64,
     pub(crate) n_tokens_forced: u64,
+    pub(crate) n_steps_ahead: u64,
+    pub(crate) n_rows_void: u64,
 }

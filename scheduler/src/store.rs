@@ -5,8 +5,8 @@ use crate::prefix::{Parent, PrefixIndex};
 use crate::{BlockId, TokenId};
 
 /// The blocks of one running sequence, in order of position, without those behind its window.
-/// Whoever ends it must give it to
-/// [`BlockStore::release`].
+/// Whoever ends it must give its blocks to
+/// [`BlockStore::free`].
 #[derive(Debug)]
 pub(crate) struct BlockTable {
     pub(crate) blocks: Vec<BlockId>,
@@ -21,7 +21,37 @@ pub(crate) struct BlockTable {
     pub(crate) registers: bool,
 }
 
+/// A block that a table does not hold any more, and whether it can be hit later.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GivenUp {
+    pub(crate) block: BlockId,
+    pub(crate) cached: bool,
+}
+
 impl BlockTable {
+    /// All blocks, the last first: the end of a context is reused before its beginning.
+    pub(crate) fn into_given_up(self) -> Vec<GivenUp> {
+        let (n_dropped, n_registered) = (self.n_dropped, self.n_registered);
+        let blocks = self.blocks.into_iter().enumerate().rev();
+        let given_up = blocks.map(|(i, block)| GivenUp {
+            block,
+            cached: n_dropped + i < n_registered,
+        });
+        given_up.collect()
+    }
+
+    /// Blocks beyond the first `n_blocks`, dropped ones counted, the last first. None of them is
+    /// registered.
+    pub(crate) fn cut(&mut self, n_blocks: usize) -> Vec<GivenUp> {
+        let cut = self.blocks.split_off(n_blocks - self.n_dropped);
+        let cut = cut.into_iter().rev();
+        cut.map(|block| GivenUp {
+            block,
+            cached: false,
+        })
+        .collect()
+    }
+
     /// Blocks up to the end of the last one, dropped ones among them.
     pub(crate) fn end(&self) -> usize {
         self.n_dropped + self.blocks.len()
@@ -160,10 +190,15 @@ impl BlockStore {
     /// Registers the blocks that `computed`, the tokens whose positions a step has computed,
     /// fill. When another block holds the same context already, the table takes that one and
     /// gives up its own: every registered block's parent is then held by whoever holds the
-    /// block, so that a parent is never reused before its children.
-    pub(crate) fn register(&mut self, table: &mut BlockTable, computed: &[TokenId]) {
+    /// block, so that a parent is never reused before its children. Gives what was given up.
+    pub(crate) fn register(
+        &mut self,
+        table: &mut BlockTable,
+        computed: &[TokenId],
+    ) -> Vec<GivenUp> {
+        let mut given_up = Vec::new();
         if !table.registers {
-            return;
+            return given_up;
         }
         let chunks = computed.chunks_exact(self.block_size);
         for (i, chunk) in chunks.enumerate().skip(table.n_registered) {
@@ -171,7 +206,10 @@ impl BlockStore {
             let id = match self.index.find(table.tip, chunk) {
                 Some((id, other)) => {
                     self.hold(other);
-                    self.pool.release(own, false);
+                    given_up.push(GivenUp {
+                        block: own,
+                        cached: false,
+                    });
                     table.blocks[i - table.n_dropped] = other;
                     id
                 }
@@ -180,13 +218,12 @@ impl BlockStore {
             table.tip = Parent::Node(id);
             table.n_registered += 1;
         }
+        given_up
     }
 
-    /// Gives all blocks back, the last first: the end of a context is reused before its
-    /// beginning.
-    pub(crate) fn release(&mut self, table: BlockTable) {
-        for (i, &block) in table.blocks.iter().enumerate().rev() {
-            let cached = table.n_dropped + i < table.n_registered;
+    /// Gives blocks back, in this order.
+    pub(crate) fn free(&mut self, given_up: Vec<GivenUp>) {
+        for GivenUp { block, cached } in given_up {
             self.pool.release(block, cached);
             self.n_cached += usize::from(cached && self.pool.is_free(block));
         }
@@ -217,7 +254,8 @@ mod tests {
         let hit = look_up(store, tokens, tokens.len() - 1);
         let mut table = store.open(hit, true);
         store.grow(&mut table, tokens.len());
-        store.register(&mut table, tokens);
+        let own = store.register(&mut table, tokens);
+        store.free(own);
         table
     }
 
@@ -225,7 +263,7 @@ mod tests {
     fn the_last_position_is_never_taken_from_the_cache() {
         let mut store = BlockStore::new(4, 2, None);
         let table = compute(&mut store, &[1, 2, 3, 4]);
-        store.release(table);
+        store.free(table.into_given_up());
         assert_eq!(look_up(&store, &[1, 2, 3, 4], 3).blocks.len(), 1);
         assert_eq!(look_up(&store, &[1, 2, 3, 4, 5], 4).blocks.len(), 2);
     }
@@ -243,7 +281,8 @@ mod tests {
             .collect();
         assert_ne!(tables[0].blocks, tables[1].blocks);
         for table in &mut tables {
-            store.register(table, &[1, 2]);
+            let own = store.register(table, &[1, 2]);
+            store.free(own);
         }
         assert_eq!(tables[0].blocks, tables[1].blocks);
         assert_eq!(store.pool.refs(tables[0].blocks[0]), 2);
@@ -254,10 +293,10 @@ mod tests {
     fn the_end_of_a_context_is_reused_before_its_beginning() {
         let mut store = BlockStore::new(3, 2, None);
         let table = compute(&mut store, &[1, 2, 3, 4, 5, 6]);
-        store.release(table);
+        store.free(table.into_given_up());
         let other = compute(&mut store, &[7, 8]);
         assert_eq!(look_up(&store, &[1, 2, 3, 4, 5, 6, 0], 6).blocks.len(), 2);
-        store.release(other);
+        store.free(other.into_given_up());
     }
 
     #[test]
@@ -267,7 +306,7 @@ mod tests {
         let table = compute(&mut store, &tokens[..4]);
         let mut hit = look_up(&store, &tokens, 6);
         assert_eq!(hit.blocks.len(), 2);
-        store.release(table);
+        store.free(table.into_given_up());
         let table = compute(&mut store, &tokens[..6]);
         store.look_up(&mut hit, &tokens, 6);
         assert_eq!(
@@ -281,17 +320,17 @@ mod tests {
             "it is cut to what may be used"
         );
         store.look_up(&mut hit, &tokens, 6);
-        store.release(table);
+        store.free(table.into_given_up());
         assert_eq!(store.n_free(&hit), 3);
         // Two of the four blocks are overwritten, and then hold the same context again.
         let other = compute(&mut store, &[9, 9, 9]);
         store.look_up(&mut hit, &tokens, 6);
         assert_eq!(hit.blocks, look_up(&store, &tokens, 6).blocks);
         assert_eq!(hit.blocks.len(), 2);
-        store.release(other);
+        store.free(other.into_given_up());
         let table = compute(&mut store, &tokens[..6]);
         store.look_up(&mut hit, &tokens, 6);
         assert_eq!(hit.blocks, table.blocks);
-        store.release(table);
+        store.free(table.into_given_up());
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::Scheduler;
 use crate::sequence::Sequence;
-use crate::store::{BlockStore, BlockTable};
+use crate::store::{BlockStore, BlockTable, GivenUp};
 
 impl BlockStore {
     /// Full blocks that no query from position `n_computed` on sees.
@@ -26,14 +26,14 @@ impl BlockStore {
 
     /// Gives back the blocks that are behind the window of position `n_computed`, the first
     /// first: without them, those that continue them cannot be found any more.
-    pub(crate) fn drop_behind(&mut self, table: &mut BlockTable, n_computed: usize) {
+    pub(crate) fn drop_behind(&self, table: &mut BlockTable, n_computed: usize) -> Vec<GivenUp> {
         let n = self.n_behind(n_computed).saturating_sub(table.n_dropped);
-        for block in table.blocks.drain(..n) {
+        let dropped = table.blocks.drain(..n).map(|block| {
             let cached = table.n_dropped < table.n_registered;
-            self.pool.release(block, cached);
-            self.n_cached += usize::from(cached && self.pool.is_free(block));
             table.n_dropped += 1;
-        }
+            GivenUp { block, cached }
+        });
+        dropped.collect()
     }
 }
 

@@ -347,6 +347,9 @@ pub struct ServeArgs {
     /// On a GPU, start every kernel by itself instead of whole steps as captured graphs.
     #[arg(long)]
     pub enforce_eager: bool,
+    /// On a GPU, plan each step when the one before has ended, instead of while it runs.
+    #[arg(long)]
+    pub no_async_scheduling: bool,
     /// GPUs that compute the model together, each a part of every layer: those from --device on.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub tensor_parallel_size: usize,

@@ -9,7 +9,9 @@ use models::{
     Checkpoint, EncoderRunner, LoadError, LoadOptions, Model, ModelRunner, RunnerOptions,
     SharedWeights, WeightKey,
 };
-use scheduler::{Batch, ConfigError, Executor, ExecutorError, Sampled, Scheduler, SchedulerConfig};
+use scheduler::{
+    Batch, ConfigError, Executor, ExecutorError, Sampled, Scheduler, SchedulerConfig, Ticket,
+};
 use sha2::{Digest, Sha256};
 
 use crate::device::{self, NoDevice};
@@ -100,6 +102,27 @@ impl Executor for Runner {
         match self {
             Self::Decoder(runner) => runner.lost(),
             Self::Encoder(runner) => runner.lost(),
+        }
+    }
+
+    fn n_in_flight(&self) -> usize {
+        match self {
+            Self::Decoder(runner) => runner.n_in_flight(),
+            Self::Encoder(runner) => runner.n_in_flight(),
+        }
+    }
+
+    fn start(&mut self, batch: &Batch) -> Result<Ticket, ExecutorError> {
+        match self {
+            Self::Decoder(runner) => runner.start(batch),
+            Self::Encoder(runner) => runner.start(batch),
+        }
+    }
+
+    fn finish(&mut self, ticket: Ticket, batch: &Batch) -> Result<Vec<Sampled>, ExecutorError> {
+        match self {
+            Self::Decoder(runner) => runner.finish(ticket, batch),
+            Self::Encoder(runner) => runner.finish(ticket, batch),
         }
     }
 }

@@ -212,6 +212,7 @@ impl Settings {
                 },
                 stretch: stretch(args.stream_stretch)?,
                 forces_tokens: true,
+                overlaps_steps: !args.no_async_scheduling,
             },
             device: args.device,
             tensor_parallel_size: args.tensor_parallel_size,

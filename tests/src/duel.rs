@@ -12,9 +12,11 @@
 //!
 //! A flow that comes and goes gets no more than one that stays, by the same bound.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use scheduler::{Batch, Executor, FlowId, Request, RequestId, Scheduler, SchedulerConfig, TokenId};
+use scheduler::{
+    Batch, Executor, FlowId, Request, RequestId, Scheduler, SchedulerConfig, Ticket, TokenId,
+};
 
 use crate::fake::{FakeConfig, FakeExecutor};
 use crate::record::ensure;
@@ -50,6 +52,10 @@ struct Duel {
     contenders: Vec<Contender>,
     scheduler: Scheduler,
     executor: FakeExecutor,
+    /// Batches that were started, the oldest first.
+    flying: VecDeque<(Batch, Ticket)>,
+    /// Whether steps are begun while others are in flight.
+    overlaps: bool,
     /// Which contender a request is of, and whether it waits to be run for the first time.
     requests: BTreeMap<RequestId, (usize, bool)>,
     rng: Rng,
@@ -128,7 +134,10 @@ impl Duel {
                 n_blocks: config.n_blocks,
                 n_vocab: 4,
                 window: config.window,
-            }),
+            })
+            .with_two_in_flight(),
+            flying: VecDeque::new(),
+            overlaps: rng.chance(500),
             config,
             contenders,
             requests: BTreeMap::new(),
@@ -147,21 +156,26 @@ impl Duel {
 
     fn step(&mut self, step: u64, watch: &mut dyn FnMut(&StepLine)) -> Result<(), String> {
         self.send(step);
-        let Some(batch) = self.scheduler.begin_step() else {
-            return Ok(());
-        };
+        if self.flying.is_empty() {
+            let Some(batch) = self.scheduler.begin_step() else {
+                return Ok(());
+            };
+            self.start(batch)?;
+        }
+        if self.overlaps
+            && let Some(batch) = self.scheduler.begin_ahead_within(usize::MAX)
+        {
+            self.start(batch)?;
+        }
+        let (batch, ticket) = self.flying.pop_front().ok_or("nothing is in flight")?;
         let mut flows: BTreeMap<FlowId, usize> = BTreeMap::new();
         for row in &batch.rows {
-            let (i, waits) = self
-                .requests
-                .get_mut(&row.sequence.request)
-                .ok_or("an unknown request")?;
-            let contender = &mut self.contenders[*i];
-            contender.n_waiting -= usize::from(std::mem::take(waits));
-            contender.service += (row.tokens.len() + usize::from(row.sample.is_some())) as u64;
-            *flows.entry(contender.flow).or_default() += row.tokens.len();
+            let (i, _) = self.requests[&row.sequence.request];
+            *flows.entry(self.contenders[i].flow).or_default() += row.tokens.len();
         }
-        let n_events = self.execute(&batch)?;
+        let sampled = self.executor.finish(ticket, &batch);
+        let sampled = sampled.map_err(|error| error.to_string())?;
+        let n_events = self.scheduler.end_step(sampled).len();
         self.scheduler.check()?;
         self.report.n_steps += 1;
         watch(&StepLine {
@@ -176,13 +190,22 @@ impl Duel {
         Ok(())
     }
 
-    fn execute(&mut self, batch: &Batch) -> Result<usize, String> {
+    /// Starts a batch, whose tokens are service from here on.
+    fn start(&mut self, batch: Batch) -> Result<(), String> {
+        for row in &batch.rows {
+            let (i, waits) = self
+                .requests
+                .get_mut(&row.sequence.request)
+                .ok_or("an unknown request")?;
+            let contender = &mut self.contenders[*i];
+            contender.n_waiting -= usize::from(std::mem::take(waits));
+            contender.service += (row.tokens.len() + usize::from(row.sample.is_some())) as u64;
+        }
         self.report.n_tokens += batch.n_tokens() as u64;
-        let sampled = self
-            .executor
-            .execute(batch)
-            .map_err(|error| error.to_string())?;
-        Ok(self.scheduler.end_step(sampled).len())
+        let ticket = self.executor.start(&batch);
+        let ticket = ticket.map_err(|error| error.to_string())?;
+        self.flying.push_back((batch, ticket));
+        Ok(())
     }
 
     fn send(&mut self, step: u64) {

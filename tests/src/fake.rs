@@ -7,12 +7,14 @@
 //! stale block, another request's context or another adapter's keys become a wrong token. What
 //! real kernels take for granted is asserted instead.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use scheduler::{
-    AdapterId, Batch, BatchRow, Executor, ExecutorError, Sampled, SequenceId, TokenId,
+    AdapterId, Batch, BatchRow, BlockId, Executor, ExecutorError, Sampled, SequenceId, Ticket,
+    TokenId,
 };
 
+use crate::fake_flight::{Drawn, Flying};
 use crate::fake_model::{Context, FakeModel};
 use crate::fake_pooling;
 
@@ -54,6 +56,13 @@ pub struct FakeExecutor {
     slots: Vec<Slot>,
     fails_next: bool,
     rows_to_fail: BTreeSet<SequenceId>,
+    rows_to_postpone: BTreeSet<SequenceId>,
+    n_in_flight: usize,
+    /// Batches that were started, the oldest first. Each is computed as late as can be: when it is
+    /// finished.
+    flying: VecDeque<Flying>,
+    /// What the batch computed last has drawn.
+    drawn: Drawn,
 }
 
 impl FakeExecutor {
@@ -64,7 +73,27 @@ impl FakeExecutor {
             slots: vec![Slot::Empty; config.n_blocks * config.block_size],
             fails_next: false,
             rows_to_fail: BTreeSet::new(),
+            rows_to_postpone: BTreeSet::new(),
+            n_in_flight: 1,
+            flying: VecDeque::new(),
+            drawn: Drawn::default(),
         }
+    }
+
+    /// Batches can be started while another has not been finished.
+    pub fn with_two_in_flight(self) -> Self {
+        Self {
+            n_in_flight: 2,
+            ..self
+        }
+    }
+
+    /// Rows of the oldest batch in flight whose results nobody may look at, by their sequences.
+    pub fn spoilt(&self) -> BTreeSet<SequenceId> {
+        let oldest = self.flying.front();
+        oldest
+            .map(|flying| flying.spoilt.clone())
+            .unwrap_or_default()
     }
 
     /// The next batch fails after it has spoilt every slot that it was to write.
@@ -78,6 +107,12 @@ impl FakeExecutor {
         self.rows_to_fail.insert(id);
     }
 
+    /// The token of a sequence cannot be drawn in the next batch that is computed, if another was
+    /// started behind it.
+    pub fn postpone_row_next(&mut self, id: SequenceId) {
+        self.rows_to_postpone.insert(id);
+    }
+
     fn slot(&self, row: &BatchRow, position: usize) -> usize {
         let block = row.blocks[position / self.config.block_size - row.first_block as usize];
         block.0 as usize * self.config.block_size + position % self.config.block_size
@@ -88,6 +123,13 @@ impl FakeExecutor {
         (start..start + row.tokens.len()).map(|position| self.slot(row, position))
     }
 
+    /// Blocks that a row writes into.
+    fn own_blocks(&self, row: &BatchRow) -> BTreeSet<BlockId> {
+        let block_size = self.config.block_size;
+        let blocks = self.own_slots(row).map(|slot| slot / block_size);
+        blocks.map(|block| BlockId(block as u32)).collect()
+    }
+
     fn assert_well_formed(&self, batch: &Batch) {
         assert!(!batch.rows.is_empty(), "a batch without rows");
         let mut sequences = BTreeSet::new();
@@ -95,6 +137,8 @@ impl FakeExecutor {
             let id = row.sequence;
             assert!(sequences.insert(id), "{id} has two rows");
             assert!(!row.tokens.is_empty(), "{id}: a row without tokens");
+            let follows = self.flying.back();
+            Flying::assert_pending(follows, row);
             self.assert_vocabulary(row);
             let n_positions = row.start as usize + row.tokens.len();
             assert!(
@@ -205,11 +249,8 @@ impl FakeExecutor {
         if fails {
             self.poison(row);
             return Sampled {
-                sequence: row.sequence,
-                token: None,
-                scored: Vec::new(),
-                pooled: None,
                 failed: Some("the fake was told to fail this row".to_owned()),
+                ..nothing(row)
             };
         }
         let mut tokens = Vec::new();
@@ -246,23 +287,85 @@ impl FakeExecutor {
             scored,
             pooled: fake_pooling::pooled(row, &states),
             failed: None,
+            postponed: false,
         }
+    }
+
+    /// Computes a batch. What follows rows that gave no token is spoilt.
+    fn run(&mut self, flying: &Flying) -> Result<Vec<Sampled>, ExecutorError> {
+        let fails = std::mem::take(&mut self.fails_next);
+        let to_fail = std::mem::take(&mut self.rows_to_fail);
+        let mut to_postpone = std::mem::take(&mut self.rows_to_postpone);
+        if self.flying.is_empty() {
+            to_postpone.clear();
+        }
+        let mut results = Vec::with_capacity(flying.batch.rows.len());
+        for row in &flying.batch.rows {
+            let row = &self.drawn.resolve(row);
+            results.push(if flying.spoilt.contains(&row.sequence) {
+                self.poison(row);
+                Sampled::drawn(row, self.config.n_vocab)
+            } else if fails {
+                self.compute(row, true)
+            } else if row.sample.is_some() && to_postpone.contains(&row.sequence) {
+                self.poison(row);
+                Sampled {
+                    postponed: true,
+                    ..nothing(row)
+                }
+            } else {
+                self.compute(row, to_fail.contains(&row.sequence))
+            });
+        }
+        self.drawn = Drawn::of(&results);
+        if let Some(next) = self.flying.front_mut() {
+            next.spoil(&results);
+        }
+        if fails {
+            return Err(ExecutorError("the fake was told to fail".to_owned()));
+        }
+        Ok(results)
+    }
+}
+
+fn nothing(row: &BatchRow) -> Sampled {
+    Sampled {
+        token: None,
+        ..Sampled::drawn(row, 0)
     }
 }
 
 impl Executor for FakeExecutor {
     fn execute(&mut self, batch: &Batch) -> Result<Vec<Sampled>, ExecutorError> {
+        assert!(self.flying.is_empty(), "a batch is in flight");
         self.assert_well_formed(batch);
-        if std::mem::take(&mut self.fails_next) {
-            for row in &batch.rows {
-                self.poison(row);
-            }
-            return Err(ExecutorError("the fake was told to fail".to_owned()));
+        self.run(&Flying::new(batch))
+    }
+
+    fn n_in_flight(&self) -> usize {
+        self.n_in_flight
+    }
+
+    fn start(&mut self, batch: &Batch) -> Result<Ticket, ExecutorError> {
+        if self.n_in_flight == 1 {
+            return self.execute(batch).map(Ticket::done);
         }
-        let to_fail = std::mem::take(&mut self.rows_to_fail);
-        let fails = |row: &BatchRow| to_fail.contains(&row.sequence);
-        let rows = batch.rows.iter();
-        Ok(rows.map(|row| self.compute(row, fails(row))).collect())
+        self.assert_well_formed(batch);
+        assert!(self.flying.len() < self.n_in_flight, "too many batches");
+        for flying in &self.flying {
+            flying.assert_undisturbed(batch, |row| self.own_blocks(row));
+        }
+        self.flying.push_back(Flying::new(batch));
+        Ok(Ticket::started(true))
+    }
+
+    fn finish(&mut self, ticket: Ticket, batch: &Batch) -> Result<Vec<Sampled>, ExecutorError> {
+        if let Some(results) = ticket.into_done() {
+            return Ok(results);
+        }
+        let flying = self.flying.pop_front().expect("it was started");
+        assert!(flying.batch == *batch, "the oldest is finished first");
+        self.run(&flying)
     }
 }
 

@@ -39,6 +39,7 @@ impl Forcing {
 #[derive(Debug)]
 pub(crate) struct Follower {
     forcing: Forcing,
+    /// Of sequences that are steered.
     tokens: BTreeMap<SequenceId, Vec<TokenId>>,
 }
 
@@ -51,6 +52,9 @@ impl Follower {
     }
 
     pub(crate) fn open(&mut self, request: &Request) {
+        if !request.is_steered {
+            return;
+        }
         for index in 0..request.n {
             let id = SequenceId {
                 request: request.id,
@@ -70,7 +74,9 @@ impl Follower {
             };
             let (id, token) = (*sequence, token.token);
             all.push(event);
-            let tokens = self.tokens.entry(id).or_default();
+            let Some(tokens) = self.tokens.get_mut(&id) else {
+                continue;
+            };
             tokens.push(token);
             let forced = scheduler.force(id, &self.forcing.after(tokens));
             tokens.extend(forced.iter().filter_map(|event| match event {

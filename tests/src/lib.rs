@@ -4,6 +4,7 @@
 pub mod drive;
 pub mod duel;
 pub mod fake;
+mod fake_flight;
 
 mod fake_model;
 mod fake_pooling;

@@ -63,7 +63,7 @@ pub fn alone(request: &Request, index: u32, machine: Machine) -> Expected {
         let mut context = tokens.clone();
         context.push(token.token);
         let all_drawn = request.sampling.logprobs.is_some();
-        let forced = if all_drawn {
+        let forced = if all_drawn || !request.is_steered {
             Vec::new()
         } else {
             forcing.after(&context)
@@ -121,6 +121,7 @@ fn row(request: &Request, index: u32, tokens: &[TokenId], start: usize) -> Batch
             [].into()
         },
         allowed: None,
+        is_awaited: true,
     };
     let first_scored = first_scored(request);
     let scores = n_generated == 0 && request.prompt.len() > first_scored;
@@ -131,6 +132,7 @@ fn row(request: &Request, index: u32, tokens: &[TokenId], start: usize) -> Batch
             index,
         },
         tokens: tokens[start..].to_vec(),
+        pending: None,
         start: start as u32,
         first_block: 0,
         blocks: vec![BlockId(0)],

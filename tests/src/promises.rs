@@ -155,6 +155,45 @@ impl Promises {
         Ok(())
     }
 
+    /// A step that is begun while another is in flight: nobody comes, nobody goes, and whoever is
+    /// drawing there goes on at once.
+    pub(crate) fn check_ahead(
+        &mut self,
+        drawing: &[SequenceId],
+        batch: &Batch,
+        scheduler: &Scheduler,
+        records: &Records,
+    ) -> Result<(), String> {
+        self.step += 1;
+        for (id, known) in &self.unfinished {
+            let state = scheduler.state(*id);
+            ensure!(
+                state.is_none_or(|state| state == known.before),
+                "{id} was {:?} and is {state:?} in a step begun ahead",
+                known.before
+            );
+        }
+        let is_in = |id: SequenceId| batch.rows.iter().any(|row| row.sequence == id);
+        ensure!(
+            self.elder.is_none_or(is_in),
+            "the elder is not in a step begun ahead"
+        );
+        for &id in drawing {
+            let Some(known) = self.unfinished.get(&id) else {
+                continue;
+            };
+            let n_drawn = records.n_tokens(id) + 1;
+            let ends =
+                records.is_cancelled(id) || n_drawn >= records.n_most_tokens(id, &self.config);
+            let goes_on = known.priority != Priority::Batch && !ends;
+            ensure!(
+                !goes_on || is_in(id),
+                "{id} has to wait for its next token in a step begun ahead"
+            );
+        }
+        Ok(())
+    }
+
     /// The rule of the age bound, kept apart from the scheduler's own.
     fn check_elder(&mut self, batch: &Batch) -> Result<(), String> {
         if self.elder.is_none() && self.step >= self.elder_not_before {

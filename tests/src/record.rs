@@ -91,6 +91,17 @@ impl Records {
         record.request.prompt.len() + record.choices[id.index as usize].tokens.len()
     }
 
+    /// Tokens at which a choice ends.
+    pub(crate) fn n_most_tokens(&self, id: SequenceId, config: &SchedulerConfig) -> usize {
+        let request = &self.by_id[&id.request].request;
+        let n_most = request.prompt.len() + request.max_new_tokens as usize;
+        n_most.min(config.max_model_len)
+    }
+
+    pub(crate) fn is_cancelled(&self, id: SequenceId) -> bool {
+        self.by_id[&id.request].choices[id.index as usize].cancelled
+    }
+
     pub(crate) fn request(&self, id: RequestId) -> &Request {
         &self.by_id[&id].request
     }

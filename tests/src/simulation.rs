@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use scheduler::{
     Batch, Event, Executor, FlowId, Request, RequestId, Scheduler, SequenceId, Stats, SubmitError,
+    Ticket,
 };
 
 use crate::duel;
@@ -39,6 +40,12 @@ pub struct Report {
     pub n_blocks_dropped: u64,
     /// Tokens that followed without a draw.
     pub n_forced: u64,
+    /// Steps that were begun while another was in flight.
+    pub n_ahead: u64,
+    /// Their rows that nobody waited for in the end.
+    pub n_void: u64,
+    /// Rows that had to be computed again for that.
+    pub n_postponed: u64,
 }
 
 impl Report {
@@ -59,6 +66,9 @@ impl Report {
         self.n_vectors += other.n_vectors;
         self.n_blocks_dropped += other.n_blocks_dropped;
         self.n_forced += other.n_forced;
+        self.n_ahead += other.n_ahead;
+        self.n_void += other.n_void;
+        self.n_postponed += other.n_postponed;
     }
 }
 
@@ -131,6 +141,8 @@ struct Simulation {
     arrivals: VecDeque<(u64, Request)>,
     scheduler: Scheduler,
     executor: FakeExecutor,
+    /// Batches that were started, the oldest first.
+    flying: VecDeque<(Batch, Ticket)>,
     records: Records,
     promises: Promises,
     follower: Follower,
@@ -159,7 +171,9 @@ impl Simulation {
                 n_blocks: config.n_blocks,
                 n_vocab: traffic.n_vocab,
                 window: config.window,
-            }),
+            })
+            .with_two_in_flight(),
+            flying: VecDeque::new(),
             arrivals: arrivals.into(),
             records: Records::default(),
             promises: Promises::new(config, n_forced),
@@ -179,7 +193,7 @@ impl Simulation {
         while !(self.arrivals.is_empty() && self.scheduler.is_idle()) {
             ensure!(self.step < n_most, "not done after {n_most} steps");
             self.submit_arrived()?;
-            self.cancel_some(false)?;
+            self.cancel_some()?;
             self.run_step(watch)
                 .map_err(|broken| format!("step {}: {broken}", self.step))?;
             self.step += 1;
@@ -204,36 +218,33 @@ impl Simulation {
         self.report.n_tokens_lost = idle.n_tokens_lost;
         self.report.n_hit_tokens = idle.n_prefix_hit_tokens;
         self.report.n_forced = idle.n_tokens_forced;
+        self.report.n_ahead = idle.n_steps_ahead;
+        self.report.n_void = idle.n_rows_void;
         Ok(self.report)
     }
 
     fn run_step(&mut self, watch: &mut dyn FnMut(&StepLine)) -> Result<(), String> {
         self.scheduler.check()?;
-        let n_budget = self.draw_budget();
-        self.promises.note_before(&self.scheduler, n_budget);
-        let Some(batch) = self.scheduler.begin_step_within(n_budget) else {
+        if self.flying.is_empty() && !self.begin()? {
             ensure!(self.scheduler.is_idle(), "there is work but no batch");
             return Ok(());
-        };
-        self.check_limits(&batch, n_budget)?;
-        let dropped = batch.rows.iter().map(|row| u64::from(row.first_block));
-        self.report.n_blocks_dropped += dropped.sum::<u64>();
-        self.promises
-            .check_batch(&batch, &self.scheduler, &self.records)?;
-        self.scheduler.check()?;
-        if self.rng.chance(100) {
-            self.submit_arrived()?;
         }
-        self.cancel_some(true)?;
+        self.meddle()?;
+        if self.flying.len() == 1 && self.rng.chance(self.traffic.ahead) && self.begin_ahead()? {
+            self.meddle()?;
+        }
         let failed = self.rng.chance(self.traffic.failures);
-        let events = self.execute(&batch, failed)?;
+        let (batch, ticket) = self.flying.pop_front().ok_or("nothing is in flight")?;
+        let events = self.finish(&batch, ticket, failed)?;
         let events = self.follower.force(events, &mut self.scheduler);
         let n_events = events.len();
         self.check_rows(&batch, &events)?;
         for event in events {
             self.apply(event)?;
         }
-        self.records.check_ended()?;
+        if self.flying.is_empty() {
+            self.records.check_ended()?;
+        }
         self.scheduler.check()?;
         self.check_progress(n_events)?;
         watch(&StepLine {
@@ -248,6 +259,56 @@ impl Simulation {
         Ok(())
     }
 
+    /// Begins a step; false: there is nothing to do.
+    fn begin(&mut self) -> Result<bool, String> {
+        let n_budget = self.draw_budget();
+        self.promises.note_before(&self.scheduler, n_budget);
+        let Some(batch) = self.scheduler.begin_step_within(n_budget) else {
+            return Ok(false);
+        };
+        self.check_limits(&batch, n_budget)?;
+        let dropped = batch.rows.iter().map(|row| u64::from(row.first_block));
+        self.report.n_blocks_dropped += dropped.sum::<u64>();
+        self.promises
+            .check_batch(&batch, &self.scheduler, &self.records)?;
+        self.start(batch)?;
+        Ok(true)
+    }
+
+    /// Begins a step behind the one in flight; false: it has to wait for that.
+    fn begin_ahead(&mut self) -> Result<bool, String> {
+        let n_budget = self.draw_budget();
+        self.promises.note_before(&self.scheduler, n_budget);
+        let Some(batch) = self.scheduler.begin_ahead_within(n_budget) else {
+            return Ok(false);
+        };
+        self.check_limits(&batch, n_budget)?;
+        // Who has to compute again what is in flight may have to wait for that.
+        let spoilt = self.executor.spoilt();
+        let rows = self.flying[0].0.rows.iter();
+        let drawing = rows.filter(|row| row.sample.is_some() && !spoilt.contains(&row.sequence));
+        let drawing: Vec<SequenceId> = drawing.map(|row| row.sequence).collect();
+        self.promises
+            .check_ahead(&drawing, &batch, &self.scheduler, &self.records)?;
+        self.start(batch)?;
+        Ok(true)
+    }
+
+    fn start(&mut self, batch: Batch) -> Result<(), String> {
+        let ticket = self.executor.start(&batch);
+        let ticket = ticket.map_err(|error| error.to_string())?;
+        self.flying.push_back((batch, ticket));
+        self.scheduler.check()
+    }
+
+    /// Whatever clients do while a step is in flight.
+    fn meddle(&mut self) -> Result<(), String> {
+        if self.rng.chance(100) {
+            self.submit_arrived()?;
+        }
+        self.cancel_some()
+    }
+
     /// Tokens of the next step: an engine that keeps streams smooth holds some below the budget,
     /// but never below one for each running sequence and one more.
     fn draw_budget(&mut self) -> usize {
@@ -260,23 +321,36 @@ impl Simulation {
         }
     }
 
-    fn execute(&mut self, batch: &Batch, failed: bool) -> Result<Vec<Event>, String> {
+    /// Draws what goes wrong with the oldest batch in flight, and ends its step.
+    fn finish(
+        &mut self,
+        batch: &Batch,
+        ticket: Ticket,
+        failed: bool,
+    ) -> Result<Vec<Event>, String> {
+        let spoilt = self.executor.spoilt();
         if failed {
             self.executor.fail_next();
-            for row in &batch.rows {
-                self.records.note_failed(row.sequence);
+        }
+        for row in &batch.rows {
+            let id = row.sequence;
+            if spoilt.contains(&id) {
+                continue;
             }
-        } else {
-            for row in &batch.rows {
-                if self.rng.chance(self.traffic.row_failures) {
-                    self.executor.fail_row_next(row.sequence);
-                    self.records.note_row_failed(row.sequence);
-                }
+            if failed {
+                self.records.note_failed(id);
+            } else if self.rng.chance(self.traffic.row_failures) {
+                self.executor.fail_row_next(id);
+                self.records.note_row_failed(id);
+            } else if self.rng.chance(self.traffic.postponed) {
+                self.executor.postpone_row_next(id);
             }
         }
-        match self.executor.execute(batch) {
+        match self.executor.finish(ticket, batch) {
             Ok(sampled) => {
                 self.report.n_tokens += batch.n_tokens() as u64;
+                let postponed = sampled.iter().filter(|result| result.postponed);
+                self.report.n_postponed += postponed.count() as u64;
                 Ok(self.scheduler.end_step(sampled))
             }
             Err(_) => Ok(self.scheduler.fail_step()),
@@ -429,7 +503,7 @@ impl Simulation {
         Ok(())
     }
 
-    fn cancel_some(&mut self, in_flight: bool) -> Result<(), String> {
+    fn cancel_some(&mut self) -> Result<(), String> {
         if !self.rng.chance(self.traffic.cancels) {
             return Ok(());
         }
@@ -452,7 +526,7 @@ impl Simulation {
         for event in events {
             self.apply(event)?;
         }
-        if !in_flight {
+        if self.flying.is_empty() {
             self.records.check_ended()?;
         }
         self.scheduler.check()

@@ -28,6 +28,10 @@ pub(crate) struct Traffic {
     /// Of 1000 steps, how many take so long that much arrives meanwhile.
     pub(crate) slow: usize,
     pub(crate) forcing: Forcing,
+    /// Of 1000 steps, behind how many the next is begun before they end, where that can be.
+    pub(crate) ahead: usize,
+    /// Of 1000 rows, how many cannot be drawn where another step was begun behind them.
+    pub(crate) postponed: usize,
 }
 
 /// Kinds of requests, each drawn as often as this seed says (of 1000). Seeds differ in what
@@ -37,6 +41,8 @@ struct Tastes {
     n_choices: usize,
     scoring: usize,
     pooling: usize,
+    /// How many may be forced to tokens.
+    steered: usize,
     penalties: usize,
     logprobs: usize,
     stops: usize,
@@ -111,6 +117,8 @@ pub(crate) fn draw(rng: &mut Rng) -> Traffic {
             n_most: *rng.pick(&[1, 3, 10, 40]),
             n_vocab,
         },
+        ahead: *rng.pick(&[0, 500, 1000, 1000]),
+        postponed: *rng.pick(&[0, 0, 10, 100]),
     }
 }
 
@@ -123,6 +131,7 @@ impl Tastes {
             n_choices: *rng.pick(&often),
             scoring: *rng.pick(&often),
             pooling: *rng.pick(&often),
+            steered: *rng.pick(&[0, 100, 500, 1000]),
             penalties: *rng.pick(&often),
             logprobs: *rng.pick(&often),
             stops: *rng.pick(&[0, 100, 300, 800]),
@@ -179,6 +188,7 @@ impl Tastes {
             pooling: rng
                 .chance(self.pooling)
                 .then(|| *rng.pick(&[Pooling::Last, Pooling::Mean, Pooling::Encoded])),
+            is_steered: rng.chance(self.steered),
             flow: FlowId((rng.range(1, self.n_tenants) * 8 + adapter) as u64),
             priority: *rng.pick(&self.priorities),
         };

@@ -100,7 +100,7 @@ fn summarize(report: &Report, n_seeds: u64, out: &mut dyn Write) -> Result<()> {
         out,
         "{n_seeds} seeds, {} steps ({} failed, {} rows failed alone), {} tokens, {} requests ({} refused), \
          {} cancellations, {} preemptions ({} tokens lost), {} prompt tokens hit, {} prompt scores, \
-         {} overdue, {} tokens forced",
+         {} overdue, {} tokens forced, {} steps begun ahead ({} rows void, {} postponed)",
         report.n_steps,
         report.n_failed_steps,
         report.n_failed_rows,
@@ -113,7 +113,10 @@ fn summarize(report: &Report, n_seeds: u64, out: &mut dyn Write) -> Result<()> {
         report.n_hit_tokens,
         report.n_scores,
         report.n_overdue,
-        report.n_forced
+        report.n_forced,
+        report.n_ahead,
+        report.n_void,
+        report.n_postponed
     )?;
     Ok(())
 }

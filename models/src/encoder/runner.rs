@@ -38,6 +38,7 @@ impl Executor for EncoderRunner {
                 scored: Vec::new(),
                 pooled: vector.filter(is_sound),
                 failed: failed.then(|| "the encoder's states are not numbers".to_owned()),
+                postponed: false,
             }
         };
         Ok(batch.rows.iter().map(answer).collect())

@@ -24,6 +24,7 @@ impl ModelRunner {
                 index: 0,
             },
             tokens: tokens.to_vec(),
+            pending: None,
             start: 0,
             first_block: 0,
             blocks: (0..n_blocks).map(BlockId).collect(),
@@ -38,7 +39,7 @@ impl ModelRunner {
         };
         self.step_adapters.clear();
         let batch = Batch { rows: vec![row] };
-        let results = [self.start(&batch.rows[0], None)];
+        let results = [self.open(&batch.rows[0], None)];
         self.step_adapters.finish();
         self.step
             .fill(&batch, &results, &self.ropes, &self.limits)?;

@@ -57,7 +57,7 @@ impl ModelRunner {
     /// Computes what others need of this part.
     fn follow(&mut self, batch: &Batch, stacks: &[LookedUp]) -> Result<(), ExecutorError> {
         self.run(batch, stacks)?;
-        self.finish()
+        self.wait()
     }
 
     /// Does what this device does for a batch. If that panics, no device is to wait for it.

@@ -78,6 +78,7 @@ pub(crate) fn scored_row(request: u64, tokens: &[u32], first_block: u32) -> Batc
             index: 0,
         },
         tokens: tokens.to_vec(),
+        pending: None,
         start: 0,
         first_block: 0,
         blocks: (first_block..first_block + n_blocks).map(BlockId).collect(),

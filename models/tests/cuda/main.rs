@@ -53,6 +53,7 @@ fn plain(params: &SamplingParams, n_generated: u32) -> SampleSpec {
         n_prompt: 0,
         banned: Arc::new([]),
         allowed: None,
+        is_awaited: false,
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod constraints;
 mod drain;
+mod flight;
 mod handle;
 mod ledger;
 mod masks;
@@ -79,6 +80,9 @@ pub struct EngineOptions {
     /// Tokens that a grammar leaves no choice about are appended without a draw. Answers are the
     /// same without, which is for tests.
     pub forces_tokens: bool,
+    /// The next step is begun while one runs, where the executor can have two and nothing of it
+    /// depends on the first. Answers are the same without.
+    pub overlaps_steps: bool,
 }
 
 /// When a request ends, finished or not.

@@ -1,36 +1,44 @@
 //! The loop: commands, batch, forward, results, events.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use scheduler::{Batch, Event, Executor, RequestId, Sampled, Scheduler, Stats};
+use scheduler::{Event, Executor, RequestId, Scheduler, Stats};
 use tokio::time::Instant;
 
 use super::constraints::Constraints;
+use super::flight::Flight;
 use super::ledger::Ledger;
-use super::pace::{Load, Pace};
+use super::pace::Pace;
 use super::{Command, EngineError, EngineOptions, StopFlag, Submission, Turns, snapshot};
 use crate::metrics::Metrics;
 
 /// Everything the engine thread owns.
 pub struct StepLoop {
-    scheduler: Scheduler,
-    executor: Box<dyn Executor + Send>,
+    pub(super) scheduler: Scheduler,
+    pub(super) executor: Box<dyn Executor + Send>,
     commands: Receiver<Command>,
-    ledger: Ledger,
-    constraints: Constraints,
+    pub(super) ledger: Ledger,
+    pub(super) constraints: Constraints,
+    /// Steps that were started, the oldest first: at most two.
+    pub(super) flights: VecDeque<Flight>,
+    /// When the last one ended.
+    pub(super) last_end: Option<Instant>,
+    /// See [`EngineOptions::overlaps_steps`](super::EngineOptions::overlaps_steps).
+    pub(super) overlaps_steps: bool,
     /// See [`EngineOptions::forces_tokens`](super::EngineOptions::forces_tokens).
     forces_tokens: bool,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     /// What the counters have been told so far.
     reported: Stats,
     has_work: bool,
-    pace: Pace,
+    pub(super) pace: Pace,
     /// Where other engines compute on the same cores.
-    turns: Option<Arc<Turns>>,
-    flag: StopFlag,
+    pub(super) turns: Option<Arc<Turns>>,
+    pub(super) flag: StopFlag,
 }
 
 impl fmt::Debug for StepLoop {
@@ -57,6 +65,9 @@ impl StepLoop {
             commands,
             ledger,
             constraints: Constraints::default(),
+            flights: VecDeque::new(),
+            last_end: None,
+            overlaps_steps: options.overlaps_steps,
             forces_tokens: options.forces_tokens,
             metrics,
             reported: Stats::default(),
@@ -79,6 +90,7 @@ impl StepLoop {
     /// Runs until told to stop, or until nobody can tell it anything any more.
     pub(super) fn run(mut self) {
         while self.wait() && self.turn() {}
+        self.abandon_flights();
     }
 
     /// Without work, waits for the first command; false: stop.
@@ -146,10 +158,15 @@ impl StepLoop {
         stepped.unwrap_or_else(|panic| {
             self.metrics.count_panic("step");
             let error = format!("panic: {}", panic_text(panic.as_ref()));
-            let events = self.fail_step(&error);
-            self.constraints.note(&events);
-            self.ledger.deliver(events);
-            true
+            self.abandon_flights();
+            loop {
+                let events = self.fail_step(&error);
+                self.constraints.note(&events);
+                self.ledger.deliver(events);
+                if self.scheduler.n_in_flight() == 0 {
+                    return true;
+                }
+            }
         })
     }
 
@@ -159,14 +176,29 @@ impl StepLoop {
         self.scheduler.fail_step()
     }
 
+    /// Sees to it that a step is in flight, and where it can be another behind it, and ends the
+    /// first.
     fn try_step(&mut self) -> bool {
-        let budget = self.pace.budget(self.scheduler.crowd());
-        let Some(mut batch) = self.scheduler.begin_step_within(budget) else {
-            return false;
-        };
-        self.constraints.fill(&mut batch);
-        self.ledger.note_started(&batch);
-        let mut events = match self.execute(&batch) {
+        let turns = self.turns.clone();
+        let mut turn = None;
+        if self.flights.is_empty() {
+            let budget = self.pace.budget(self.scheduler.crowd());
+            let Some(batch) = self.scheduler.begin_step_within(budget) else {
+                return false;
+            };
+            // Waiting for others is no time of the step, or pacing would learn from it.
+            turn = turns.as_deref().map(Turns::take);
+            self.start(batch);
+        }
+        if self.can_overlap() {
+            let budget = self.pace.budget(self.scheduler.crowd());
+            if let Some(batch) = self.scheduler.begin_ahead_within(budget) {
+                self.start(batch);
+            }
+        }
+        let result = self.finish();
+        drop(turn);
+        let mut events = match result {
             Ok(mut sampled) => {
                 self.constraints.advance(&mut sampled);
                 self.scheduler.end_step(sampled)
@@ -189,49 +221,6 @@ impl StepLoop {
             self.metrics.count_panic("step");
             let error = panic_text(panic.as_ref());
             tracing::error!(error, "forcing tokens panicked");
-        }
-    }
-
-    /// Runs a batch; a panic is an error like any other.
-    fn execute(&mut self, batch: &Batch) -> Result<Vec<Sampled>, String> {
-        // Waiting for others is no time of the step, or pacing would learn from it.
-        let turn = self.turns.as_deref().map(Turns::take);
-        let started = Instant::now();
-        let executor = &mut self.executor;
-        let result = catch_unwind(AssertUnwindSafe(|| executor.execute(batch)));
-        drop(turn);
-        let took = started.elapsed();
-        self.metrics.step.record(took);
-        self.pace.note(Load::of(batch), took);
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a count of tokens is far below 2^52"
-        )]
-        self.metrics.step_tokens.record(batch.n_tokens() as f64);
-        let sampled = match result {
-            Ok(Ok(sampled)) => sampled,
-            Ok(Err(error)) => {
-                // Before anybody hears of the step: whoever asks then must be told.
-                if let Some(reason) = self.executor.lost() {
-                    self.flag.give_up(reason);
-                }
-                return Err(error.to_string());
-            }
-            Err(panic) => {
-                self.metrics.count_panic("step");
-                return Err(format!("panic: {}", panic_text(panic.as_ref())));
-            }
-        };
-        let is_complete = sampled.len() == batch.rows.len()
-            && sampled.iter().zip(&batch.rows).all(|(result, row)| {
-                let answers = result.token.is_some() == row.sample.is_some()
-                    && result.pooled.is_some() == row.pooling.is_some();
-                result.sequence == row.sequence && (answers || result.failed.is_some())
-            });
-        if is_complete {
-            Ok(sampled)
-        } else {
-            Err("the executor's results do not match the batch".to_owned())
         }
     }
 
@@ -266,7 +255,8 @@ impl StepLoop {
     }
 
     fn submit(&mut self, submission: Submission) {
-        let (request, constraint) = self.ledger.open(submission);
+        let (mut request, constraint) = self.ledger.open(submission);
+        request.is_steered = constraint.is_some();
         let id = request.id;
         if let Some(constraint) = &constraint {
             self.constraints.open(&request, constraint);
@@ -333,6 +323,16 @@ impl StepLoop {
                 stats.n_tokens_forced,
                 before.n_tokens_forced,
             ),
+            (
+                &metrics.steps_ahead,
+                stats.n_steps_ahead,
+                before.n_steps_ahead,
+            ),
+            (
+                &metrics.discarded_rows,
+                stats.n_rows_void,
+                before.n_rows_void,
+            ),
         ] {
             counter.increment(now - then);
         }
@@ -340,7 +340,7 @@ impl StepLoop {
     }
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()
         .copied()

@@ -346,7 +346,8 @@ pub(super) fn request(
         prompt_logprobs: plan.prompt_logprobs,
         scored_from: plan.scored_from,
         pooling: None,
-        // The engine knows whose it is.
+        // The engine knows whether a grammar steers it, and whose it is.
+        is_steered: false,
         flow: FlowId::default(),
         priority: sampling.serving.priority(state.allow_priority)?,
     })

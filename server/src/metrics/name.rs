@@ -23,6 +23,8 @@ pub(super) enum Name {
     EmbeddedTokens,
     Preemptions,
     LostTokens,
+    StepsAhead,
+    DiscardedRows,
     ForcedTokens,
     OverdueTurns,
     FinishedSequences,
@@ -64,7 +66,7 @@ pub(super) enum Kind {
 
 /// All of them: name on `/metrics`, kind, help.
 #[rustfmt::skip]
-pub(super) const ALL: [(Name, &str, Kind, &str); 48] = {
+pub(super) const ALL: [(Name, &str, Kind, &str); 50] = {
     use Kind::{Counter, Gauge, Histogram};
     [
         (Name::HttpRequests, "understudy_http_requests_total", Counter, "HTTP requests by route and status"),
@@ -85,6 +87,8 @@ pub(super) const ALL: [(Name, &str, Kind, &str); 48] = {
         (Name::EmbeddedTokens, "understudy_embedded_tokens_total", Counter, "Tokens of texts answered with a vector"),
         (Name::Preemptions, "understudy_preemptions_total", Counter, "Sequences put back to waiting"),
         (Name::LostTokens, "understudy_lost_tokens_total", Counter, "Tokens computed again after preemption"),
+        (Name::StepsAhead, "understudy_steps_ahead_total", Counter, "Steps started while another was running"),
+        (Name::DiscardedRows, "understudy_rows_discarded_total", Counter, "Rows of such steps whose sequence had ended, or had to wait for its token after all"),
         (Name::ForcedTokens, "understudy_forced_tokens_total", Counter, "Tokens appended without a draw, where a grammar left one choice"),
         (Name::OverdueTurns, "understudy_overdue_turns_total", Counter, "Turns decided by the age bound"),
         (Name::FinishedSequences, "understudy_sequences_finished_total", Counter, "Sequences that ended, by reason"),

@@ -112,6 +112,7 @@ impl World {
                 errors: rng.range(0, 60),
                 panics: rng.range(0, 60),
                 rows: rng.range(0, 60),
+                postponed: rng.range(0, 100),
                 lies: rng.range(0, 30),
             }
         } else {
@@ -135,6 +136,7 @@ impl World {
                 queue: limits,
                 stretch: rng.chance(300).then_some(2.5),
                 forces_tokens: true,
+                overlaps_steps: rng.chance(800),
             },
             faults,
             clients,

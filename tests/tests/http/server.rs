@@ -362,6 +362,7 @@ fn engine(
         queue: options.queue,
         stretch: None,
         forces_tokens: options.forces_tokens,
+        overlaps_steps: true,
     };
     Engine::start(scheduler.unwrap(), model, engine_options, metrics.clone()).unwrap()
 }

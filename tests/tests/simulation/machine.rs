@@ -2,7 +2,7 @@
 
 use scheduler::{
     Batch, Event, Executor, ExecutorError, FinishReason, Request, RequestId, Sampled, Scheduler,
-    SchedulerConfig, SequenceId, TokenId,
+    SchedulerConfig, SequenceId, Ticket, TokenId,
 };
 use tests::fake::{FakeConfig, FakeExecutor};
 use tests::forcing::Forcing;
@@ -43,6 +43,27 @@ impl Executor for Counting {
         self.batches.push(batch.clone());
         self.fake.execute(batch)
     }
+
+    fn n_in_flight(&self) -> usize {
+        self.fake.n_in_flight()
+    }
+
+    fn start(&mut self, batch: &Batch) -> Result<Ticket, ExecutorError> {
+        self.n_tokens += batch.n_tokens();
+        self.batches.push(batch.clone());
+        self.fake.start(batch)
+    }
+
+    fn finish(&mut self, ticket: Ticket, batch: &Batch) -> Result<Vec<Sampled>, ExecutorError> {
+        self.fake.finish(ticket, batch)
+    }
+}
+
+/// One that runs two batches at a time.
+pub(crate) fn overlapping(config: SchedulerConfig) -> (Scheduler, Counting) {
+    let (scheduler, executor) = machine(config);
+    let fake = executor.fake.with_two_in_flight();
+    (scheduler, Counting { fake, ..executor })
 }
 
 pub(crate) fn machine(config: SchedulerConfig) -> (Scheduler, Counting) {

@@ -1,5 +1,6 @@
 //! The scheduler under simulated machines and traffic, and its promises one by one.
 
+mod ahead;
 mod forced;
 mod machine;
 mod policy;
@@ -37,6 +38,9 @@ fn simulation_of_two_thousand_seeds() {
     assert!(total.n_vectors > 1_000, "{total:?}");
     assert!(total.n_blocks_dropped > 10_000, "{total:?}");
     assert!(total.n_forced > 10_000, "{total:?}");
+    assert!(total.n_ahead > 10_000, "{total:?}");
+    assert!(total.n_void > 1_000, "{total:?}");
+    assert!(total.n_postponed > 500, "{total:?}");
 }
 
 #[test]
