@@ -2,29 +2,11 @@
 // f32 throughout. A block takes one query row and head; each of its warps takes every fourth
 // tile of 32 positions, counted from position 0, and the four are merged in order, so that a row
 // does not see the chunk it came in.
-#include "common/kv.cuh"
-#include "common/math.cuh"
+#include "common/attention_rows.cuh"
 #include "common/reduce.cuh"
 
-constexpr int WARPS = 4;
 // Values of a head that a lane holds at most.
 constexpr int MAX_PER_LANE = 18;
-
-struct RowsArgs {
-  const float* q;
-  const void* keys;
-  const void* values;
-  const SequenceRows* sequences;
-  // Of each query row.
-  const uint32_t* sequence_of;
-  const uint32_t* tables;
-  float* out;
-  int n_heads, n_kv_heads, head_dim, block_size;
-  Scoring scoring;
-  // Null where the type has none.
-  const float* key_scales;
-  const float* value_scales;
-};
 
 // Running sums of a warp: of weights, and of weighted values.
 struct Sums {

@@ -9,7 +9,10 @@
 mod gpu;
 
 use gpu::Gpu;
-use kernels::cuda::{self, Attention, DevicePtr, Ending, Group, LinearLaunch, Rows16};
+use kernels::cuda::{
+    self, Attention, AttentionRows, DevicePtr, Ending, Group, KvScales, KvStorage, LinearLaunch,
+    Rows16,
+};
 use kernels::{WeightSource, WeightType};
 use ptxsim::Counters;
 
@@ -18,6 +21,7 @@ use ptxsim::Counters;
 const MEMORY: f64 = 3.35e12;
 const BF16: f64 = 990e12;
 const INT8: f64 = 1979e12;
+const F32: f64 = 67e12;
 const ISSUE: f64 = 132.0 * 4.0 * 1.755e9;
 const CACHE: f64 = 5.5e12;
 /// Part of the peak that `mma.sync` reaches on Hopper, which keeps the rest for `wgmma` (an
@@ -91,6 +95,9 @@ fn main() {
     }
     attention(1, 4095, 64).print();
     attention(512, 0, 8).print();
+    for storage in [KvStorage::Int8, KvStorage::Fp8] {
+        decode(storage, 4096, 64).print();
+    }
 }
 
 /// 4096 by 4096; a slice of the columns (and of many rows) is simulated.
@@ -201,6 +208,57 @@ fn attention(n_rows: usize, start: usize, n_sequences: usize) -> Work {
         operations: times * (4 * seen * group * DIM) as f64,
         peak: BF16,
         counters: gpu.run(&cuda::paged_attention(&op, plan.items.len())),
+        times,
+    }
+}
+
+/// Decoding over a cache of 8 bits: 32 heads of 128 over 8 kv heads, one row for so many
+/// sequences; one kv head of one sequence is simulated.
+fn decode(storage: KvStorage, context: usize, n_sequences: usize) -> Work {
+    const DIM: usize = 128;
+    let (group, n_kv_heads, block_size) = (4, 8, 16);
+    let mut gpu = Gpu::of((9, 0));
+    let rows = cuda::SequenceRows {
+        first_row: 0,
+        n_rows: 1,
+        start: context as u32 - 1,
+        table: 0,
+    };
+    let table: Vec<u32> = (0..context.div_ceil(block_size) as u32).collect();
+    let n_slots = table.len() * block_size;
+    let cache = gpu.upload(&vec![0_u8; n_slots * DIM]);
+    let scales = gpu.upload(&vec![1_f32; n_slots]);
+    let op = AttentionRows {
+        q: gpu.upload(&vec![0.5_f32; group * DIM]),
+        keys: cache,
+        values: cache,
+        scales: KvScales {
+            keys: scales,
+            values: scales,
+        },
+        storage,
+        sequences: gpu.upload(&rows.fields().padded(4)),
+        sequence_of: gpu.upload(&[0_u32]),
+        tables: gpu.upload(&table),
+        out: gpu.alloc(group * DIM * 4),
+        n_heads: group,
+        n_kv_heads: 1,
+        head_dim: DIM,
+        block_size,
+        scoring: cuda::Scoring {
+            scale: 0.1,
+            ..cuda::Scoring::default()
+        },
+    };
+    let launch = cuda::row_attention(&op, 1);
+    let times = (n_kv_heads * n_sequences) as f64;
+    Work {
+        name: launch.kernel.to_owned(),
+        shape: format!("{n_sequences} sequences, 1 row each, context {context}"),
+        bytes: times * (context * (DIM + 4) * 2 + group * DIM * 8) as f64,
+        operations: times * (4 * context * group * DIM) as f64,
+        peak: F32,
+        counters: gpu.run(&launch),
         times,
     }
 }

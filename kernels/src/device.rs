@@ -103,7 +103,7 @@ impl Device {
             Backend::Cpu(_) => "CPU 2".to_owned(),
             Backend::Cuda(gpu) => {
                 let (major, minor) = gpu.driver.capability;
-                let alone = format!("CUDA 2 {major}.{minor}");
+                let alone = format!("CUDA 3 {major}.{minor}");
                 match gpu.part().of {
                     1 => alone,
                     n => format!("{alone}, {n} parts"),

@@ -15,7 +15,6 @@
 #include "ptx.cuh"
 
 constexpr int SPLIT = 512;
-constexpr float LOG2_E = 1.4426950408889634f;
 
 // 64 packed rows of a sequence over a run of splits.
 struct AttentionItem {

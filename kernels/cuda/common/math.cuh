@@ -2,6 +2,8 @@
 #pragma once
 #include "types.cuh"
 
+constexpr float LOG2_E = 1.4426950408889634f;
+
 DEVICE float sigmoid(float x) { return 1.f / (1.f + expf(-x)); }
 
 DEVICE float softcap(float x, float cap) { return cap > 0.f ? cap * tanhf(x / cap) : x; }

@@ -76,7 +76,22 @@ pub(crate) fn count(on: &mut Counted) {
         KvStorage::Int8,
         KvStorage::Fp8,
     ] {
-        by_rows(on, storage);
+        by_rows(
+            on,
+            storage,
+            192,
+            "2 rows at 300 positions, 8 heads of 192 over 2",
+        );
+        if storage.has_scales() {
+            for head_dim in [64, 128, 256] {
+                by_rows(
+                    on,
+                    storage,
+                    head_dim,
+                    "2 rows at 300 positions, 8 heads over 2",
+                );
+            }
+        }
     }
 }
 
@@ -119,8 +134,7 @@ fn tensor(on: &mut Counted, head_dim: usize, n: usize, start: usize, n_rows: usi
     }
 }
 
-fn by_rows(on: &mut Counted, storage: KvStorage) {
-    let head_dim = 128;
+fn by_rows(on: &mut Counted, storage: KvStorage, head_dim: usize, shape: &str) {
     let at = place(on, 2, 299, 1, head_dim);
     let op = AttentionRows {
         q: at.q,
@@ -141,6 +155,5 @@ fn by_rows(on: &mut Counted, storage: KvStorage) {
         block_size: BLOCK_SIZE,
         scoring: scoring(),
     };
-    let shape = "2 rows at 300 positions, 8 heads of 128 over 2";
     on.count(shape, &cuda::row_attention(&op, 2));
 }

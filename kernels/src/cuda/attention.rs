@@ -311,6 +311,23 @@ pub struct AttentionRows {
     pub scoring: Scoring,
 }
 
+/// Query heads of one block of the kernels that share what they read.
+const HEADS: usize = 4;
+
+/// The kernel that computes the query heads of a kv head together: caches of 8 bits, and heads
+/// that lanes share evenly.
+fn shared_heads(op: &AttentionRows) -> Option<&'static str> {
+    Some(match (op.storage, op.head_dim) {
+        (KvStorage::Int8, 64) => "attention_heads_int8_64",
+        (KvStorage::Int8, 128) => "attention_heads_int8_128",
+        (KvStorage::Int8, 256) => "attention_heads_int8_256",
+        (KvStorage::Fp8, 64) => "attention_heads_fp8_64",
+        (KvStorage::Fp8, 128) => "attention_heads_fp8_128",
+        (KvStorage::Fp8, 256) => "attention_heads_fp8_256",
+        _ => return None,
+    })
+}
+
 /// # Panics
 /// For heads of more than 576 values.
 pub fn row_attention(op: &AttentionRows, n_rows: usize) -> Launch {
@@ -330,6 +347,12 @@ pub fn row_attention(op: &AttentionRows, n_rows: usize) -> Launch {
         .fields(&op.scoring.fields())
         .ptr(op.scales.keys)
         .ptr(op.scales.values);
+    if let Some(kernel) = shared_heads(op) {
+        let n_blocks = (op.n_heads / op.n_kv_heads).div_ceil(HEADS);
+        return Launch::new("attention_heads", kernel, Params::new().value(&fields))
+            .grid([n_rows, op.n_kv_heads * n_blocks, 1])
+            .shared(4 * HEADS * (op.head_dim + 4) * 4);
+    }
     let kernel = match op.storage {
         KvStorage::F32 => "attention_rows_f32",
         KvStorage::Bf16 => "attention_rows_bf16",

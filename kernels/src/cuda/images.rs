@@ -17,6 +17,12 @@ pub(super) static IMAGES: &[Image] = &[
         ptx: include_str!("../../ptx/sm_80/attention.ptx"),
     },
     Image {
+        name: "attention_heads",
+        capability: (8, 0),
+        is_exact: false,
+        ptx: include_str!("../../ptx/sm_80/attention_heads.ptx"),
+    },
+    Image {
         name: "attention_rows",
         capability: (8, 0),
         is_exact: false,

@@ -413,6 +413,29 @@ fn rows_match_with_any_cache() {
     }
 }
 
+/// Caches of 8 bits whose query heads share what is read of a kv head, four at most a block.
+#[test]
+fn heads_over_8_bits_match() {
+    let heads = [(2, 1), (6, 1), (8, 2), (3, 3), (10, 2)];
+    let mut cases = parameters();
+    cases.extend([1, 24, 32].map(|block_size| Case { block_size, ..CASE }));
+    for (i, case) in cases.into_iter().enumerate() {
+        for storage in [KvStorage::Int8, KvStorage::Fp8] {
+            let (n_heads, n_kv_heads) = heads[i % heads.len()];
+            let case = Case {
+                storage,
+                head_dim: [64, 128, 256][i % 3],
+                n_heads,
+                n_kv_heads,
+                ..case
+            };
+            let all = case.sequences(&[1, 20, 75, 150]);
+            let rows = [[0, 0, 1], [1, 17, 3], [2, 73, 2], [3, 149, 1]];
+            case.check(&mut Gpu::new(), &all, &rows);
+        }
+    }
+}
+
 #[test]
 fn splits_chunks_and_company_do_not_change_bits() {
     let long = Case {
@@ -444,16 +467,23 @@ fn splits_chunks_and_company_do_not_change_bits() {
         assert_same(&single[1], &chunk[0][..width], "first row");
         assert_same(&single[2], &chunk[0][49 * width..], "last row");
     }
-    for storage in [KvStorage::F32, KvStorage::Bf16, KvStorage::Int8] {
+    for (storage, head_dim, window) in [
+        (KvStorage::F32, 24, None),
+        (KvStorage::Bf16, 24, None),
+        (KvStorage::Int8, 24, None),
+        (KvStorage::Int8, 128, None),
+        (KvStorage::Fp8, 256, Some(77)),
+    ] {
         let case = Case {
             storage,
-            head_dim: 24,
+            head_dim,
+            window,
             ..CASE
         };
         let all = case.sequences(&[150]);
         let chunk = case.check(&mut Gpu::new(), &all, &[[0, 140, 10]]);
         let single = case.check(&mut Gpu::new(), &all, &[[0, 149, 1]]);
-        assert_same(&single[0], &chunk[0][9 * 6 * 24..], "last row");
+        assert_same(&single[0], &chunk[0][9 * 6 * head_dim..], "last row");
     }
     assert!(all_lens_end(&long));
 }

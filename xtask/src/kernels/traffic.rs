@@ -137,6 +137,10 @@ pub(super) fn table(all: &[Traffic]) -> String {
 /// Why passes over shared memory are more than without conflicts of banks.
 const CONFLICTS: &[(&str, &str)] = &[
     (
+        "attention_heads_*_256",
+        "sums are put down once a row, by lanes 64 bytes apart.",
+    ),
+    (
         "attention_80",
         "copies to shared memory only; a row of 160 bytes ends within eight copies of 16 bytes, \
          and the padding behind it, which products need, puts one of them into a taken bank.",
@@ -155,6 +159,10 @@ const CONFLICTS: &[(&str, &str)] = &[
 
 /// Why requests touch more sectors than would hold what they ask for.
 const SPREAD: &[(&str, &str)] = &[
+    (
+        "attention_heads_*",
+        "queries only, once a row: a lane reads its 64 bytes in four pieces, each half a sector.",
+    ),
     (
         "embed",
         "of a block format a lane takes its code from the word of bits that holds it; the \
