@@ -207,10 +207,21 @@ mod tests {
         }
     }
 
+    /// What is wrong, the status, the parameter it is in, and words of the message.
+    type Wrong<'a> = (Value, u16, Option<&'a str>, &'a str);
+
+    fn all_are_refused(wrong: &[Wrong<'_>]) {
+        for (body, status, param, word) in wrong {
+            let error = choice(body.clone()).unwrap_err();
+            assert_eq!(error.status, *status, "{body}");
+            assert_eq!(error.param.as_deref(), *param, "{body}");
+            assert!(error.message.contains(word), "{body}: {}", error.message);
+        }
+    }
+
     #[test]
-    fn what_is_wrong_is_named() {
-        let nine = vec!["one"; 9];
-        for (body, status, param, word) in [
+    fn wrong_names_are_named() {
+        all_are_refused(&[
             (json!({"model": "other"}), 404, None, "`other`"),
             (json!({"model": "other"}), 404, None, "`base`, `one`"),
             (json!({"model": "base:three"}), 404, None, "`three`"),
@@ -222,6 +233,13 @@ mod tests {
                 Some("model"),
                 "twice",
             ),
+        ]);
+    }
+
+    #[test]
+    fn wrong_combinations_and_lists_are_named() {
+        let nine = vec!["one"; 9];
+        all_are_refused(&[
             (
                 json!({"model": "one", "adapter": "two"}),
                 400,
@@ -276,11 +294,6 @@ mod tests {
                 Some("adapter"),
                 "`three`",
             ),
-        ] {
-            let error = choice(body.clone()).unwrap_err();
-            assert_eq!(error.status, status, "{body}");
-            assert_eq!(error.param.as_deref(), param, "{body}");
-            assert!(error.message.contains(word), "{body}: {}", error.message);
-        }
+        ]);
     }
 }

@@ -118,17 +118,20 @@ async fn uses_of_tools_without_results_are_refused() {
     assert_eq!(answer.status, 200, "{}", answer.text);
 }
 
+/// A function's tool with parameters of a schema.
+fn tool(schema: &Value) -> Value {
+    json!([{"type": "function", "function": {"name": "f", "parameters": schema}}])
+}
+
+/// A choice among allowed tools, of which one is of this kind.
+fn allowed(kind: &str) -> Value {
+    json!({"type": "allowed_tools", "allowed_tools":
+        {"mode": "auto", "tools": [{"type": kind, "name": "f"}]}})
+}
+
 #[tokio::test]
 async fn hints_are_read_to_the_end() {
     let server = server();
-    let tool = |schema: Value| {
-        json!([{"type": "function",
-        "function": {"name": "f", "parameters": schema}}])
-    };
-    let allowed = |kind: &str| {
-        json!({"type": "allowed_tools", "allowed_tools":
-        {"mode": "auto", "tools": [{"type": kind, "name": "f"}]}})
-    };
     for (more, param, code, says) in [
         (
             json!({"messages": [{"role": "user", "name": "a b", "content": "x"}]}),
@@ -155,25 +158,6 @@ async fn hints_are_read_to_the_end() {
             "",
         ),
         (
-            json!({"tools": tool(json!({})), "tool_choice": allowed("mcp")}),
-            "tool_choice.allowed_tools.tools[0].type",
-            "unsupported_value",
-            "'mcp'",
-        ),
-        (
-            json!({"tools": tool(json!({})), "tool_choice": allowed("song")}),
-            "tool_choice.allowed_tools.tools[0].type",
-            "invalid_value",
-            "'song'",
-        ),
-        (
-            json!({"tools": tool(json!({"type": "array"}))}),
-            "tools[0].function.parameters",
-            "invalid_function_parameters",
-            "Invalid schema for function 'f': schema must be a JSON Schema of 'type: \"object\"', \
-             got 'type: \"array\"'.",
-        ),
-        (
             json!({"logit_bias": {"05": 2}}),
             "logit_bias",
             "invalid_value",
@@ -194,7 +178,45 @@ async fn hints_are_read_to_the_end() {
     ] {
         check(&server.chat(more).await, 400, Some(param), Some(code), says);
     }
-    // Integers of any size are integers.
+    let fine = json!({"prompt_cache_options": {"mode": "implicit", "ttl": "30m"},
+        "tools": tool(&json!({"properties": {}})), "tool_choice": allowed("function"),
+        "prediction": {"type": "content", "content": [{"type": "text", "text": "x"}]},
+        "logit_bias": {"5": 1}, "reasoning_effort": "none"});
+    let answer = server.chat(fine).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+}
+
+#[tokio::test]
+async fn tools_are_read_to_the_end() {
+    let server = server();
+    for (more, param, code, says) in [
+        (
+            json!({"tools": tool(&json!({})), "tool_choice": allowed("mcp")}),
+            "tool_choice.allowed_tools.tools[0].type",
+            "unsupported_value",
+            "'mcp'",
+        ),
+        (
+            json!({"tools": tool(&json!({})), "tool_choice": allowed("song")}),
+            "tool_choice.allowed_tools.tools[0].type",
+            "invalid_value",
+            "'song'",
+        ),
+        (
+            json!({"tools": tool(&json!({"type": "array"}))}),
+            "tools[0].function.parameters",
+            "invalid_function_parameters",
+            "Invalid schema for function 'f': schema must be a JSON Schema of 'type: \"object\"', \
+             got 'type: \"array\"'.",
+        ),
+    ] {
+        check(&server.chat(more).await, 400, Some(param), Some(code), says);
+    }
+}
+
+#[tokio::test]
+async fn integers_of_any_size_are_integers() {
+    let server = server();
     let mut text = chat_body(json!({"n": 7})).to_string();
     text = text.replace("\"n\":7", "\"n\":1000000000000000000000000000000");
     let answer = server
@@ -202,12 +224,6 @@ async fn hints_are_read_to_the_end() {
         .await;
     let code = Some("integer_above_max_value");
     check(&answer, 400, Some("n"), code, "<= 128");
-    let fine = json!({"prompt_cache_options": {"mode": "implicit", "ttl": "30m"},
-        "tools": tool(json!({"properties": {}})), "tool_choice": allowed("function"),
-        "prediction": {"type": "content", "content": [{"type": "text", "text": "x"}]},
-        "logit_bias": {"5": 1}, "reasoning_effort": "none"});
-    let answer = server.chat(fine).await;
-    assert_eq!(answer.status, 200, "{}", answer.text);
 }
 
 #[tokio::test]

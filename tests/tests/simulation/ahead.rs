@@ -14,9 +14,9 @@ use crate::machine::{CONFIG, Counting, alone, end_of, overlapping, request, sequ
 fn in_flight(requests: &[Request]) -> (Scheduler, Counting, Batch) {
     let (mut scheduler, executor) = overlapping(CONFIG);
     for request in requests {
-        scheduler.submit(request.clone()).unwrap();
+        scheduler.submit(request.clone()).expect("a sound request");
     }
-    let batch = scheduler.begin_step().unwrap();
+    let batch = scheduler.begin_step().expect("there is work");
     (scheduler, executor, batch)
 }
 
