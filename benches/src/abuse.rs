@@ -3,8 +3,8 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -138,6 +138,16 @@ enum Abuse {
     Bodies(usize, usize),
 }
 
+/// Headers of some megabytes, made once: clients that spell each of them anew, in writes of a few
+/// bytes, would mostly keep this machine's cores from the server.
+fn flood() -> &'static [u8] {
+    static FLOOD: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let headers = (0..200_000).map(|i| format!("x-flood-{i}: {i}\r\n"));
+        headers.collect::<String>().into_bytes()
+    });
+    &FLOOD
+}
+
 /// Abuse that goes on until it is told to stop.
 struct Running {
     is_over: Arc<AtomicBool>,
@@ -212,9 +222,7 @@ impl Abuse {
             }
             Self::Headers(_) => {
                 stream.write_all(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n")?;
-                for i in 0..200_000 {
-                    write!(stream, "x-flood-{i}: {i}\r\n")?;
-                }
+                stream.write_all(flood())?;
             }
             Self::Bodies(_, megabytes) => {
                 stream.write_all(
