@@ -46,6 +46,9 @@ fn cases() -> Vec<Value> {
             long,
         ),
         json!({"regex": "a fixed text, and nothing else"}),
+        // More than is walked at a time, and more than is appended in a step.
+        json!({"regex": "(yes|no)x{40000}", "max_tokens": 300}),
+        json!({"regex": "(on (and|or) on ){9}(a very long text, ){4000}", "max_tokens": 300, "n": 2}),
     ]
 }
 
