@@ -1,10 +1,9 @@
 // Draws a token from each row of logits, or looks one up, so that only tokens and what their
 // log-probabilities are made of leave the device. One block a row. What a list in shared memory
 // cannot hold is left to the host, row by row; logits are as before when the kernel ends.
+#include "common/answer.cuh"
 #include "common/ranked.cuh"
 
-// Best tokens that are reported at most.
-constexpr int MOST_TOP = 20;
 // Best tokens among which the end of `top_p` is looked for, in a vocabulary beyond the list.
 constexpr int AMONG = 1024;
 
@@ -34,20 +33,6 @@ struct Wanted {
   // Words of what is allowed; below zero: all is.
   int n_words, words;
   int unused;
-};
-
-struct Answer {
-  // The sum of weights of the row as it was, by which log-probabilities are found.
-  double total;
-  // 1: done. 0: left to the host.
-  int is_done;
-  uint32_t token;
-  float chosen, greatest;
-  int n_top, unused;
-  struct {
-    uint32_t token;
-    float logit;
-  } top[MOST_TOP];
 };
 
 // Changes logits in place and keeps what they were.

@@ -36,6 +36,16 @@ pub struct Model {
     matrices: Vec<(WeightKey, u64)>,
 }
 
+/// The tokens of a step's rows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TokenRows<'a> {
+    pub(crate) given: &'a [u32],
+    /// See [`crate::step::Step::drawn`].
+    pub(crate) drawn: &'a [Option<u32>],
+    /// Rows of the table of learned positions.
+    pub(crate) positions: &'a [u32],
+}
+
 /// How a model is packed.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadOptions<'a> {
@@ -196,19 +206,17 @@ impl Model {
     }
 
     /// Runs all layers over the rows of a step and leaves their final states in `normed`.
-    /// `positions`: of the rows, for learned vectors of positions.
     pub(crate) fn forward(
         &self,
-        tokens: &[u32],
-        positions: &[u32],
+        tokens: TokenRows<'_>,
         step: AttentionStep<'_>,
         kv: &mut KvCache,
         a: &mut Activations,
     ) {
-        let n_rows = tokens.len();
+        let n_rows = tokens.given.len();
         let device = &self.device;
         let adapters = step.adapters;
-        self.embed(tokens, positions, adapters, a);
+        self.embed(tokens, adapters, a);
         let first = self.layers[0].before_attention.as_ref();
         self.norm_residual(first, adapters, n_rows, a);
         for (i, layer) in self.layers.iter().enumerate() {
@@ -242,22 +250,21 @@ impl Model {
     }
 
     /// Tokens (and positions) to `residual`.
-    fn embed(
-        &self,
-        tokens: &[u32],
-        positions: &[u32],
-        adapters: AdapterRows<'_>,
-        a: &mut Activations,
-    ) {
-        let (device, n_rows) = (&self.device, tokens.len());
+    fn embed(&self, rows: TokenRows<'_>, adapters: AdapterRows<'_>, a: &mut Activations) {
+        let (device, tokens) = (&self.device, rows.given);
+        let n_rows = tokens.len();
         let len = n_rows * self.config.hidden_size;
-        device.embed_into(&self.embedding, tokens, &mut a.residual);
+        if rows.drawn.is_empty() {
+            device.embed_into(&self.embedding, tokens, &mut a.residual);
+        } else {
+            device.embed_drawn_into(&self.embedding, tokens, rows.drawn, &mut a.residual);
+        }
         adapters.adapt_embedding(device, tokens, self.config.hidden_size, &mut a.residual);
         if self.config.embedding.scale != 1.0 {
             device.scale_softcap(&mut a.residual, self.config.embedding.scale, None, len);
         }
         if let Some(table) = &self.positions {
-            device.embed_into(table, positions, &mut a.block_out);
+            device.embed_into(table, rows.positions, &mut a.block_out);
             device.add_scaled(&mut a.residual, &a.block_out, 1.0, len);
         }
         if let Some(norm) = &self.embedding_norm {

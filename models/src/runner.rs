@@ -1,21 +1,25 @@
 //! Runs batches of the scheduler on a model.
 
+mod ahead;
 mod logits;
 mod sample;
 mod together;
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
 use kernels::{KvCache, KvError, KvShape, KvType};
-use scheduler::{AdapterId, Batch, BatchRow, Executor, ExecutorError, Sampled};
+use scheduler::{AdapterId, Batch, BatchRow, Executor, ExecutorError, Sampled, Ticket};
 
 use crate::activations::Activations;
 use crate::adapter::{AdapterStack, StepAdapters};
 use crate::attention::AttentionStep;
+use crate::decoder::TokenRows;
 use crate::pooling::pool;
 use crate::step::{Limits, Step};
 use crate::{AdapterTable, LoadError, Model, ModelConfig, Rope};
+use ahead::Noted;
 use sample::{Samplers, fail};
 
 /// Memory of a runner, from the memory plan.
@@ -45,6 +49,10 @@ pub struct ModelRunner {
     samplers: Samplers,
     adapters: AdapterTable,
     step_adapters: StepAdapters,
+    /// Batches that were started, the oldest first.
+    noted: VecDeque<Noted>,
+    /// For each row of the batch that was started last, its answer on the device.
+    drawn: Vec<Option<u32>>,
     /// The other parts of the model, on devices of their own.
     others: Vec<ModelRunner>,
 }
@@ -116,6 +124,8 @@ impl ModelRunner {
             samplers: Samplers::default(),
             adapters: AdapterTable::default(),
             step_adapters: StepAdapters::new(model.device()),
+            noted: VecDeque::new(),
+            drawn: Vec::new(),
             others: Vec::new(),
             model,
         };
@@ -151,13 +161,13 @@ impl ModelRunner {
             rows: &rows,
             adapters: self.step_adapters.rows(),
         };
-        self.model.forward(
-            &step.tokens,
-            &step.positions,
-            attention,
-            &mut self.kv,
-            &mut self.activations,
-        );
+        let tokens = TokenRows {
+            given: &step.tokens,
+            drawn: &step.drawn,
+            positions: &step.positions,
+        };
+        self.model
+            .forward(tokens, attention, &mut self.kv, &mut self.activations);
     }
 
     /// The result of a row before it is computed. A row whose adapter is gone fails alone.
@@ -224,7 +234,9 @@ impl ModelRunner {
         let results = rows.map(|(row, stack)| self.open(row, stack.clone()));
         let results: Vec<Sampled> = results.collect();
         self.step_adapters.finish();
-        self.step.fill(batch, &results, &self.ropes, &self.limits)?;
+        let drawn = std::mem::take(&mut self.drawn);
+        self.step
+            .fill(batch, &results, &drawn, &self.ropes, &self.limits)?;
         if !self.step.tokens.is_empty() {
             self.forward();
         }
@@ -258,6 +270,26 @@ impl Executor for ModelRunner {
         }
         self.execute_together(batch, &stacks)
     }
+
+    fn n_in_flight(&self) -> usize {
+        if self.runs_beside() { 2 } else { 1 }
+    }
+
+    fn start(&mut self, batch: &Batch) -> Result<Ticket, ExecutorError> {
+        if self.can_run_beside(batch) {
+            self.begin(batch)
+        } else {
+            self.execute(batch).map(Ticket::done)
+        }
+    }
+
+    fn finish(&mut self, ticket: Ticket, batch: &Batch) -> Result<Vec<Sampled>, ExecutorError> {
+        match ticket.into_done() {
+            Some(results) => Ok(results),
+            None => self.end(batch),
+        }
+    }
+
     fn lost(&self) -> Option<String> {
         let others = self.others.iter().find_map(Executor::lost);
         self.model.device().lost().or(others)

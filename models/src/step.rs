@@ -22,6 +22,9 @@ pub(crate) struct Limits {
 #[derive(Debug, Default)]
 pub(crate) struct Step {
     pub(crate) tokens: Vec<u32>,
+    /// For each token the answer of the step before that it is, if it is not known yet; empty where
+    /// all are.
+    pub(crate) drawn: Vec<Option<u32>>,
     /// Row of each token in the table of learned positions.
     pub(crate) positions: Vec<u32>,
     /// Row of position zero.
@@ -76,10 +79,12 @@ impl Step {
 
     /// Lays out a batch. Checks all that the ops rely on: a batch that breaks the contract is an
     /// error here, never a wrong read there. Rows that `results` says have failed are left out.
+    /// `drawn`: for each row of the batch started before, its answer.
     pub(crate) fn fill(
         &mut self,
         batch: &Batch,
         results: &[Sampled],
+        drawn: &[Option<u32>],
         ropes: &[Rope],
         limits: &Limits,
     ) -> Result<(), ExecutorError> {
@@ -92,6 +97,7 @@ impl Step {
                 limits.max_batched_tokens
             )));
         }
+        let is_known = batch.rows.iter().all(|row| row.pending.is_none());
         for (index, (row, result)) in batch.rows.iter().zip(results).enumerate() {
             if result.failed.is_some() {
                 continue;
@@ -99,12 +105,18 @@ impl Step {
             check(row, limits)
                 .map_err(|error| ExecutorError(format!("sequence {}: {error}", row.sequence)))?;
             self.push(index, row, ropes, limits.block_size);
+            if !is_known {
+                let pending = row.pending.and_then(|i| *drawn.get(i as usize)?);
+                self.drawn.resize(self.tokens.len() - 1, None);
+                self.drawn.push(pending);
+            }
         }
         Ok(())
     }
 
     fn clear(&mut self) {
         self.tokens.clear();
+        self.drawn.clear();
         self.positions.clear();
         self.slots.clear();
         for angles in &mut self.angles {
@@ -190,6 +202,9 @@ fn check(row: &BatchRow, limits: &Limits) -> Result<(), String> {
     let n_positions = row.start as usize + row.tokens.len();
     if row.tokens.is_empty() {
         return Err("a row without tokens".to_string());
+    }
+    if row.pending.is_some() && row.tokens.len() > 1 {
+        return Err("a token that is not known beside others".to_string());
     }
     if n_positions > limits.max_model_len {
         return Err(format!(

@@ -27,8 +27,9 @@ pub use linear::{
     quantize_rows,
 };
 pub use rows::{
-    Copied, NormRows, activate, add_gated_rows, add_scaled, adjust_rows, clamp, copy_blocks, embed,
-    fill, gather_rows, norm_rows, scale_softcap, scatter_add_rows, scatter_rows, strided_copy,
+    Copied, NormRows, TokensAt, activate, add_gated_rows, add_scaled, adjust_rows, clamp,
+    copy_blocks, embed, fill, gather_rows, norm_rows, scale_softcap, scatter_add_rows,
+    scatter_rows, strided_copy,
 };
 pub(crate) use run::{
     AttentionAt, CudaKv, CudaLinear, CudaLowRank, Gpu, NormAt, OutAt, RopeAt, Values,

@@ -4,13 +4,34 @@ use super::launch::{DevicePtr, Fields, Launch, Params};
 use super::{format_code, int};
 use crate::{Activation, NormKind, WeightType};
 
+/// Where tokens are that may not have been to the host.
+#[derive(Clone, Copy, Debug)]
+pub struct TokensAt {
+    pub given: DevicePtr,
+    /// For each token the number of the answer that it is, or less than zero: it is given. Null:
+    /// all are given.
+    pub drawn: DevicePtr,
+    /// Answers of the step before; see [`super::sample_rows`].
+    pub answers: DevicePtr,
+}
+
+impl TokensAt {
+    pub fn given(given: DevicePtr) -> Self {
+        Self {
+            given,
+            drawn: DevicePtr::NULL,
+            answers: DevicePtr::NULL,
+        }
+    }
+}
+
 /// `out[i] = table[tokens[i]]`; a table of any format, packed by [`super::pack`].
 pub fn embed(
     ty: WeightType,
     table: DevicePtr,
     scales: DevicePtr,
     n_in: usize,
-    tokens: DevicePtr,
+    tokens: TokensAt,
     n_tokens: usize,
     out: DevicePtr,
 ) -> Launch {
@@ -19,7 +40,9 @@ pub fn embed(
         .ptr(table)
         .ptr(scales)
         .int(int(n_in))
-        .ptr(tokens)
+        .ptr(tokens.given)
+        .ptr(tokens.drawn)
+        .ptr(tokens.answers)
         .ptr(out);
     Launch::new("embed", "embed", params).over_rows(n_tokens, n_in)
 }

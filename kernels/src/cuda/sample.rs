@@ -109,13 +109,14 @@ pub fn sample_rows(
         .shared(n.div_ceil(256) * 8)
 }
 
-/// Reads what came of a row from its words; `None`: the host has to do it.
-pub fn unpack_answer(words: &[u32], row: &SampleRow<'_>) -> Option<SampledRow> {
+/// Reads what came of a row from its words, with log-probabilities if it reports them; `None`: the
+/// host has to do it.
+pub fn unpack_answer(words: &[u32], reports: bool) -> Option<SampledRow> {
     let float = |at: usize| f32::from_bits(words[at]);
     if words[2] != 1 {
         return None;
     }
-    let logprobs = row.n_top.map(|_| RowLogprobs {
+    let logprobs = reports.then(|| RowLogprobs {
         chosen: float(4),
         greatest: float(5),
         total: f64::from_bits(u64::from(words[1]) << 32 | u64::from(words[0])),

@@ -22,6 +22,34 @@ impl Device {
         }
     }
 
+    /// The same, where the tokens that `drawn` has a number of are not known yet: they are what
+    /// was drawn for that row of [`note_samples`](Self::note_samples) in the step started before,
+    /// and their place in `tokens` holds any token. Where nothing was drawn, so does the result.
+    ///
+    /// # Panics
+    /// On a device that does not draw.
+    pub fn embed_drawn_into(
+        &self,
+        table: &Linear,
+        tokens: &[u32],
+        drawn: &[Option<u32>],
+        out: &mut Buffer,
+    ) {
+        assert_eq!(tokens.len(), drawn.len(), "one answer a token, or none");
+        assert!(
+            tokens.iter().all(|&token| (token as usize) < table.n_out()),
+            "a token is not in the table of {} rows",
+            table.n_out()
+        );
+        let len = tokens.len() * table.n_in();
+        match &*self.backend {
+            Backend::Cpu(_) => panic!("sampling of a GPU on the CPU"),
+            Backend::Cuda(gpu) => {
+                gpu.embed_drawn(table.on_cuda(), tokens, drawn, at_mut(out, len, "out"));
+            }
+        }
+    }
+
     /// Several linear layers of one input in one parallel region: for each call
     /// `out = x W^T + bias`, `x`: `[n_rows, n_in]`, `out`: `[n_rows, n_out]`.
     pub fn linear_into(&self, x: &Buffer, n_rows: usize, calls: &mut [LinearCall<'_>]) {

@@ -1,6 +1,6 @@
 //! Drawing tokens where the logits are.
 
-use super::{Backend, Device, at};
+use super::{Backend, Device, DeviceFailed, at};
 use crate::sample::{Ask, SampleRow, SampledRow};
 use crate::{Buffer, cuda};
 
@@ -48,18 +48,77 @@ impl Device {
         n: usize,
         rows: &[SampleRow<'_>],
     ) -> Vec<Option<SampledRow>> {
-        for row in rows {
-            let changes = row.changes.iter().map(|change| change.token);
-            let target = match row.ask {
-                Ask::Score { token } => Some(token),
-                Ask::Greedy | Ask::Draw(_) => None,
-            };
-            let is_known = |token: u32| (token as usize) < n;
-            assert!(changes.chain(target).all(is_known), "no such token");
-        }
+        check(n, rows);
         match &*self.backend {
             Backend::Cpu(_) => panic!("sampling of a GPU on the CPU"),
             Backend::Cuda(gpu) => gpu.sample_rows(at(logits, rows.len() * n, "logits"), n, rows),
         }
+    }
+
+    /// As [`sample_rows`](Self::sample_rows), for a step that is not waited for
+    /// ([`depart`](Self::depart)): these are the rows from `first` on of `n_all`.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn note_samples(
+        &self,
+        logits: &Buffer,
+        n: usize,
+        rows: &[SampleRow<'_>],
+        (first, n_all): (usize, usize),
+    ) {
+        check(n, rows);
+        assert!(first + rows.len() <= n_all, "more rows than in all");
+        match &*self.backend {
+            Backend::Cpu(_) => panic!("sampling of a GPU on the CPU"),
+            Backend::Cuda(gpu) => {
+                let logits = at(logits, rows.len() * n, "logits");
+                gpu.note_samples(logits, n, rows, first, n_all);
+            }
+        }
+    }
+
+    /// Starts the ops that were called, a step with `n_answers` rows of
+    /// [`note_samples`](Self::note_samples), and goes on without waiting. At most two steps are on
+    /// their way at a time. Ops of the next one come after all of this one's.
+    ///
+    /// # Errors
+    /// The step could not be started, and is none.
+    ///
+    /// # Panics
+    /// On a device that does not draw.
+    pub fn depart(&self, n_answers: usize) -> Result<(), DeviceFailed> {
+        match &*self.backend {
+            Backend::Cpu(_) => panic!("sampling of a GPU on the CPU"),
+            Backend::Cuda(gpu) => gpu.depart(n_answers).map_err(DeviceFailed),
+        }
+    }
+
+    /// Waits for the first step on its way: what came of its rows. For each, `reports` says whether
+    /// log-probabilities were asked for.
+    ///
+    /// # Errors
+    /// It could not be done.
+    ///
+    /// # Panics
+    /// On a device that does not draw.
+    pub fn arrive(&self, reports: &[bool]) -> Result<Vec<Option<SampledRow>>, DeviceFailed> {
+        match &*self.backend {
+            Backend::Cpu(_) => panic!("sampling of a GPU on the CPU"),
+            Backend::Cuda(gpu) => gpu.arrive(reports).map_err(DeviceFailed),
+        }
+    }
+}
+
+/// Rows ask for tokens that there are.
+fn check(n: usize, rows: &[SampleRow<'_>]) {
+    for row in rows {
+        let changes = row.changes.iter().map(|change| change.token);
+        let target = match row.ask {
+            Ask::Score { token } => Some(token),
+            Ask::Greedy | Ask::Draw(_) => None,
+        };
+        let is_known = |token: u32| (token as usize) < n;
+        assert!(changes.chain(target).all(is_known), "no such token");
     }
 }

@@ -1,7 +1,9 @@
 //! Ops on rows and values.
 
-use kernels::cuda::{self, Copied, DevicePtr, KvScales, KvStorage, NormRows, Rope};
-use kernels::{Activation, NormKind, RopeAngles, RopeStyle, WeightSource, dequantize, reference};
+use kernels::cuda::{self, Copied, DevicePtr, KvScales, KvStorage, NormRows, Rope, TokensAt};
+use kernels::{
+    Activation, NormKind, RopeAngles, RopeStyle, WeightSource, WeightType, dequantize, reference,
+};
 
 use crate::common::{DENSE, QUANTIZED, Rng, assert_same, error};
 use crate::gpu::{CAPABILITIES, Gpu};
@@ -238,12 +240,52 @@ fn tables_of_every_format_give_their_rows_exactly() {
         let mut gpu = Gpu::new();
         let (table, scales) = (gpu.upload(&packed.weight), gpu.upload(&packed.scales));
         let (tokens_at, out) = (gpu.upload(&tokens), gpu.alloc(4 * n_in * 4));
-        gpu.run(&cuda::embed(ty, table, scales, n_in, tokens_at, 4, out));
+        let given = TokensAt::given(tokens_at);
+        gpu.run(&cuda::embed(ty, table, scales, n_in, given, 4, out));
         let found: Vec<f32> = gpu.download(out, 4 * n_in);
         for (found, token) in found.chunks(n_in).zip(tokens) {
             let expected = &all[token as usize * n_in..][..n_in];
             assert_same(found, expected, &format!("{ty:?}"));
         }
+    }
+}
+
+/// Tokens that were drawn by the step before and have not been to the host.
+#[test]
+fn tokens_come_from_answers_where_there_are_any() {
+    let (n_out, n_in) = (37, 64);
+    let source: WeightSource<'_> = Rng(5).weights(WeightType::F32, n_out, n_in);
+    let packed = cuda::pack(&source).expect("a weight of this shape");
+    let mut all = vec![0.0; n_out * n_in];
+    dequantize(WeightType::F32, &source.bytes, &mut all);
+    // Of three answers the second was left to the host.
+    let answer = |is_done: u32, token: u32| {
+        let mut words = vec![0xdead_beef_u32; cuda::ANSWER_BYTES / 4];
+        (words[2], words[3]) = (is_done, token);
+        words
+    };
+    let answers = [answer(1, 36), answer(0, 99_999), answer(1, 5)].concat();
+    let mut gpu = Gpu::new();
+    let (table, scales) = (gpu.upload(&packed.weight), gpu.upload(&packed.scales));
+    let none = u32::MAX;
+    let tokens = TokensAt {
+        given: gpu.upload(&[7_u32, 0, 0, 0, 8]),
+        drawn: gpu.upload(&[none, 2, 0, 1, none]),
+        answers: gpu.upload(&answers),
+    };
+    let out = gpu.alloc(5 * n_in * 4);
+    gpu.run(&cuda::embed(
+        WeightType::F32,
+        table,
+        scales,
+        n_in,
+        tokens,
+        5,
+        out,
+    ));
+    let found: Vec<f32> = gpu.download(out, 5 * n_in);
+    for (found, token) in found.chunks(n_in).zip([7, 5, 36, 0, 8]) {
+        assert_same(found, &all[token * n_in..][..n_in], &format!("{token}"));
     }
 }
 

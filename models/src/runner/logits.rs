@@ -42,7 +42,7 @@ impl ModelRunner {
         let results = [self.open(&batch.rows[0], None)];
         self.step_adapters.finish();
         self.step
-            .fill(&batch, &results, &self.ropes, &self.limits)?;
+            .fill(&batch, &results, &[], &self.ropes, &self.limits)?;
         self.forward();
         let vocab = self.model.config().vocab_size;
         let rows: Vec<u32> = self.step.wanted.iter().map(|wanted| wanted.row).collect();

@@ -17,7 +17,7 @@ pub(super) struct Samplers(Mutex<Vec<Sampler>>);
 
 /// What a row of logits gave.
 #[derive(Debug)]
-enum Answer {
+pub(super) enum Answer {
     Token(SampledToken),
     Score(TokenLogprobs),
 }
@@ -122,7 +122,7 @@ impl ModelRunner {
 }
 
 /// Notes what the device found.
-fn take(wanted: &Wanted, found: SampledRow, result: &mut Sampled) {
+pub(super) fn take(wanted: &Wanted, found: SampledRow, result: &mut Sampled) {
     if wanted.target.is_none() {
         result.token = Some(ask::drawn(found));
     } else if let Some(logprobs) = &found.logprobs {
@@ -131,7 +131,7 @@ fn take(wanted: &Wanted, found: SampledRow, result: &mut Sampled) {
 }
 
 /// Notes what the host found.
-fn note(found: Result<Answer, ExecutorError>, result: &mut Sampled) {
+pub(super) fn note(found: Result<Answer, ExecutorError>, result: &mut Sampled) {
     match found {
         Ok(Answer::Token(token)) => result.token = Some(token),
         Ok(Answer::Score(score)) => result.scored.push(score),
@@ -140,7 +140,7 @@ fn note(found: Result<Answer, ExecutorError>, result: &mut Sampled) {
 }
 
 impl Samplers {
-    fn answer(
+    pub(super) fn answer(
         &self,
         batch: &Batch,
         wanted: &Wanted,

@@ -41,7 +41,7 @@ fn on_device(logits: &[f32], n: usize, rows: &[SampleRow<'_>]) -> Vec<Option<Sam
     assert_eq!(bits(&after), bits(logits), "logits are as before");
     let words: Vec<u32> = gpu.download(answers, rows.len() * cuda::ANSWER_BYTES / 4);
     let each = words.chunks_exact(cuda::ANSWER_BYTES / 4).zip(rows);
-    each.map(|(words, row)| cuda::unpack_answer(words, row))
+    each.map(|(words, row)| cuda::unpack_answer(words, row.n_top.is_some()))
         .collect()
 }
 

@@ -188,6 +188,20 @@ impl Server {
     }
 
     fn ask(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let answer = self.exchange(method, path, body);
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        // A body of known length, or in chunks: what is between the first and last brace.
+        let (from, to) = (body.find('{').unwrap(), body.rfind('}').unwrap());
+        (status, serde_json::from_str(&body[from..=to]).unwrap())
+    }
+
+    /// An answer with its head.
+    pub(crate) fn text(&self, path: &str) -> String {
+        self.exchange("GET", path, "")
+    }
+
+    fn exchange(&self, method: &str, path: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         write!(
             stream,
@@ -199,11 +213,7 @@ impl Server {
         .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
-        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-        // A body of known length, or in chunks: what is between the first and last brace.
-        let (from, to) = (body.find('{').unwrap(), body.rfind('}').unwrap());
-        (status, serde_json::from_str(&body[from..=to]).unwrap())
+        answer
     }
 
     /// Injects faults from now on.

@@ -15,6 +15,7 @@ mod common;
 mod faults;
 mod graphs;
 mod machine;
+mod overlap;
 mod parity;
 mod together;
 mod wide;

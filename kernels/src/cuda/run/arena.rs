@@ -1,5 +1,7 @@
 //! What a step brings from the host: lists of tokens, slots, angles, tables. All of them lie in
-//! one piece of pinned memory, which goes to the device in one copy.
+//! one piece of pinned memory, which goes to the device in one copy. There are two such pieces, in
+//! turn: the copy of one step may not have been made when the next is put together. On the device
+//! one is enough, since copies and kernels follow each other in one stream.
 //!
 //! Places depend only on the sizes of what was put before, rounded up: steps of the same shape
 //! find theirs at the same addresses, so that a captured graph of one is a graph of all.
@@ -17,7 +19,8 @@ const ALIGN: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct Arena {
-    host: Pinned,
+    /// The first is written, the other may be read by a step that was started.
+    hosts: [Pinned; 2],
     device: Allocation,
     used: usize,
     /// Bytes that were copied already.
@@ -35,7 +38,7 @@ struct Entry {
 impl Arena {
     pub(crate) fn new(driver: &Arc<Driver>, n_bytes: usize) -> Result<Self, OutOfMemory> {
         Ok(Self {
-            host: Pinned::new(driver, n_bytes)?,
+            hosts: [Pinned::new(driver, n_bytes)?, Pinned::new(driver, n_bytes)?],
             device: driver.alloc(n_bytes)?,
             used: 0,
             sent: 0,
@@ -56,7 +59,7 @@ impl Arena {
     /// already are not put twice: layers share them.
     pub(crate) fn put(&mut self, bytes: &[u8]) -> Option<DevicePtr> {
         let same = |entry: &&Entry| {
-            entry.len == bytes.len() && self.host.bytes()[entry.first..][..entry.len] == *bytes
+            entry.len == bytes.len() && self.hosts[0].bytes()[entry.first..][..entry.len] == *bytes
         };
         if let Some(entry) = self.entries.iter().find(same) {
             return Some(DevicePtr(self.device.at()).offset(entry.first));
@@ -66,7 +69,7 @@ impl Arena {
             return None;
         }
         self.used += Self::room(bytes.len());
-        self.host.bytes_mut()[first..][..bytes.len()].copy_from_slice(bytes);
+        self.hosts[0].bytes_mut()[first..][..bytes.len()].copy_from_slice(bytes);
         self.entries.push(Entry {
             first,
             len: bytes.len(),
@@ -82,9 +85,16 @@ impl Arena {
         let (first, end) = (self.sent, self.used);
         self.sent = end;
         let to = self.device.at() + first as u64;
-        // SAFETY: both sides are as long, and these bytes of the host stay as they are until
-        // `reset`, which comes after the stream has been waited for.
-        unsafe { result::memcpy_htod_async(to, &self.host.bytes()[first..end], driver.steps()) }
+        // SAFETY: both sides are as long, and these bytes of the host stay as they are until they
+        // are written again, which is after `reset` or two `swap`s: the stream has been waited for,
+        // or the step that this is of has ended.
+        unsafe { result::memcpy_htod_async(to, &self.hosts[0].bytes()[first..end], driver.steps()) }
+    }
+
+    /// Begins the next step's lists, while this one's are on their way. Those before have arrived.
+    pub(crate) fn swap(&mut self) {
+        self.hosts.swap(0, 1);
+        self.reset();
     }
 
     /// Forgets everything. The stream has done all that read it.

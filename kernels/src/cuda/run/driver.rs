@@ -72,7 +72,10 @@ pub(crate) struct Driver {
 #[derive(Debug, Default)]
 struct Retired {
     is_busy: bool,
-    addresses: Vec<u64>,
+    /// Number of the step that is being put together.
+    step: u64,
+    /// With the last step that may use it.
+    addresses: Vec<(u64, u64)>,
 }
 
 impl Driver {
@@ -204,16 +207,29 @@ impl Driver {
         self.retired().is_busy = true;
     }
 
-    /// Nothing is at work.
-    pub(crate) fn end_work(&self) {
-        let addresses = {
+    /// What was put together is a step of its own; its number.
+    pub(crate) fn next_step(&self) -> u64 {
+        let mut retired = self.retired();
+        retired.step += 1;
+        retired.step - 1
+    }
+
+    /// Steps up to this one have ended.
+    pub(crate) fn end_step(&self, number: u64) {
+        let ended = {
             let mut retired = self.retired();
-            retired.is_busy = false;
-            std::mem::take(&mut retired.addresses)
+            let ended = |(step, _): &mut (u64, u64)| *step <= number;
+            retired.addresses.extract_if(.., ended).collect::<Vec<_>>()
         };
-        for at in addresses {
+        for (_, at) in ended {
             self.free(at);
         }
+    }
+
+    /// Nothing is at work.
+    pub(crate) fn end_work(&self) {
+        self.retired().is_busy = false;
+        self.end_step(u64::MAX);
     }
 
     fn free(&self, at: u64) {
@@ -296,7 +312,8 @@ impl Drop for Allocation {
         }
         let mut retired = self.driver.retired();
         if retired.is_busy {
-            retired.addresses.push(self.at);
+            let step = retired.step;
+            retired.addresses.push((step, self.at));
         } else {
             drop(retired);
             self.driver.free(self.at);

@@ -6,7 +6,7 @@ use super::driver::{Allocation, text};
 use super::gpu::{Gpu, bytes_of};
 use super::scratch::Kind;
 use super::step::Step;
-use crate::cuda::{self, DevicePtr, Ending, Group, LinearLaunch, Rows16};
+use crate::cuda::{self, DevicePtr, Ending, Group, LinearLaunch, Rows16, TokensAt};
 use crate::memory::OutOfMemory;
 use crate::{Numerics, PackError, WeightSource, WeightType};
 
@@ -90,7 +90,7 @@ impl CudaLinear {
         Form::of(self.ty, self.numerics)
     }
 
-    fn embed(&self, tokens: DevicePtr, n_tokens: usize, out: DevicePtr) -> cuda::Launch {
+    fn embed(&self, tokens: TokensAt, n_tokens: usize, out: DevicePtr) -> cuda::Launch {
         cuda::embed(
             self.ty,
             DevicePtr(self.weight.at()),
@@ -110,7 +110,7 @@ impl CudaLinear {
         let room = self.gpu.driver.alloc(4 * self.n_in).map_err(memory)?;
         let at = DevicePtr(room.at());
         self.gpu
-            .run_alone(&self.embed(DevicePtr(token.at()), 1, at))?;
+            .run_alone(&self.embed(TokensAt::given(DevicePtr(token.at())), 1, at))?;
         room.read_at(0, out).map_err(text)
     }
 }
@@ -118,7 +118,27 @@ impl CudaLinear {
 impl Gpu {
     pub(crate) fn embed(&self, table: &CudaLinear, tokens: &[u32], out: DevicePtr) {
         let mut step = self.step();
-        let at = step.put_u32(tokens);
+        let at = TokensAt::given(step.put_u32(tokens));
+        step.push(table.embed(at, tokens.len(), out));
+    }
+
+    /// The same, where some tokens are answers of the step started before: those that `drawn` has
+    /// a number of.
+    pub(crate) fn embed_drawn(
+        &self,
+        table: &CudaLinear,
+        tokens: &[u32],
+        drawn: &[Option<u32>],
+        out: DevicePtr,
+    ) {
+        let number = |drawn: &Option<u32>| drawn.map_or(u32::MAX, |number| number);
+        let drawn: Vec<u32> = drawn.iter().map(number).collect();
+        let mut step = self.step();
+        let at = TokensAt {
+            given: step.put_u32(tokens),
+            drawn: step.put_u32(&drawn),
+            answers: step.answers(),
+        };
         step.push(table.embed(at, tokens.len(), out));
     }
 

@@ -5,6 +5,7 @@ mod attention;
 mod bare;
 mod driver;
 mod experts;
+mod flight;
 mod functions;
 mod gpu;
 mod graphs;

@@ -1,12 +1,14 @@
 //! A step being put together. Ops only note what is to be started; everything is started when
 //! somebody wants a result, eagerly or, if the very same launches were seen before, as a graph.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use cudarc::driver::result;
+use cudarc::driver::{DriverError, result};
 
 use super::arena::Arena;
 use super::driver::{Driver, failed, text};
+use super::flight::{Flight, Landing};
 use super::functions::{Function, Functions, start};
 use super::graphs::Graphs;
 use super::group::{Gather, Member};
@@ -26,13 +28,19 @@ pub(crate) struct Step {
     /// Between launches; none on a device alone.
     pub(super) gathers: Vec<Gather>,
     member: Option<Member>,
-    arena: Option<Arena>,
+    pub(super) arena: Option<Arena>,
     graphs: Graphs,
     pub(crate) scratch: Scratch,
+    /// Steps that were started, the first first.
+    pub(super) flights: VecDeque<Flight>,
+    /// Free places for their answers.
+    pub(super) landings: Vec<Landing>,
+    /// Where the answers of the last one are.
+    pub(super) answers: DevicePtr,
     /// Work was started that nobody has waited for.
-    is_busy: bool,
+    pub(super) is_busy: bool,
     /// Why the step is of no use. Nothing is started any more until somebody has taken it.
-    fault: Option<String>,
+    pub(super) fault: Option<String>,
     /// Why the device is of no use.
     lost: Option<String>,
 }
@@ -54,6 +62,9 @@ impl Step {
             member,
             arena: None,
             graphs: Graphs::new(graphs),
+            flights: VecDeque::new(),
+            landings: Vec::new(),
+            answers: DevicePtr::NULL,
             is_busy: false,
             fault: None,
             lost: None,
@@ -168,22 +179,31 @@ impl Step {
         if self.is_busy
             && let Err(error) = self.driver.wait(self.driver.steps())
         {
-            let why = format!("a kernel failed: {}", text(error));
-            // An error that stays is the context's: everything in it is gone.
-            if self.driver.wait(self.driver.steps()).is_err() {
-                self.lost = Some(why.clone());
-                // Others would wait for this device for ever.
-                if let Some(member) = &self.member {
-                    member.end(&why);
-                }
-            }
-            self.fail(why);
+            self.lose(error);
         }
         self.is_busy = false;
         if let Some(arena) = &mut self.arena {
             arena.reset();
         }
         self.driver.end_work();
+    }
+
+    /// Something that was started has failed, and so has whatever is on its way. Gives the reason.
+    pub(super) fn lose(&mut self, error: DriverError) -> String {
+        let why = format!("a kernel failed: {}", text(error));
+        // An error that stays is the context's: everything in it is gone.
+        if self.driver.wait(self.driver.steps()).is_err() {
+            self.lost = Some(why.clone());
+            // Others would wait for this device for ever.
+            if let Some(member) = &self.member {
+                member.end(&why);
+            }
+        }
+        for flight in &mut self.flights {
+            flight.fault.get_or_insert_with(|| why.clone());
+        }
+        self.fail(why.clone());
+        why
     }
 
     /// Copies values of the device to `out` once all is done. Of a step that has failed nothing
@@ -217,12 +237,15 @@ impl Step {
         if let Some(why) = self.member.as_ref().and_then(Member::ended) {
             self.lost = Some(why.to_owned());
         }
-        match (&self.lost, self.fault.take()) {
-            (Some(lost), _) => Err(format!(
-                "the GPU does not answer any more since {lost}; the server must be started again"
-            )),
-            (None, Some(fault)) => Err(fault),
-            (None, None) => Ok(()),
-        }
+        let fault = self.fault.take();
+        self.lost_text().or(fault).map_or(Ok(()), Err)
+    }
+
+    /// What is said of every step of a device that is lost.
+    pub(super) fn lost_text(&self) -> Option<String> {
+        let lost = self.lost.as_ref()?;
+        Some(format!(
+            "the GPU does not answer any more since {lost}; the server must be started again"
+        ))
     }
 }
