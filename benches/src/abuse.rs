@@ -1,5 +1,5 @@
 //! Clients that mean no good: ten thousand idle connections, heads that come byte by byte, floods of
-//! headers, bodies of 100 MB. What do the others notice, and what does it cost in memory?
+//! headers, bodies of 100 MB, bodies that are announced and not sent. What do the others notice, and what does it cost in memory?
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -45,7 +45,7 @@ pub(crate) fn run(product: &Product, options: &Options) -> Result<Report> {
     let alone = others(&client, Duration::from_secs(5))?;
     report.note("chat of 8 tokens alone, p99", alone.chat_p99, "ms");
     report.note("GET /v1/models alone, p99", alone.models_p99, "ms");
-    let kinds: [(&'static str, Abuse); 4] = [
+    let kinds: [(&'static str, Abuse); 5] = [
         ("idle", Abuse::Idle(options.connections)),
         ("slow heads", Abuse::SlowHeads(options.clients * 8)),
         ("header floods", Abuse::Headers(options.clients)),
@@ -53,6 +53,7 @@ pub(crate) fn run(product: &Product, options: &Options) -> Result<Report> {
             "large bodies",
             Abuse::Bodies(options.clients, options.body_mb),
         ),
+        ("announced bodies", Abuse::Announced(options.clients * 8)),
     ];
     for (name, abuse) in kinds {
         let before = server.resident_mib().unwrap_or(0.0);
@@ -136,6 +137,8 @@ enum Abuse {
     Headers(usize),
     /// Bodies of so many megabytes, in pieces.
     Bodies(usize, usize),
+    /// Bodies as long as they may be, of which a byte comes every half second.
+    Announced(usize),
 }
 
 /// Headers of some megabytes, made once: clients that spell each of them anew, in writes of a few
@@ -182,7 +185,7 @@ impl Abuse {
                 n.store(u32::try_from(n_connections)?, Ordering::Relaxed);
                 0
             }
-            Self::SlowHeads(n) | Self::Headers(n) | Self::Bodies(n, _) => n,
+            Self::SlowHeads(n) | Self::Headers(n) | Self::Bodies(n, _) | Self::Announced(n) => n,
         };
         let threads = (0..n_threads).map(|_| {
             let (is_over, n) = (Arc::clone(&is_over), Arc::clone(&n));
@@ -209,16 +212,17 @@ impl Abuse {
         match self {
             Self::Idle(_) => {}
             Self::SlowHeads(_) => {
-                for byte in b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nx-slow: "
-                    .iter()
-                    .cycle()
-                {
-                    if is_over.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    stream.write_all(&[*byte])?;
-                    thread::sleep(Duration::from_millis(500));
-                }
+                let head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nx-slow: ";
+                drip(&mut stream, head.iter().cycle(), is_over)?;
+            }
+            Self::Announced(_) => {
+                // The longest that --max-body-size allows unasked.
+                write!(
+                    stream,
+                    "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+                    32 << 20
+                )?;
+                drip(&mut stream, b"{ ".iter().cycle(), is_over)?;
             }
             Self::Headers(_) => {
                 stream.write_all(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n")?;
@@ -239,4 +243,20 @@ impl Abuse {
         let mut answer = [0; 256];
         stream.read(&mut answer).map(drop)
     }
+}
+
+/// Sends a byte every half second.
+fn drip<'b>(
+    stream: &mut TcpStream,
+    bytes: impl Iterator<Item = &'b u8>,
+    is_over: &AtomicBool,
+) -> std::io::Result<()> {
+    for byte in bytes {
+        if is_over.load(Ordering::Relaxed) {
+            break;
+        }
+        stream.write_all(&[*byte])?;
+        thread::sleep(Duration::from_millis(500));
+    }
+    Ok(())
 }

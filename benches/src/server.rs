@@ -11,10 +11,11 @@ use anyhow::{Context, Result, ensure};
 use crate::http::Client;
 
 /// Gauges that are zero when nothing is going on.
-const GAUGES: [&str; 7] = [
+const GAUGES: [&str; 8] = [
     "understudy_sequences_running",
     "understudy_sequences_waiting",
     "understudy_tokens_running",
+    "understudy_requests_receiving",
     "understudy_requests_queued",
     "understudy_tokens_queued",
     "understudy_kv_blocks_in_use",

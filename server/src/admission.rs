@@ -50,7 +50,26 @@ impl FromRequestParts<AppState> for Call {
     }
 }
 
-/// Takes a place in the queue for the request, or refuses it.
+/// Refuses a body that is longer than any may be by its head, before any of it has come.
+pub(crate) async fn bounded(
+    State(state): State<AppState>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let max_bytes = state.max_body_bytes;
+    if content_length(request.headers()) <= max_bytes {
+        return next.run(request).await;
+    }
+    // Reading would tell a client that waits for leave to send that it has it.
+    if !request.headers().contains_key(header::EXPECT) {
+        let mut body = request.into_body().into_data_stream();
+        read_rest(&mut body, max_bytes).await;
+    }
+    ApiError::body_too_large(max_bytes).into_response()
+}
+
+/// Lets the request bring its body if there is room in the queue, or refuses it. Its place it takes
+/// when the body is there: one that was only announced keeps nobody out.
 pub(crate) async fn admit(
     State(state): State<AppState>,
     mut request: Request,
@@ -85,7 +104,7 @@ fn engine_for(state: &AppState, request: &Request) -> Result<EngineHandle, ApiEr
         // The body says whose queue it is; see `AppState::enter`.
         state.engine.for_call_somewhere(tenant, timeout)?
     } else {
-        state.engine.for_call(tenant, timeout, n_tokens)?
+        state.engine.for_body(tenant, timeout, n_tokens)?
     };
     if let Some(timeline) = request.extensions().get::<Arc<Timeline>>() {
         engine.note_in(Arc::clone(timeline));

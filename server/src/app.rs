@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::admission::admit;
+use crate::admission::{admit, bounded};
 use crate::anthropic::in_its_words;
 use crate::auth::{AccessTable, ApiKeys, Guard, Routes, Scope, require_key};
 use crate::cross_origin::cross_origin;
@@ -48,16 +48,18 @@ pub fn access(state: &AppState) -> AccessTable {
 
 /// All routes, each with the scope that a key needs for it.
 fn routes(state: &AppState) -> Routes {
-    generating(state)
+    let bounded_routes = generating(state)
         .merge(embedding(state))
         .merge(stored())
-        .merge(uploaded())
         .merge(reading())
         .merge(about_models())
         .merge(administering())
         .merge(probes())
         .merge(describing())
         .merge(Routes::of(Scope::Metrics).route("/metrics", get(handlers::health::metrics)))
+        .map(|router| router.layer(from_fn_with_state(state.clone(), bounded)));
+    // Uploads have a bound of their own.
+    bounded_routes.merge(uploaded())
 }
 
 /// What is served.

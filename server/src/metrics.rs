@@ -2,6 +2,7 @@
 //! several can run in one process.
 
 mod alias;
+mod closed;
 #[cfg(test)]
 mod deployed;
 mod name;
@@ -41,6 +42,7 @@ pub struct Metrics {
     pub running_sequences: Gauge,
     pub waiting_sequences: Gauge,
     pub running_tokens: Gauge,
+    pub receiving_requests: Gauge,
     pub queued_requests: Gauge,
     pub queued_tokens: Gauge,
     pub kv_blocks: Gauge,
@@ -62,6 +64,7 @@ pub struct Metrics {
     pub disconnects: Counter,
     pub failed_steps: Counter,
     pub failed_rows: Counter,
+    pub failed_streams: Counter,
     pub time_to_first_token: Histogram,
     pub inter_token: Histogram,
     pub end_to_end: Histogram,
@@ -89,6 +92,24 @@ pub enum Rejection {
 }
 
 impl Rejection {
+    const ALL: [Self; 5] = [
+        Self::Requests,
+        Self::Tokens,
+        Self::KeyRequests,
+        Self::KeyTokens,
+        Self::KeyQuota,
+    ];
+
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Tokens => "tokens",
+            Self::KeyRequests => "key_requests",
+            Self::KeyTokens => "key_tokens",
+            Self::KeyQuota => "key_quota",
+        }
+    }
+
     /// A limit of a key.
     pub fn of(kind: LimitKind) -> Self {
         match kind {
@@ -152,10 +173,11 @@ impl Metrics {
         let counter = |name: Name| recorder.register_counter(&key(name), &METADATA);
         let gauge = |name: Name| recorder.register_gauge(&key(name), &METADATA);
         let histogram = |name: Name| recorder.register_histogram(&key(name), &METADATA);
-        Arc::new(Self {
+        let metrics = Self {
             running_sequences: gauge(Name::RunningSequences),
             waiting_sequences: gauge(Name::WaitingSequences),
             running_tokens: gauge(Name::RunningTokens),
+            receiving_requests: gauge(Name::ReceivingRequests),
             queued_requests: gauge(Name::QueuedRequests),
             queued_tokens: gauge(Name::QueuedTokens),
             kv_blocks: gauge(Name::KvBlocks),
@@ -177,6 +199,7 @@ impl Metrics {
             disconnects: counter(Name::Disconnects),
             failed_steps: counter(Name::FailedSteps),
             failed_rows: counter(Name::FailedRows),
+            failed_streams: counter(Name::FailedStreams),
             time_to_first_token: histogram(Name::TimeToFirstToken),
             inter_token: histogram(Name::InterToken),
             end_to_end: histogram(Name::EndToEnd),
@@ -194,7 +217,33 @@ impl Metrics {
             model: model.map(str::to_owned),
             handle: recorder.handle(),
             recorder,
-        })
+        };
+        metrics.begin_at_zero();
+        Arc::new(metrics)
+    }
+
+    /// Makes all series whose labels are known: one that is born with its first event has not
+    /// increased by it, so that nobody is alerted.
+    fn begin_at_zero(&self) {
+        let reasons = closed::FINISHED.into_iter();
+        let finished = reasons.map(|reason| (Name::FinishedSequences, reason));
+        let rejections = Rejection::ALL.into_iter();
+        let rejected = rejections.map(|one| (Name::RejectedRequests, one.reason()));
+        for (name, reason) in finished.chain(rejected) {
+            let labels = vec![label("reason", reason)];
+            self.counter_with(name, labels).increment(0);
+        }
+        let results = closed::TRACE_RESULTS.into_iter();
+        let traced = results.map(|result| (Name::TracedRequests, vec![label("result", result)]));
+        let places = closed::PANIC_PLACES.into_iter();
+        let panics = places.map(|place| (Name::Panics, vec![label("place", place)]));
+        let reloads = closed::RELOADED.into_iter().flat_map(|what| {
+            let with = move |result| vec![label("what", what), label("result", result)];
+            closed::RELOAD_RESULTS.map(|result| (Name::Reloads, with(result)))
+        });
+        for (name, labels) in traced.chain(panics).chain(reloads) {
+            self.counter_of_all(name, labels).increment(0);
+        }
     }
 
     /// Says what is served, which the aliases repeat.
@@ -241,21 +290,14 @@ impl Metrics {
 
     /// Counts `n` ended sequences.
     pub fn count_finished(&self, reason: &'static str, n: u32) {
-        let labels = vec![Label::from_static_parts("reason", reason)];
+        let labels = vec![label("reason", reason)];
         self.counter_with(Name::FinishedSequences, labels)
             .increment(u64::from(n));
     }
 
     /// Counts one refused request.
     pub fn count_rejected(&self, rejection: Rejection) {
-        let reason = match rejection {
-            Rejection::Requests => "requests",
-            Rejection::Tokens => "tokens",
-            Rejection::KeyRequests => "key_requests",
-            Rejection::KeyTokens => "key_tokens",
-            Rejection::KeyQuota => "key_quota",
-        };
-        let labels = vec![Label::from_static_parts("reason", reason)];
+        let labels = vec![label("reason", rejection.reason())];
         self.counter_with(Name::RejectedRequests, labels)
             .increment(1);
     }
@@ -361,6 +403,10 @@ impl Metrics {
             }
         }
     }
+}
+
+fn label(key: &'static str, value: &'static str) -> Label {
+    Label::from_static_parts(key, value)
 }
 
 fn labels_of(model: Option<&str>) -> Vec<Label> {

@@ -38,7 +38,7 @@ pub(crate) async fn observe(
     let context = TraceContext::of_request(request.headers(), &state.ids());
     let trace = format!("{:032x}", context.trace);
     let span = tracing::info_span!("request", %id, method = %request.method(), route, trace);
-    let timeline = Arc::new(Timeline::default());
+    let timeline = Arc::new(Timeline::of(&id));
     request.extensions_mut().insert(Arc::clone(&timeline));
     let mut record = Record {
         id: id.clone(),
@@ -117,7 +117,9 @@ impl Record {
     fn log(&self, phases: &Phases) {
         let (status, outcome, elapsed_ms) = (self.status, self.outcome, self.elapsed_ms());
         let key = self.tenant();
-        if self.is_of_a_machine() {
+        if let Some(code) = &phases.failure {
+            tracing::warn!(status, outcome = "failed", code, elapsed_ms, key, "ended");
+        } else if self.is_of_a_machine() {
             tracing::debug!(status, outcome, elapsed_ms, key, "ended");
         } else {
             tracing::info!(status, outcome, elapsed_ms, key, "ended");
@@ -170,6 +172,9 @@ impl Drop for Record {
     fn drop(&mut self) {
         self.metrics.count_http_request(&self.route, self.status);
         let phases = self.timeline.phases();
+        if phases.failure.is_some() {
+            self.metrics.failed_streams.increment(1);
+        }
         self.span.in_scope(|| self.log(&phases));
         if !self.is_of_a_machine() {
             self.trace(phases);

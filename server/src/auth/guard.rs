@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -23,6 +23,13 @@ pub(crate) struct Guard {
     table: Arc<AccessTable>,
 }
 
+/// A request that may not be made.
+struct Refused {
+    /// Whose it is, if that is known.
+    tenant: Option<Tenant>,
+    error: ApiError,
+}
+
 impl Guard {
     pub(crate) fn new(keys: ApiKeys, table: AccessTable) -> Self {
         Self {
@@ -40,17 +47,25 @@ impl Guard {
     }
 
     /// Whose the request is, if it may be made.
-    fn check(&self, headers: &HeaderMap, access: Option<Access>) -> Result<Tenant, ApiError> {
+    fn check(&self, headers: &HeaderMap, access: Option<Access>) -> Result<Tenant, Refused> {
         if !self.keys.are_required() {
             return Ok(Tenant::default());
         }
-        let tenant = self.tenant(headers)?;
+        let nobody = |error| Refused {
+            tenant: None,
+            error,
+        };
+        let tenant = self.tenant(headers).map_err(nobody)?;
         match access {
             Some(Access::Needs(scope)) if !tenant.grant().opens(scope) => {
                 let name = scope.name();
-                Err(ApiError::forbidden(format!(
+                let error = ApiError::forbidden(format!(
                     "You have insufficient permissions for this operation. Missing scopes: {name}."
-                )))
+                ));
+                Err(Refused {
+                    tenant: Some(tenant),
+                    error,
+                })
             }
             // What is not there, everybody who has a key may know.
             _ => Ok(tenant),
@@ -91,7 +106,25 @@ fn bearer(header: &str) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !key.is_empty()).then_some(key)
 }
 
-/// Lets the probes through, and everything else with a key that opens it. Tells handlers whose
+/// What was asked of the server itself.
+struct Asked {
+    method: Method,
+    path: String,
+}
+
+impl Asked {
+    /// Who did what to the server, or tried to, and whether it was done.
+    fn audit(&self, key: &str, response: &Response) {
+        let Self { method, path } = self;
+        let status = response.status().as_u16();
+        tracing::info!(
+            target: "understudy::audit",
+            key, %method, path, status, "admin request"
+        );
+    }
+}
+
+/// Lets through what is open, and everything else with a key that opens it. Tells handlers whose
 /// it is, and the client what its key has left.
 pub(crate) async fn require_key(
     State(guard): State<Guard>,
@@ -103,23 +136,29 @@ pub(crate) async fn require_key(
     if access == Some(Access::Open) {
         return next.run(request).await;
     }
+    let asked = (access == Some(Access::Needs(Scope::Admin))).then(|| Asked {
+        method: request.method().clone(),
+        path: request.uri().path().to_owned(),
+    });
     let tenant = match guard.check(request.headers(), access) {
         Ok(tenant) => tenant,
-        Err(error) => return error.into_response(),
+        Err(Refused { tenant, error }) => {
+            let mut response = error.into_response();
+            if let Some(asked) = asked {
+                asked.audit(tenant.as_ref().map_or("", Tenant::label), &response);
+            }
+            if let Some(tenant) = tenant {
+                response.extensions_mut().insert(tenant);
+            }
+            return response;
+        }
     };
-    let asked = (access == Some(Access::Needs(Scope::Admin)))
-        .then(|| (request.method().clone(), request.uri().path().to_owned()));
     request.extensions_mut().insert(tenant.clone());
     let mut response = next.run(request).await;
     // For whoever tells of the request at its end.
     response.extensions_mut().insert(tenant.clone());
-    if let Some((method, path)) = asked {
-        // Who did what to the server, and whether it was done.
-        tracing::info!(
-            target: "understudy::audit",
-            key = tenant.label(), %method, path, status = response.status().as_u16(),
-            "admin request"
-        );
+    if let Some(asked) = asked {
+        asked.audit(tenant.label(), &response);
     }
     if let Some(meter) = tenant.meter() {
         headers::add(response.headers_mut(), meter);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use scheduler::{Request, RequestId};
@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::queue::{Place, Queue, QueueLimits};
+use super::receiving::Receiving;
 use super::{Command, Deadline, EngineError, Snapshot, StopFlag, Submission, TokenStream};
 use crate::adapters::Lease;
 use crate::grammar::Constraint;
@@ -46,9 +47,32 @@ struct Call {
     deadline: Option<Deadline>,
     /// Taken before the work of reading the request is done, by an estimate of its length.
     place: Mutex<Option<Place>>,
+    /// Whether the place is taken once the body is there.
+    awaits_body: bool,
+    /// Until the body is there.
+    receiving: Mutex<Option<Receiving>>,
     /// Where its phases are noted.
     timeline: OnceLock<Arc<Timeline>>,
     hold: Option<Hold>,
+}
+
+/// What a call waits for before it has its place in the queue.
+enum Awaited {
+    /// It has it.
+    Nothing(Place),
+    /// The body, with which it takes a place here.
+    BodyForPlace,
+    /// The body, which tells where it takes its place.
+    Body,
+}
+
+/// Nothing that is held under these locks is ever half done.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn taken<T>(mutex: &Mutex<Option<T>>) -> Option<T> {
+    locked(mutex).take()
 }
 
 /// What must stay for as long as anything runs that a call has submitted.
@@ -95,7 +119,32 @@ impl EngineHandle {
     ) -> Result<Self, EngineError> {
         self.check_serving()?;
         let place = self.shared.queue.enter(1, n_tokens)?;
-        Ok(self.call_of(tenant, timeout, Some(place)))
+        Ok(self.call_of(tenant, timeout, Awaited::Nothing(place)))
+    }
+
+    /// The same for a request whose body has yet to come. It is refused if there is no room for a
+    /// body of `n_tokens`, but takes none before [`enter`](Self::enter): who announces a body and
+    /// does not send it would keep others out.
+    pub(crate) fn for_body(
+        &self,
+        tenant: Tenant,
+        timeout: Option<Duration>,
+        n_tokens: usize,
+    ) -> Result<Self, EngineError> {
+        self.check_serving()?;
+        self.shared.queue.check(n_tokens)?;
+        Ok(self.call_of(tenant, timeout, Awaited::BodyForPlace))
+    }
+
+    /// The body of this call is there, `n_tokens` long by an estimate. Takes its place, if it has
+    /// none and this is the engine that it needs one of.
+    pub(crate) fn enter(&self, n_tokens: usize) -> Result<(), EngineError> {
+        drop(taken(&self.call.receiving));
+        if self.call.awaits_body {
+            let place = self.shared.queue.enter(1, n_tokens)?;
+            *locked(&self.call.place) = Some(place);
+        }
+        Ok(())
     }
 
     /// The same without a place: which engine answers is not known before the body is read. See
@@ -106,7 +155,7 @@ impl EngineHandle {
         timeout: Option<Duration>,
     ) -> Result<Self, EngineError> {
         self.check_serving()?;
-        Ok(self.call_of(tenant, timeout, None))
+        Ok(self.call_of(tenant, timeout, Awaited::Body))
     }
 
     /// As [`for_call`](Self::for_call), for a copy of a request: it gets a place only if clients
@@ -114,7 +163,7 @@ impl EngineHandle {
     pub(crate) fn for_shadow(&self, timeout: Option<Duration>) -> Result<Self, EngineError> {
         self.check_serving()?;
         let place = self.shared.queue.enter_spare()?;
-        Ok(self.call_of(Tenant::shadow(), timeout, Some(place)))
+        Ok(self.call_of(Tenant::shadow(), timeout, Awaited::Nothing(place)))
     }
 
     /// The same call at another engine, with a place in its queue; `hold` lives as long as
@@ -133,13 +182,21 @@ impl EngineHandle {
                 tenant: self.call.tenant.clone(),
                 deadline: self.call.deadline,
                 place: Mutex::new(Some(place)),
+                awaits_body: false,
+                receiving: Mutex::default(),
                 timeline: self.call.timeline.clone(),
                 hold,
             }),
         })
     }
 
-    fn call_of(&self, tenant: Tenant, timeout: Option<Duration>, place: Option<Place>) -> Self {
+    fn call_of(&self, tenant: Tenant, timeout: Option<Duration>, awaited: Awaited) -> Self {
+        let receiving = || Some(Receiving::begin(&self.shared.metrics));
+        let (place, awaits_body, receiving) = match awaited {
+            Awaited::Nothing(place) => (Some(place), false, None),
+            Awaited::BodyForPlace => (None, true, receiving()),
+            Awaited::Body => (None, false, receiving()),
+        };
         let deadline = timeout.map(|timeout| Deadline {
             at: Instant::now() + timeout,
             timeout,
@@ -150,6 +207,8 @@ impl EngineHandle {
                 tenant,
                 deadline,
                 place: Mutex::new(place),
+                awaits_body,
+                receiving: Mutex::new(receiving),
                 timeline: OnceLock::new(),
                 hold: self.call.hold.clone(),
             }),
@@ -232,13 +291,7 @@ impl EngineHandle {
                 .count_rejected(Rejection::of(exceeded.kind));
             return Err(EngineError::Limited(exceeded));
         }
-        let taken = self
-            .call
-            .place
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let place = match taken {
+        let place = match taken(&self.call.place) {
             Some(place) => place,
             None => self.shared.queue.enter(n_prompts.len(), 0)?,
         };

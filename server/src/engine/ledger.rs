@@ -64,6 +64,12 @@ impl Entry {
         self.lease.as_ref().map(|lease| lease.label().to_string())
     }
 
+    /// What its client knows it by, if a client waits for it.
+    pub(super) fn request_id(&self) -> Option<String> {
+        let timeline = self.timeline.as_ref()?;
+        Some(timeline.request_id().to_owned())
+    }
+
     pub(super) fn n_prompt(&self) -> u64 {
         self.n_prompt
     }

@@ -12,6 +12,7 @@ mod ledger;
 mod masks;
 pub mod pace;
 mod queue;
+mod receiving;
 mod snapshot;
 mod step;
 mod stream;

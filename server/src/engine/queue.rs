@@ -81,6 +81,21 @@ impl Queue {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether there is room for one more request of `n_tokens` by now. Takes none.
+    pub(super) fn check(&self, n_tokens: usize) -> Result<(), EngineError> {
+        self.check_in(&self.lock(), n_tokens)
+    }
+
+    fn check_in(&self, waiting: &Waiting, n_tokens: usize) -> Result<(), EngineError> {
+        if waiting.n_requests >= self.limits.max_requests {
+            return Err(self.refuse(waiting, Rejection::Requests));
+        }
+        if self.is_beyond_tokens(waiting.n_tokens, n_tokens) {
+            return Err(self.refuse(waiting, Rejection::Tokens));
+        }
+        Ok(())
+    }
+
     /// Takes room for requests that belong together: for all or none. Together they may exceed
     /// the number of requests, or a long list of prompts could never be served.
     pub(super) fn enter(
@@ -89,12 +104,7 @@ impl Queue {
         n_tokens: usize,
     ) -> Result<Place, EngineError> {
         let mut waiting = self.lock();
-        if waiting.n_requests >= self.limits.max_requests {
-            return Err(self.refuse(&waiting, Rejection::Requests));
-        }
-        if self.is_beyond_tokens(waiting.n_tokens, n_tokens) {
-            return Err(self.refuse(&waiting, Rejection::Tokens));
-        }
+        self.check_in(&waiting, n_tokens)?;
         self.add(&mut waiting, n_requests, n_tokens);
         drop(waiting);
         Ok(Place {
@@ -283,7 +293,10 @@ mod tests {
         drop(long);
         assert_eq!(counts(&queue), (0, 0));
         let refused = queue.metrics.render();
-        assert!(!refused.contains("rejected_total{"), "{refused}");
+        for reason in ["requests", "tokens"] {
+            let none = format!("rejected_total{{reason=\"{reason}\"}} 0");
+            assert!(refused.contains(&none), "{refused}");
+        }
     }
 
     #[test]

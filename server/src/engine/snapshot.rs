@@ -9,14 +9,16 @@ use super::ledger::Ledger;
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub stats: Stats,
-    /// In the order of their ids, which is that of their coming.
+    /// In the order of their numbers, which is that of their coming.
     pub requests: Vec<RequestSnapshot>,
 }
 
 /// An unfinished request.
 #[derive(Clone, Debug)]
 pub struct RequestSnapshot {
-    pub id: u64,
+    pub number: u64,
+    /// What its client knows it by; `None`: it has none, such as a copy.
+    pub id: Option<String>,
     pub tenant: String,
     pub adapter: Option<String>,
     pub age_ms: u64,
@@ -45,7 +47,8 @@ pub(super) fn take(scheduler: &Scheduler, ledger: &Ledger) -> Snapshot {
             let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
             let age = now.saturating_duration_since(entry.submitted());
             RequestSnapshot {
-                id: id.0,
+                number: id.0,
+                id: entry.request_id(),
                 tenant: entry.tenant().label().to_owned(),
                 adapter: entry.adapter(),
                 age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
@@ -56,7 +59,7 @@ pub(super) fn take(scheduler: &Scheduler, ledger: &Ledger) -> Snapshot {
             }
         })
         .collect();
-    requests.sort_by_key(|request| request.id);
+    requests.sort_by_key(|request| request.number);
     Snapshot {
         stats: scheduler.stats(),
         requests,

@@ -95,6 +95,7 @@ fn engine(snapshot: &Snapshot) -> Value {
 fn request(request: &RequestSnapshot) -> Value {
     json!({
         "id": request.id,
+        "number": request.number,
         "tenant": request.tenant,
         "adapter": request.adapter,
         "age_ms": request.age_ms,

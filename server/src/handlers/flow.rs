@@ -5,6 +5,7 @@
 //! piece by piece.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -21,6 +22,7 @@ use crate::openai::ApiError;
 use crate::sse::{self, Frame};
 use crate::state::AppState;
 use crate::store::{Store, Write};
+use crate::telemetry::Timeline;
 
 /// What the engine is to generate for one prompt.
 #[derive(Clone, Debug)]
@@ -113,6 +115,7 @@ pub(super) async fn answer<F: Fold>(
 pub(super) struct Folding<F> {
     fold: F,
     store: Store,
+    timeline: Option<Arc<Timeline>>,
     updates: BoxStream<'static, Result<(usize, Update), ApiError>>,
     queue: VecDeque<Frame>,
     /// Parts of the start that were asked for; `None` once there are no more.
@@ -156,6 +159,7 @@ impl<F: Fold> Folding<F> {
         Ok(Self {
             fold,
             store: state.store.clone(),
+            timeline: state.engine.timeline().cloned(),
             updates: select_all(updates)
                 .inspect(move |update| {
                     if let Some(meter) = &mut meter {
@@ -234,11 +238,19 @@ impl<F: Fold> Folding<F> {
         self.is_ended = true;
         let ending = match &generated {
             Ok(()) => self.fold.end(),
-            Err(error) => self.fold.fail(error),
+            Err(error) => self.fail(error),
         };
         match self.store.write(ending.writes).await {
             Ok(_) => ending.frames,
-            Err(error) => self.fold.fail(&error.into()).frames,
+            Err(error) => self.fail(&error.into()).frames,
         }
+    }
+
+    /// The end of a stream that has failed, which its status does not tell any more.
+    fn fail(&mut self, error: &ApiError) -> Ending {
+        if let Some(timeline) = &self.timeline {
+            timeline.note_failed(error.code.as_deref().unwrap_or_default());
+        }
+        self.fold.fail(error)
     }
 }

@@ -16,17 +16,20 @@ use crate::connections::{BodyError, body_error};
 use crate::openai::{ApiError, Fields, Sampling};
 use crate::state::AppState;
 
-/// The body, if it came whole and is not too large.
+/// The body, if it came whole and is not too large. A call that has to wait takes its place with
+/// it.
 pub(crate) fn body(
     state: &AppState,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Bytes, ApiError> {
-    body.map_err(|error| {
+    let body = body.map_err(|error| {
         if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
             return ApiError::body_too_large(state.max_body_bytes);
         }
         unread(&error)
-    })
+    })?;
+    state.engine.enter(body.len() / BYTES_PER_TOKEN)?;
+    Ok(body)
 }
 
 /// Why a body did not come whole.

@@ -49,6 +49,53 @@ fn series() -> BTreeSet<String> {
     series
 }
 
+/// All that `text` has in backquotes.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// Series of a row of the table in the document whose labels have known values.
+fn documented(row: &str) -> Vec<String> {
+    let columns: Vec<&str> = row.split('|').map(str::trim).collect();
+    let [_, name, kind, labels, ..] = columns[..] else {
+        return Vec::new();
+    };
+    if kind != "counter" || !labels.contains("`: `") {
+        return Vec::new();
+    }
+    let mut series = vec![String::new()];
+    for label in labels.split(';') {
+        let words = quoted(label);
+        let (label, values) = words.split_first().unwrap();
+        let with = |before: &String| {
+            let comma = if before.is_empty() { "" } else { "," };
+            let all = values.iter();
+            all.map(|value| format!("{before}{comma}{label}=\"{value}\""))
+                .collect::<Vec<_>>()
+        };
+        series = series.iter().flat_map(with).collect();
+    }
+    let name = quoted(name)[0];
+    let series = series.iter().map(|labels| format!("{name}{{{labels}}} 0"));
+    series.collect()
+}
+
+/// An increase is seen only in a series that was there before it.
+#[test]
+fn series_with_known_labels_are_there_from_the_start() {
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+    let document = fs::read_to_string(document).unwrap();
+    let fresh = super::Metrics::new().render();
+    let expected: Vec<String> = document.lines().flat_map(documented).collect();
+    assert!(expected.len() >= 20, "{expected:?}");
+    for series in expected {
+        assert!(
+            fresh.lines().any(|line| line == series),
+            "no {series} in {fresh}"
+        );
+    }
+}
+
 #[test]
 fn what_is_deployed_asks_for_metrics_that_exist() {
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");

@@ -89,6 +89,14 @@ fn spans(call: &Call) -> Vec<Value> {
     if call.status >= 500 {
         status = json!({"code": ERROR});
         attributes.push(text("error.type", &call.status.to_string()));
+    } else if let Some(code) = &phases.failure {
+        status = json!({"code": ERROR});
+        let kind = if code.is_empty() {
+            "_OTHER"
+        } else {
+            code.as_str()
+        };
+        attributes.push(text("error.type", kind));
     }
     let mut own = span(call, call.context.span, call.context.parent, &name);
     own["kind"] = json!(SERVER);

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 /// A request's times and counts; of several prompts, all together.
 #[derive(Debug, Default)]
 pub(crate) struct Timeline {
+    request_id: String,
     times: Mutex<Times>,
 }
 
@@ -24,6 +25,7 @@ struct Times {
     n_prompt: u64,
     n_cached: u64,
     n_generated: u64,
+    failure: Option<String>,
 }
 
 /// What a request's time went into.
@@ -43,9 +45,23 @@ pub(crate) struct Phases {
     pub(crate) n_prompt: u64,
     pub(crate) n_cached: u64,
     pub(crate) n_generated: u64,
+    /// The code of the error that a stream ended with, empty if it has none.
+    pub(crate) failure: Option<String>,
 }
 
 impl Timeline {
+    /// Of the request that its client knows by this id.
+    pub(crate) fn of(request_id: &str) -> Self {
+        Self {
+            request_id: request_id.to_owned(),
+            times: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
     fn times(&self) -> MutexGuard<'_, Times> {
         self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -76,6 +92,11 @@ impl Timeline {
         times.n_generated += 1;
     }
 
+    /// The answer, which had begun as a success, ends with an error.
+    pub(crate) fn note_failed(&self, code: &str) {
+        self.times().failure.get_or_insert_with(|| code.to_owned());
+    }
+
     /// Choices of one prompt share what was cached of it.
     pub(crate) fn note_cached(&self, n: u32) {
         let mut times = self.times();
@@ -104,6 +125,7 @@ impl Timeline {
             n_prompt: times.n_prompt,
             n_cached: times.n_cached,
             n_generated: times.n_generated,
+            failure: times.failure.clone(),
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use understudy::connections::ConnectionOptions;
@@ -13,10 +14,17 @@ use understudy::shutdown::{Listening, listen};
 use crate::server::{Options, Server};
 
 async fn start(options: ConnectionOptions) -> (Server, SocketAddr, Listening) {
+    start_with(options, 1 << 20).await
+}
+
+async fn start_with(
+    options: ConnectionOptions,
+    max_tokens: usize,
+) -> (Server, SocketAddr, Listening) {
     let server = Server::start(Options {
         queue: QueueLimits {
-            max_requests: 100,
-            max_tokens: 1 << 20,
+            max_requests: 3,
+            max_tokens,
             timeout: None,
         },
         ..Options::default()
@@ -39,6 +47,40 @@ async fn say(address: SocketAddr, text: &[u8]) -> String {
         .unwrap()
         .ok();
     String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn bodies_that_are_only_announced_keep_nobody_out() {
+    let (server, address, _listening) = start_with(ConnectionOptions::default(), 1_000).await;
+    // Each is as long as a body may be, and more than all that may wait together.
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head =
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n{";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        silent.push(stream);
+    }
+    server.wait_for("understudy_requests_receiving", 4.0).await;
+    server.wait_for("understudy_requests_queued", 0.0).await;
+    assert_eq!(server.chat(json!({})).await.status, 200);
+    // Longer than any may be: nobody is asked to send it.
+    for path in ["/v1/chat/completions", "/v1/embeddings", "/tokenize"] {
+        for more in ["", "expect: 100-continue\r\n"] {
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+                 content-length: 999999999\r\n{more}\r\n"
+            );
+            let answer = say(address, head.as_bytes()).await;
+            assert!(
+                answer.starts_with("HTTP/1.1 413"),
+                "{path} {more}: {answer}"
+            );
+            assert!(answer.contains("request_too_large"), "{answer}");
+        }
+    }
+    drop(silent);
+    server.wait_until_idle().await;
 }
 
 const GET: &[u8] = b"GET /v1/models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
@@ -102,7 +144,7 @@ async fn heads_and_bodies_have_bounds() {
     let head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 900000\r\n\r\n";
     half.write_all(head.as_bytes()).await.unwrap();
     half.write_all(&vec![b'x'; 800_000]).await.unwrap();
-    server.wait_for("understudy_requests_queued", 1.0).await;
+    server.wait_for("understudy_requests_receiving", 1.0).await;
     let head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
                 content-length: 500000\r\n\r\n";
     let body = vec![b'x'; 500_000];

@@ -177,6 +177,10 @@ async fn a_deadline_ends_what_runs() {
     let streamed = String::from_utf8(streamed.await.unwrap().to_vec()).unwrap();
     assert!(streamed.contains("deadline_exceeded"), "{streamed}");
     assert!(!streamed.contains("[DONE]"));
+    // Its status had been told, so it is counted apart.
+    server
+        .wait_for("understudy_streams_failed_total", 1.0)
+        .await;
     server.wait_until_idle().await;
     for wrong in ["0", "-1", "soon", "1.5"] {
         let answer = server

@@ -56,9 +56,9 @@ async fn a_second_request_waits_for_the_first() {
         chat(&server, "k", json!({})),
         chat(&server, "k", json!({})),
         async {
-            // The first is being computed; the second has only its place in the queue.
+            // The first is being computed; the second was let in and waits for it.
             server.wait_for_started(1).await;
-            server.wait_for("understudy_requests_queued", 1.0).await;
+            server.wait_for("understudy_requests_receiving", 1.0).await;
             let other = chat(&server, "k", json!({"n": 2})).await;
             check(&other, 409, None, Some("idempotency_key_in_use"), "");
             server.gate.open();

@@ -319,6 +319,7 @@ impl Server {
             "understudy_sequences_running",
             "understudy_sequences_waiting",
             "understudy_tokens_running",
+            "understudy_requests_receiving",
             "understudy_requests_queued",
             "understudy_tokens_queued",
             "understudy_kv_usage_ratio",

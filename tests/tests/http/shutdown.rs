@@ -115,10 +115,10 @@ async fn who_has_no_request_under_way_is_not_waited_for() {
     let mut half_body = TcpStream::connect(listening.address).await.unwrap();
     let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 500\r\n\r\n{\"mod";
     half_body.write_all(head.as_bytes()).await.unwrap();
-    // It holds its place in the queue, so its body is waited for.
+    // It was let in, so its body is waited for.
     listening
         .server
-        .wait_for("understudy_requests_queued", 1.0)
+        .wait_for("understudy_requests_receiving", 1.0)
         .await;
     let started = std::time::Instant::now();
     listening.stop.take().unwrap().send(()).unwrap();

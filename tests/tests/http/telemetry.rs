@@ -117,6 +117,10 @@ async fn admins_see_what_the_server_is_doing() {
             .unwrap(),
     );
     let running = running.await;
+    let id = running.headers()["x-request-id"]
+        .to_str()
+        .unwrap()
+        .to_owned();
     server.wait_for_started(1).await;
     // It waits for the end of the step at the gate.
     let (state, ()) = tokio::join!(server.get("/admin/state"), async { server.gate.open() });
@@ -129,6 +133,7 @@ async fn admins_see_what_the_server_is_doing() {
     // The scripted answer has six tokens; between two of its steps it is there, and then gone.
     assert!(requests.len() <= 1, "{state}");
     for request in requests {
+        assert_eq!(request["id"], id);
         assert_eq!(request["tenant"], "anonymous");
         assert_eq!(request["prompt_tokens"], 17);
     }
