@@ -1,8 +1,10 @@
 //! Other names for what is served. A name can stand for several things, between which requests
 //! are dealt out by weights, and a copy of them can go to others, whose answers nobody sees.
 
+mod check;
 mod meter;
 
+pub use check::{AliasFault, Served, faults};
 pub(crate) use meter::Meter;
 
 use sha2::{Digest, Sha256};

@@ -2,6 +2,7 @@
 
 mod explain;
 mod layers;
+mod variables;
 
 use std::ffi::OsString;
 
@@ -28,6 +29,11 @@ pub struct Args {
 const OWN_FLAGS: [&str; 4] = ["-h", "--help", "-V", "--version"];
 
 impl Args {
+    /// Variables that look as if they were of a setting, and are of none: typing errors.
+    pub fn unknown_variables(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<String> {
+        variables::unknown(&layers::with_variables(Self::command()), variables)
+    }
+
     /// What a command line asks for; it begins with the program's name. Without a command it is
     /// `serve`, of the demo model if there are no flags either.
     pub fn command_of<T: Into<OsString>>(

@@ -5,6 +5,7 @@
 mod files;
 mod machine;
 mod model;
+mod names;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -89,6 +90,7 @@ fn examine(args: ServeArgs) -> Vec<Finding> {
             findings.push(Finding::good("settings", "they fit together"));
             findings.extend(model::examine(&settings));
             findings.extend(files::examine(&settings));
+            findings.extend(names::examine(&settings));
             findings.extend(machine::examine_network(&settings));
         }
         Err(error) => findings.push(Finding::bad("settings", error.to_string())),
@@ -140,6 +142,36 @@ mod tests {
         }
         let senseless = findings(&["--max-num-seqs", "0"]);
         assert!(of(&senseless, "settings").text.contains("--max-num-seqs"));
+    }
+
+    #[test]
+    fn adapters_and_aliases_that_cannot_be_served_are_bad() {
+        for (words, what, word) in [
+            (&["--pin", "zz"][..], "adapters", "--pin zz"),
+            (
+                &["--adapter-dir", "/nowhere"],
+                "adapters",
+                "--adapter-dir /nowhere",
+            ),
+            (&["--alias", "a=b"], "aliases", "`b`"),
+            (
+                &["--served-model-name", "m", "--alias", "m=m"],
+                "aliases",
+                "hide",
+            ),
+        ] {
+            let found = findings(&[&["--port", "0"], words].concat());
+            let finding = of(&found, what);
+            assert_eq!(finding.level, Level::Bad, "{finding}");
+            assert!(finding.text.contains(word), "{finding}");
+        }
+        let fit = ["--port", "0", "--served-model-name", "m", "--alias", "a=m"];
+        assert_eq!(of(&findings(&fit), "aliases").level, Level::Good);
+        // An adapter may be put there later.
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().to_str().unwrap();
+        let found = findings(&["--port", "0", "--adapter-dir", dir, "--alias", "a=b"]);
+        assert_eq!(of(&found, "aliases").level, Level::Doubtful);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use understudy::fleet::{Builder, Fleet, FleetError};
 use understudy::load::{Footprint, Loaded, LoadedEncoder, Runner, load, load_encoder};
 use understudy::metrics::{Metrics, Served};
 use understudy::plan::MemoryPlan;
-use understudy::reload::Reloads;
+use understudy::reload::{Hangups, Reloads};
 use understudy::settings::Settings;
 use understudy::shutdown::Engines;
 use understudy::source::{ModelSource, SourceError, SourceSettings};
@@ -39,8 +39,13 @@ const HTTP_THREADS: usize = 2;
 fn main() -> ExitCode {
     // What clap has to say, help as well, it prints itself.
     let command = Args::command_of(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    let is_json = matches!(&command, Command::Serve(args) if args.log_format == LogFormat::Json);
     match run(command) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_json => {
+            tracing::error!(error = %format!("{error:#}"), "the server ends");
+            ExitCode::FAILURE
+        }
         Err(error) => {
             // If standard error is closed, the exit code still tells.
             writeln!(io::stderr(), "understudy: error: {error:#}").ok();
@@ -69,6 +74,9 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::EvalQuant(args) => tell(&args.run()?),
         Command::Serve(args) => {
             init_log(args.log_format);
+            for name in Args::unknown_variables(std::env::vars_os()) {
+                tracing::warn!("the variable {name} is of no setting and is ignored");
+            }
             serve(Settings::resolve(*args)?)
         }
     }
@@ -103,6 +111,11 @@ fn find(model: Option<&str>) -> Result<ModelSource, SourceError> {
 
 fn serve(settings: Settings) -> anyhow::Result<()> {
     allow_open_files();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(HTTP_THREADS)
+        .enable_all()
+        .build()?;
+    let hangups = runtime.block_on(async { Hangups::hear() });
     // A path that does not exist should be known at once, before others hear of the server.
     source::resolve_local(settings.model.as_deref())?;
     // Taken before the model is loaded, for the same reason.
@@ -122,11 +135,7 @@ fn serve(settings: Settings) -> anyhow::Result<()> {
         usage,
         files,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(HTTP_THREADS)
-        .enable_all()
-        .build()?;
-    let served = runtime.block_on(serve_on(listener, settings, stores));
+    let served = runtime.block_on(serve_on(listener, settings, stores, hangups));
     // A model that is still being loaded is not waited for.
     runtime.shutdown_background();
     served
@@ -162,6 +171,7 @@ async fn serve_on(
     listener: std::net::TcpListener,
     settings: Settings,
     stores: Stores,
+    hangups: Hangups,
 ) -> anyhow::Result<()> {
     let Stores {
         store,
@@ -204,7 +214,8 @@ async fn serve_on(
         state = state.with_fleet(fleet.clone());
         banner.others = fleet.list();
     }
-    tokio::spawn(reloads.listen());
+    check_aliases(&state, &settings)?;
+    tokio::spawn(reloads.listen(hangups));
     let (end, is_ending) = oneshot::channel::<()>();
     let usage = tokio::spawn(usage.keep(async {
         // Both an end and a lost sender are one.
@@ -271,7 +282,9 @@ fn assemble(
     let name = served.names.first().cloned().unwrap_or_default();
     let metrics = metrics_of(&name, sources.is_empty(), &plan);
     let fleet = beside(settings, sources, device.zip(shared), &name, &metrics)?;
-    let adapters = open_adapters(settings, &served, &runner, metrics.clone())?;
+    let of_encoder = encoder.iter().flat_map(|beside| &beside.model.names);
+    let taken = taken_names(settings, &served, of_encoder);
+    let adapters = open_adapters(settings, (&served, taken), &runner, metrics.clone())?;
     let (runner, options) = (Box::new(runner), settings.engine);
     let engine = match &fleet {
         None => Engine::start(scheduler, runner, options, metrics.clone())?,
@@ -324,6 +337,18 @@ fn assemble(
         reloads,
         fleet: fleet.map(|builder| (builder, footprint)),
     })
+}
+
+/// Refuses aliases that cannot do what they say, and warns of those that cannot yet.
+fn check_aliases(state: &AppState, settings: &Settings) -> anyhow::Result<()> {
+    let adapters = &settings.adapters;
+    for fault in state.alias_faults(&|name| adapters.names(name)) {
+        if fault.is_final(adapters.can_grow()) {
+            return Err(fault.into());
+        }
+        tracing::warn!("{fault}; it may come with an adapter");
+    }
+    Ok(())
 }
 
 /// Metrics that say what is served. One of several models has its name in its series.
@@ -391,10 +416,25 @@ fn traced(state: AppState, settings: &Settings, metrics: &Metrics) -> anyhow::Re
     Ok(state.with_traces(Traces::start(url.clone(), sent, dropped)?))
 }
 
+/// Names that no adapter may have, and what has them.
+fn taken_names<'n>(
+    settings: &'n Settings,
+    served: &ServedModel,
+    of_encoder: impl Iterator<Item = &'n String>,
+) -> Vec<(String, &'static str)> {
+    let aliases = settings.app.aliases.iter().map(|alias| &alias.name);
+    let others = settings.fleet.models.iter().map(|model| &model.name);
+    let others = others.chain(of_encoder);
+    let own = served.own_names().into_iter();
+    own.chain(aliases.map(|name| (name.clone(), "an alias")))
+        .chain(others.map(|name| (name.clone(), "another model")))
+        .collect()
+}
+
 /// The adapters that may be served beside the model.
 fn open_adapters(
     settings: &Settings,
-    served: &ServedModel,
+    (served, taken): (&ServedModel, Vec<(String, &'static str)>),
     runner: &Runner,
     metrics: Arc<Metrics>,
 ) -> anyhow::Result<Adapters> {
@@ -408,12 +448,11 @@ fn open_adapters(
         runner.model().adapter_target().clone(),
         runner.adapters().clone(),
     );
-    let (options, names) = (settings.adapters.clone(), served.names.clone());
     Ok(Adapters::open(
-        options,
+        settings.adapters.clone(),
         of_model,
         served.kv_root,
-        names,
+        taken,
         metrics,
     )?)
 }

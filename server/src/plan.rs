@@ -42,6 +42,19 @@ pub enum PlanError {
         possible: usize,
     },
     #[error(
+        "a sequence of {max_model_len} tokens needs {needed} of KV cache, but {source_of_limit} \
+         is {given}, less than one block of {block_size} tokens takes ({block}); give more memory \
+         with --kv-cache-memory"
+    )]
+    NoBlock {
+        max_model_len: usize,
+        needed: String,
+        source_of_limit: String,
+        given: String,
+        block_size: usize,
+        block: String,
+    },
+    #[error(
         "--max-num-batched-tokens is {asked}: a step of so many tokens works in {needed}, but \
          {free} are free"
     )]
@@ -140,6 +153,36 @@ impl Needs {
     }
 }
 
+impl Needs {
+    /// What is said where a sequence of `max_model_len` tokens, which needs `n_blocks`, does not
+    /// fit into `limit_bytes`.
+    fn too_little(&self, max_model_len: usize, n_blocks: usize, limit_bytes: u64) -> PlanError {
+        let needed = human_bytes(n_blocks as u64 * self.bytes_per_block);
+        let source_of_limit = match self.kv_memory_bytes {
+            Some(_) => "--kv-cache-memory".to_owned(),
+            None => format!("{}% of the free memory", self.kv_percent),
+        };
+        let given = human_bytes(limit_bytes);
+        match usize::try_from(limit_bytes / self.bytes_per_block).unwrap_or(usize::MAX) {
+            0 => PlanError::NoBlock {
+                max_model_len,
+                needed,
+                source_of_limit,
+                given,
+                block_size: self.block_size,
+                block: human_bytes(self.bytes_per_block),
+            },
+            n_affordable => PlanError::TooLittle {
+                max_model_len,
+                needed,
+                source_of_limit,
+                given,
+                possible: n_affordable * self.block_size,
+            },
+        }
+    }
+}
+
 fn bytes_per_block(config: &ModelConfig, block_size: usize, kv_type: KvType) -> u64 {
     let shape = KvShape {
         n_layers: config.n_layers,
@@ -180,16 +223,7 @@ impl MemoryPlan {
             usize::try_from(limit_bytes / needs.bytes_per_block).unwrap_or(usize::MAX);
         let n_one = n_blocks_for(max_model_len);
         if n_affordable < n_one {
-            return Err(PlanError::TooLittle {
-                max_model_len,
-                needed: human_bytes(n_one as u64 * needs.bytes_per_block),
-                source_of_limit: match needs.kv_memory_bytes {
-                    Some(_) => "--kv-cache-memory".to_owned(),
-                    None => format!("{}% of the free memory", needs.kv_percent),
-                },
-                given: human_bytes(limit_bytes),
-                possible: n_affordable * needs.block_size,
-            });
+            return Err(needs.too_little(max_model_len, n_one, limit_bytes));
         }
         let n_blocks = match needs.kv_memory_bytes {
             Some(_) => n_affordable,
@@ -312,6 +346,15 @@ mod tests {
         for part in ["4096 tokens", "256.0 MiB", "100.0 MiB", "to 1600 or less"] {
             assert!(message.contains(part), "{part} in {message}");
         }
+        let nothing = Needs {
+            kv_memory_bytes: Some(1),
+            ..NEEDS
+        };
+        let message = MemoryPlan::new(&nothing).unwrap_err().to_string();
+        for part in ["--kv-cache-memory is 1 B", "block of 16 tokens", "1.0 MiB"] {
+            assert!(message.contains(part), "{part} in {message}");
+        }
+        assert!(!message.contains("max-model-len"), "{message}");
         let beyond = Needs {
             max_model_len: Some(5000),
             ..NEEDS

@@ -14,6 +14,11 @@ impl From<AdapterError> for ApiError {
         match error {
             AdapterError::Unknown(name) => Self::model_not_found(&name, &[]),
             AdapterError::Refused { .. } => Self::invalid("model", "invalid_adapter", message),
+            AdapterError::NotLoadable { .. } => Self::adapter_not_loadable(message),
+            // Nothing is served with these.
+            AdapterError::Directory { .. } | AdapterError::Pinned(_) => {
+                Self::internal_for_good(message)
+            }
             AdapterError::Exists(_) => Self::invalid("lora_name", "adapter_exists", message),
             AdapterError::Generation { .. } => {
                 Self::conflict("if_generation", "generation_mismatch", message)

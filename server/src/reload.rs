@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::adapters::Adapters;
+use crate::adapters::{Adapters, Refreshed};
 use crate::auth::ApiKeys;
 use crate::connections::Tls;
 use crate::metrics::Metrics;
@@ -31,27 +31,27 @@ enum Cause {
 }
 
 impl Reloads {
-    /// Listens until the runtime ends.
-    pub async fn listen(self) {
+    /// Listens until the runtime ends. `hangups` may have been heard before.
+    pub async fn listen(self, hangups: Hangups) {
         let (told, mut causes) = mpsc::channel(8);
         let of_keys = self.keys.file().into_iter();
         let of_tls = self.tls.iter().flat_map(Tls::files);
         let files: Vec<PathBuf> = of_keys.chain(of_tls).map(Path::to_owned).collect();
         watch_files(files, told.clone());
-        tokio::spawn(hear_signals(told));
+        tokio::spawn(hangups.pass_on(told));
         while let Some(cause) = causes.recv().await {
             tokio::time::sleep(SETTLE).await;
             let mut is_signal = cause == Cause::Signal;
             while let Ok(more) = causes.try_recv() {
                 is_signal |= more == Cause::Signal;
             }
-            self.reload(is_signal);
+            self.reload(is_signal).await;
         }
     }
 
     /// Reads files anew; adapters only when an operator says so, as those of a directory are
     /// compared whenever they are asked for.
-    fn reload(&self, with_adapters: bool) {
+    async fn reload(&self, with_adapters: bool) {
         if self.keys.file().is_some() {
             let read = self.keys.reload();
             self.metrics.count_reload("keys", read.is_ok());
@@ -69,31 +69,54 @@ impl Reloads {
             }
         }
         if with_adapters && self.adapters.are_served() {
-            let changed = self.adapters.refresh();
-            self.metrics.count_reload("adapters", true);
-            tracing::info!(?changed, "adapters were compared with their files");
+            let Refreshed { changed, failed } = self.adapters.refresh().await;
+            self.metrics.count_reload("adapters", failed.is_empty());
+            tracing::info!(?changed, ?failed, "adapters were compared with their files");
         }
     }
 }
 
-#[cfg(unix)]
-async fn hear_signals(told: mpsc::Sender<Cause>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::hangup()) {
-        Ok(mut signals) => {
-            while signals.recv().await.is_some() {
-                if told.send(Cause::Signal).await.is_err() {
-                    return;
-                }
+/// SIGHUP, heard from when this is made: by default it ends a process, which nobody means who sends
+/// it while a model is being loaded. It is kept until there is something to read anew.
+#[derive(Debug)]
+pub struct Hangups {
+    #[cfg(unix)]
+    signals: Option<tokio::signal::unix::Signal>,
+}
+
+impl Hangups {
+    /// In a runtime.
+    pub fn hear() -> Self {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            let signals = signal(SignalKind::hangup());
+            let signals = signals
+                .inspect_err(|error| tracing::error!(%error, "SIGHUP cannot be heard"))
+                .ok();
+            Self { signals }
+        }
+        #[cfg(not(unix))]
+        Self {}
+    }
+
+    #[cfg(unix)]
+    async fn pass_on(self, told: mpsc::Sender<Cause>) {
+        let Some(mut signals) = self.signals else {
+            return;
+        };
+        while signals.recv().await.is_some() {
+            if told.send(Cause::Signal).await.is_err() {
+                return;
             }
         }
-        Err(error) => tracing::error!(%error, "SIGHUP cannot be heard"),
     }
-}
 
-#[cfg(not(unix))]
-async fn hear_signals(_told: mpsc::Sender<Cause>) {
-    std::future::pending::<()>().await;
+    #[cfg(not(unix))]
+    async fn pass_on(self, told: mpsc::Sender<Cause>) {
+        // Signals are not sent here, and without a sender there would be no listening.
+        told.closed().await;
+    }
 }
 
 /// Directories are watched and not files: editors, and Kubernetes with its links, put a new file in

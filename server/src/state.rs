@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use crate::adapters::{Adapters, Choice, Lease, Names};
-use crate::aliases::{Alias, ChosenArm};
+use crate::aliases::{self, Alias, AliasFault, ChosenArm};
 use crate::answer::{ReasoningSyntax, ToolSyntax};
 use crate::auth::{ApiKeys, Grant};
 use crate::dialect::Dialect;
@@ -51,6 +51,16 @@ pub struct ServedModel {
     pub fingerprint: String,
     /// When it was loaded, in seconds of Unix time.
     pub created: u64,
+}
+
+impl ServedModel {
+    /// Its names, which nothing beside it may have.
+    pub fn own_names(&self) -> Vec<(String, &'static str)> {
+        let names = self.names.iter();
+        names
+            .map(|name| (name.clone(), "the model itself"))
+            .collect()
+    }
 }
 
 /// Limits and keys of the HTTP side.
@@ -243,7 +253,11 @@ impl AppState {
         // Nobody makes models come and go who may not use them. Adapters that the body names are
         // looked at once their model is there.
         let alias = (asked != target).then_some(asked);
-        let is_allowed = self.grant.allows(asked, alias, &choice?)
+        let choice = choice.map_err(|error| match alias {
+            Some(alias) => error.of_asked(alias),
+            None => error,
+        })?;
+        let is_allowed = self.grant.allows(asked, alias, &choice)
             || names_adapters && self.grant.allows_adapters();
         self.grant.check(asked, is_allowed)?;
         let resident = self.engine.in_time(fleet.lease(i)).await??;
@@ -432,6 +446,20 @@ impl AppState {
         self.grant
             .check(&name, self.grant.allows(&name, alias, &choice))?;
         Ok((name, choice))
+    }
+
+    /// What is wrong with the aliases. `is_adapter` tells of adapters that requests may name.
+    pub fn alias_faults(&self, is_adapter: &dyn Fn(&str) -> bool) -> Vec<AliasFault> {
+        let is_model = |name: &str| self.names_of_all().any(|known| known == name);
+        let of_member = |name: &str| {
+            let found = self.fleet.as_ref().and_then(|fleet| fleet.find(name));
+            found.is_some_and(|(_, choice)| choice.is_ok())
+        };
+        let served = aliases::Served {
+            is_name: &|name| is_model(name) || is_adapter(name),
+            provides: &|name| is_model(name) || of_member(name) || self.choice_of(name).is_ok(),
+        };
+        aliases::faults(&self.aliases, &served)
     }
 
     /// Whether the caller may use what is served under this name.

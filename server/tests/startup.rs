@@ -184,6 +184,48 @@ fn broken_tokenizer() {
     refused(model.dir(), &["tokenizer.json"]);
 }
 
+/// What is refused by flags, in one line that contains all of `parts`.
+fn refused_with(flags: &[&str], parts: &[&str]) {
+    let model = Model::copy();
+    let output = Command::new(env!("CARGO_BIN_EXE_understudy"))
+        .args(["serve", "--port", "0"])
+        .arg(model.dir())
+        .args(flags)
+        .output()
+        .unwrap();
+    assert_refused(output, parts);
+}
+
+#[test]
+fn aliases_that_hide_a_name_or_stand_for_nothing() {
+    let named = ["--served-model-name", "m", "--alias"];
+    refused_with(&[&named[..], &["m=zz"]].concat(), &["--alias m", "hide"]);
+    refused_with(&[&named[..], &["a=b"]].concat(), &["--alias a", "`b`"]);
+}
+
+#[test]
+fn adapters_that_are_nowhere() {
+    refused_with(&["--pin", "zz"], &["--pin zz"]);
+    refused_with(&["--adapter-dir", "/nope"], &["--adapter-dir /nope"]);
+    refused_with(&["--adapter", "x=/nope"], &["`x`", "/nope"]);
+}
+
+#[test]
+fn memory_for_not_even_a_block() {
+    refused_with(
+        &["--kv-cache-memory", "1"],
+        &["--kv-cache-memory is 1 B", "block"],
+    );
+}
+
+#[test]
+fn a_log_of_objects_ends_with_one() {
+    refused_with(
+        &["--log-format", "json", "--pin", "zz"],
+        &["{\"timestamp\"", "\"ERROR\"", "--pin zz"],
+    );
+}
+
 #[test]
 fn impossible_settings() {
     let model = Model::copy();

@@ -23,7 +23,7 @@ def free_port() -> int:
 class Server:
     """A running `understudy serve`."""
 
-    def __init__(self, *flags: str):
+    def __init__(self, *flags: str, wait: bool = True):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         # A file, since a pipe that nobody reads is full at some time and then stops the server.
@@ -33,7 +33,13 @@ class Server:
             stdout=self.log,
             stderr=subprocess.STDOUT,
         )
-        self.wait_until_ready()
+        if wait:
+            self.wait_until_ready()
+
+    def listens(self) -> bool:
+        """Whether the socket is there, which is long before the model is."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_LIMIT_SECONDS
@@ -50,7 +56,7 @@ class Server:
         raise RuntimeError("server did not become ready")
 
     def metric(self, name: str) -> float:
-        """Sum of a metric over its labels."""
+        """Sum of a metric over its labels, or one series if labels are given."""
         text = urllib.request.urlopen(f"{self.url}/metrics").read().decode()
         lines = [line for line in text.splitlines() if line.startswith((name + " ", name + "{"))]
         assert lines, f"no metric {name} in\n{text}"

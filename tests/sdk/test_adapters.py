@@ -4,7 +4,10 @@ and refused when they are not what they should be."""
 import concurrent.futures
 import json
 import pathlib
+import re
 import shutil
+import signal
+import time
 import urllib.error
 import urllib.request
 
@@ -130,6 +133,9 @@ def test_loading_is_for_admins_and_from_the_root(server, client, root):
     status, told = post(server, "load_lora_adapter", body)
     assert (status, told) == (200, "Success: LoRA adapter 'second' added successfully.")
     assert post(server, "load_lora_adapter", body)[0] == 400
+    for taken, word in [("gpt-4o-mini", "alias"), (MODEL, "model")]:
+        status, error = post(server, "load_lora_adapter", {**body, "lora_name": taken})
+        assert (status, error["code"]) == (400, "invalid_adapter") and word in error["message"]
     text = "What is the capital of France?"
     assert ask(client, "second", text)[0] == ask(client, "pirate", text)[0]
     (root / "link").symlink_to("/etc")
@@ -222,13 +228,61 @@ def test_malformed_adapters_are_refused_by_name(server, client, root, how, word)
         assert "malformed" not in [model.id for model in client.models.list()]
         # What lies in the directory of adapters was put there by the operator, links as well.
         if how != "linked weights":
-            with pytest.raises(openai.BadRequestError) as caught:
+            with pytest.raises(openai.InternalServerError) as caught:
                 ask(client, "spoilt", "Hello.")
+            # Whoever asks cannot help it.
+            assert (caught.value.status_code, caught.value.code) == (503, "adapter_not_loaded")
             assert word in caught.value.message
         assert held() == before
     finally:
         shutil.rmtree(root / "spoilt")
     post(server, "unload_lora_adapter", {"lora_name": "spoilt"})
+
+
+def reloads(server, result):
+    request = urllib.request.Request(
+        f"{server.url}/metrics", headers={"Authorization": f"Bearer {ADMIN}"}
+    )
+    with urllib.request.urlopen(request) as answer:
+        text = answer.read().decode()
+    found = re.search(rf'understudy_reloads_total{{what="adapters",result="{result}"}} (\d+)', text)
+    return int(found[1])
+
+
+def reload(server, result):
+    """Sends SIGHUP and waits until it has come to this."""
+    before = reloads(server, result)
+    server.process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 20
+    while reloads(server, result) == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_files_that_cannot_be_loaded_leave_an_adapter_as_it_was(server, client, root):
+    text = "What is the capital of France?"
+    shutil.copytree(root / "pirate", root / "fragile")
+    before = ask(client, "fragile", text)[0]
+    weights = root / "fragile/adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    reload(server, "failed")
+    assert ask(client, "fragile", text)[0] == before
+    told = client.models.retrieve("fragile")
+    assert (told.state, told.generation) == ("loaded", 1) and "adapter_model" in told.error
+    # The same where a request notices it.
+    weights.write_bytes(weights.read_bytes()[:-100])
+    time.sleep(1.1)
+    assert ask(client, "fragile", text)[0] == before
+    for file in (root / "intent").iterdir():
+        shutil.copy(file, root / "fragile")
+    reload(server, "ok")
+    assert ask(client, "fragile", text)[0] == ask(client, "intent", text)[0]
+    assert client.models.retrieve("fragile").generation == 2
+    shutil.rmtree(root / "fragile")
+    assert "fragile" not in [model.id for model in client.models.list()]
+    with pytest.raises(openai.NotFoundError) as caught:
+        ask(client, "fragile", text)
+    assert caught.value.code == "model_not_found"
 
 
 def test_a_hundred_replacements_under_load(server, client):

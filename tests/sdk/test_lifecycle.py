@@ -121,6 +121,17 @@ def test_keys_are_read_anew_when_the_file_changes_and_on_sighup(tmp_path):
         server.stop()
 
 
+def test_sighup_while_the_model_is_loaded_is_kept(tmp_path):
+    server = Server("--adapter-dir", str(tmp_path), wait=False)
+    try:
+        wait_for(server.listens)
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_until_ready()
+        wait_for(lambda: server.metric('understudy_reloads_total{what="adapters",result="ok"}') == 1)
+    finally:
+        server.stop()
+
+
 QUOTA = """
 [[key]]
 name = "daily"
@@ -220,6 +231,36 @@ def test_settings_come_from_flags_then_variables_then_the_file(tmp_path):
     assert "sk-secret" not in done.stdout
     wrong = run("serve", "--config", str(file), UNDERSTUDY_BLOCK_SIZE="many")
     assert wrong.returncode != 0 and "many" in wrong.stderr
+    assert "UNDERSTUDY_BLOCK_SIZE" in wrong.stderr
+    missing = run("serve", "--config", "/no/such/file")
+    assert missing.returncode != 0 and "--config /no/such/file" in missing.stderr
+    assert "Usage" not in missing.stderr
+    mistyped = run("serve", "/no/model", UNDERSTUDY_MAX_SEQS="4")
+    assert "UNDERSTUDY_MAX_SEQS" in mistyped.stderr
+
+
+def test_the_log_tells_of_failed_streams_and_of_refused_admin_requests(tmp_path):
+    keys = tmp_path / "keys.toml"
+    keys.write_text(KEYS.format(name="one", key="sk-one"))
+    server = Server("--api-keys", str(keys), "--log-format", "json")
+    headers = {"authorization": "Bearer sk-one"}
+    try:
+        assert httpx2.get(f"{server.url}/admin/state", headers=headers).status_code == 403
+        assert httpx2.get(f"{server.url}/admin/state").status_code == 401
+        body = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "stream": True,
+                "max_tokens": 4000, "ignore_eos": True}
+        late = headers | {"x-request-timeout-ms": "200"}
+        answer = httpx2.post(f"{server.url}/v1/chat/completions", json=body, headers=late, timeout=60)
+        assert answer.status_code == 200 and "deadline_exceeded" in answer.text
+    finally:
+        server.stop()
+    server.log.seek(0)
+    told = [json.loads(line) for line in server.log.read().decode().splitlines() if line.startswith("{")]
+    audited = [line["fields"] for line in told if line["target"] == "understudy::audit"]
+    assert [(line["key"], line["status"]) for line in audited] == [("one", 403), ("", 401)], audited
+    ended = [line["fields"] for line in told if line["fields"].get("message") == "ended"]
+    assert [line["key"] for line in ended] == ["one", "", "one"], ended
+    assert (ended[-1]["outcome"], ended[-1]["code"]) == ("failed", "deadline_exceeded")
 
 
 @pytest.mark.parametrize("flags, word", [(["--max-num-seqs", "0"], "--max-num-seqs"), (["/no/model"], "/no/model")])

@@ -36,7 +36,11 @@ impl Choice {
     pub fn take(fields: &mut Fields, names: &Names<'_>) -> Result<(String, Self), ApiError> {
         let model = fields.required_string("model")?;
         let meant = (names.meant)(&model);
-        let named = Self::of_model(meant.as_deref().unwrap_or(&model), names)?;
+        let named = Self::of_model(meant.as_deref().unwrap_or(&model), names);
+        let named = named.map_err(|error| match meant {
+            Some(_) => error.of_asked(&model),
+            None => error,
+        })?;
         let (field, parts) = match (fields.string("adapter")?, parts_field(fields)?) {
             (None, None) => return Ok((model, named)),
             (Some(_), Some(_)) => return Err(combined("adapters", "'adapter'")),
@@ -159,6 +163,7 @@ mod tests {
             meant: &|name| match name {
                 "gpt-4o-mini" => Some("base:one@0.5".to_owned()),
                 "ft:gpt-4o-mini:org::id" => Some("two".to_owned()),
+                "stale" => Some("gone".to_owned()),
                 _ => None,
             },
             is_adapter: &|name| ["one", "two", "a+b"].contains(&name),
@@ -224,6 +229,7 @@ mod tests {
         all_are_refused(&[
             (json!({"model": "other"}), 404, None, "`other`"),
             (json!({"model": "other"}), 404, None, "`base`, `one`"),
+            (json!({"model": "stale"}), 404, None, "`stale`"),
             (json!({"model": "base:three"}), 404, None, "`three`"),
             (json!({"model": "base:one@x"}), 400, Some("model"), "'x'"),
             (json!({"model": "base:one@inf"}), 400, Some("model"), "inf"),

@@ -28,6 +28,21 @@ impl Stamp {
     }
 }
 
+/// Whether there is nothing at `path` any more. What only cannot be read is not gone, nor is what
+/// lies in a directory that is not there, such as one that is not mounted just now.
+pub(super) fn is_gone(path: &Path) -> bool {
+    if !path.parent().is_some_and(Path::is_dir) {
+        return false;
+    }
+    let file = if path.extension().is_some_and(|ext| ext == "gguf") {
+        path.to_path_buf()
+    } else {
+        path.join(FILES[0])
+    };
+    let missing = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
+    std::fs::metadata(file).is_err_and(|error| missing.contains(&error.kind()))
+}
+
 /// Whether something at `path` looks like an adapter.
 pub(super) fn is_adapter(path: &Path) -> bool {
     path.join(FILES[0]).is_file()

@@ -16,4 +16,6 @@ pub(crate) use disk::adapters_in;
 
 pub use choice::{Choice, Names};
 pub use lease::{Lease, LeaseInUse};
-pub use serving::{AdapterError, AdapterOptions, Adapters, AdaptersInUse, LoadRequest, Served};
+pub use serving::{
+    AdapterError, AdapterOptions, Adapters, AdaptersInUse, LoadRequest, Refreshed, Served,
+};

@@ -9,7 +9,7 @@ use std::time::Instant;
 use models::Adapter;
 use scheduler::AdapterId;
 
-use super::disk::Stamp;
+use super::disk::{self, Stamp};
 use super::lease::Lease;
 
 /// Stacks of several adapters that are kept ready.
@@ -34,6 +34,8 @@ pub(super) struct Entry {
     pub(super) state: State,
     /// As of the load or failure; `None` before.
     pub(super) stamp: Option<Stamp>,
+    /// Files that could not take the place of what is in memory, and why.
+    pub(super) refused: Option<(Stamp, String)>,
     /// When the files were last compared with the stamp.
     pub(super) compared: Option<Instant>,
     /// Held by whoever loads it.
@@ -51,6 +53,26 @@ pub(super) enum State {
         lease: Arc<Lease>,
     },
     Failed(String),
+}
+
+impl Entry {
+    /// Whether the files differ from all that was tried of them.
+    pub(super) fn has_changed(&self) -> bool {
+        let Some(tried) = &self.stamp else {
+            return false;
+        };
+        let now = Stamp::of(&self.path);
+        let is_refused = self
+            .refused
+            .as_ref()
+            .is_some_and(|(stamp, _)| *stamp == now);
+        *tried != now && !is_refused
+    }
+
+    /// Whether its files have left the directory that they were found in. Pinned adapters stay.
+    pub(super) fn is_gone(&self) -> bool {
+        self.origin == Origin::Directory && !self.is_pinned && disk::is_gone(&self.path)
+    }
 }
 
 /// A stack by its content: digests and weights.
@@ -111,6 +133,7 @@ impl Registry {
             generation: 0,
             state: State::OnDisk,
             stamp: None,
+            refused: None,
             compared: None,
             turn: Arc::default(),
             created,
@@ -127,18 +150,20 @@ impl Registry {
         Some(entry)
     }
 
-    /// Forgets what was read of all whose files have changed since; returns their names.
-    pub(super) fn put_back_changed(&mut self) -> Vec<String> {
-        let is_changed = |entry: &Entry| {
-            let stamp = entry.stamp.as_ref();
-            stamp.is_some_and(|stamp| *stamp != Stamp::of(&entry.path))
-        };
-        let changed = self.entries.iter().filter(|(_, entry)| is_changed(entry));
-        let changed: Vec<String> = changed.map(|(name, _)| name.clone()).collect();
-        for name in &changed {
-            self.put_back(name);
+    /// Names of all whose files have changed.
+    pub(super) fn changed(&self) -> Vec<String> {
+        let changed = self.entries.iter().filter(|(_, entry)| entry.has_changed());
+        changed.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Forgets all whose files have left the directory.
+    pub(super) fn remove_gone(&mut self) {
+        let gone = self.entries.iter().filter(|(_, entry)| entry.is_gone());
+        let gone: Vec<String> = gone.map(|(name, _)| name.clone()).collect();
+        for name in &gone {
+            tracing::info!(adapter = name, "has left the directory of adapters");
+            self.remove(name);
         }
-        changed
     }
 
     /// Takes an adapter out of memory; the next request loads it again.
@@ -185,6 +210,7 @@ impl Registry {
         };
         entry.last_used = last_used;
         entry.stamp = Some(stamp);
+        entry.refused = None;
         entry.generation += 1;
         self.set(name, State::Loaded { adapter, lease });
         self.make_room(name, limits)

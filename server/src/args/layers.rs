@@ -13,11 +13,13 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use toml::{Table, Value};
 
+use super::variables;
+
 /// Commands with the settings of a server.
 pub(super) const WITH_SETTINGS: [&str; 3] = ["serve", "config", "doctor"];
 /// Words of these commands that are no settings.
 const NO_SETTINGS: [&str; 4] = ["help", "version", "explain", "config"];
-const PREFIX: &str = "UNDERSTUDY_";
+pub(super) const PREFIX: &str = "UNDERSTUDY_";
 
 /// A setting, its values, and where they come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +85,8 @@ pub(super) struct Layered {
 
 /// Reads `words`, which begin with the program and a command.
 pub(super) fn read(command: &Command, words: &[OsString]) -> Result<Layered, clap::Error> {
-    let matches = command.clone().try_get_matches_from(words)?;
+    let matches = command.clone().try_get_matches_from(words);
+    let matches = matches.map_err(|error| variables::named(command, words, error))?;
     let Some((name, given)) = matches.subcommand() else {
         return Ok(Layered {
             matches,
@@ -102,8 +105,9 @@ pub(super) fn read(command: &Command, words: &[OsString]) -> Result<Layered, cla
         return Ok(Layered { matches, told });
     };
     let refuse = |message: String| {
-        let message = format!("{}: {message}", path.display());
-        command.clone().error(ErrorKind::ValueValidation, message)
+        // Without clap's words on usage: the command line was right.
+        let message = format!("--config {}: {message}\n", path.display());
+        clap::Error::raw(ErrorKind::ValueValidation, message)
     };
     let (more, names) = words_of_file(settings, given, &path).map_err(refuse)?;
     let (head, rest) = words.split_at(2);

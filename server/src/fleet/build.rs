@@ -164,7 +164,7 @@ impl Builder {
                     runner.adapters().clone(),
                 ),
                 loaded.served.kv_root,
-                loaded.served.names.clone(),
+                loaded.served.own_names(),
                 Arc::clone(&metrics),
             )
             .map_err(|error| FleetError::Failed {

@@ -110,6 +110,24 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, message).with_code("model_not_found")
     }
 
+    /// The same error in the words of who asked for `asked`, which may be another name of what was
+    /// not found.
+    #[must_use]
+    pub(crate) fn of_asked(self, asked: &str) -> Self {
+        if self.code.as_deref() != Some("model_not_found") {
+            return self;
+        }
+        let named = self
+            .message
+            .split_once('`')
+            .zip(self.message.split_once("` "));
+        let Some(((before, _), (_, after))) = named else {
+            return self;
+        };
+        let message = format!("{before}`{asked}` {after}");
+        Self { message, ..self }
+    }
+
     /// A stored object that is not there, or somebody else's.
     pub fn stored_not_found(what: &str, id: &str) -> Self {
         let message = format!("{what} with id '{id}' not found.");
@@ -331,6 +349,17 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, message)
             .with_code("model_not_loaded")
             .after(Duration::from_secs(30))
+    }
+
+    /// An adapter that is known and cannot be loaded. It will not go better before the operator has
+    /// changed its files.
+    pub fn adapter_not_loadable(message: impl Into<String>) -> Self {
+        Self {
+            retry: Retry::Never,
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, message)
+        }
+        .with_param("model")
+        .with_code("adapter_not_loaded")
     }
 
     /// The server is going away.

@@ -20,6 +20,7 @@ pub struct Served {
     pub state: &'static str,
     /// Of those in memory.
     pub adapter: Option<Arc<Adapter>>,
+    /// Why it cannot be loaded, or its files cannot take the place of what is loaded.
     pub failure: Option<String>,
 }
 
@@ -38,12 +39,17 @@ impl Adapters {
         let Some(shared) = &self.shared else {
             return Vec::new();
         };
-        shared.scan();
+        if let Err(error) = shared.scan() {
+            tracing::warn!(%error, "adapters cannot be listed");
+        }
         let registry = shared.lock();
         let served = registry.iter().map(|(name, entry)| {
             let (state, adapter, failure) = match &entry.state {
                 State::OnDisk => ("on_disk", None, None),
-                State::Loaded { adapter, .. } => ("loaded", Some(Arc::clone(adapter)), None),
+                State::Loaded { adapter, .. } => {
+                    let failure = entry.refused.as_ref().map(|(_, message)| message.clone());
+                    ("loaded", Some(Arc::clone(adapter)), failure)
+                }
                 State::Failed(message) => ("failed", None, Some(message.clone())),
             };
             Served {
