@@ -80,7 +80,7 @@ fn copies(on: &mut Counted) {
 
 fn embed(on: &mut Counted) {
     let (n_out, n_in) = (64, 1024);
-    let tokens = on.gpu.upload(&[5_u32, 0, 63, 17, 1, 30, 6, 4]);
+    let tokens = cuda::TokensAt::given(on.gpu.upload(&[5_u32, 0, 63, 17, 1, 30, 6, 4]));
     let out = on.gpu.alloc(N_ROWS * n_in * 4);
     for (ty, shape) in [
         (WeightType::BF16, "8 tokens of 1024 in bf16"),
