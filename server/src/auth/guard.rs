@@ -27,7 +27,7 @@ pub(crate) struct Guard {
 struct Refused {
     /// Whose it is, if that is known.
     tenant: Option<Tenant>,
-    error: ApiError,
+    error: Box<ApiError>,
 }
 
 impl Guard {
@@ -53,7 +53,7 @@ impl Guard {
         }
         let nobody = |error| Refused {
             tenant: None,
-            error,
+            error: Box::new(error),
         };
         let tenant = self.tenant(headers).map_err(nobody)?;
         match access {
@@ -64,7 +64,7 @@ impl Guard {
                 ));
                 Err(Refused {
                     tenant: Some(tenant),
-                    error,
+                    error: Box::new(error),
                 })
             }
             // What is not there, everybody who has a key may know.
@@ -143,7 +143,7 @@ pub(crate) async fn require_key(
     let tenant = match guard.check(request.headers(), access) {
         Ok(tenant) => tenant,
         Err(Refused { tenant, error }) => {
-            let mut response = error.into_response();
+            let mut response = (*error).into_response();
             if let Some(asked) = asked {
                 asked.audit(tenant.as_ref().map_or("", Tenant::label), &response);
             }

@@ -50,6 +50,7 @@ fn chosen(base: &[String], is_adapter: &dyn Fn(&str) -> bool, name: &str) -> boo
         base,
         meant: &|_| None,
         is_adapter,
+        told: &Vec::new,
     };
     Choice::of_model(name, &names).is_ok()
 }

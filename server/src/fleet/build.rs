@@ -103,7 +103,7 @@ impl Builder {
                 }
                 let start = |error: StartError| FleetError::Start {
                     name: name.clone(),
-                    error,
+                    error: Box::new(error),
                 };
                 let needed = self.estimate(&name, source).map_err(start)?;
                 let adapters = model.adapters.clone();
@@ -153,7 +153,7 @@ impl Builder {
         let loaded = load::load_beside(settings, &member.source, &self.device, shared);
         let loaded = loaded.map_err(|error| FleetError::Start {
             name: name.clone(),
-            error,
+            error: Box::new(error),
         })?;
         let metrics = self.metrics.of_another(name);
         let adapters = match &loaded.runner {

@@ -29,7 +29,10 @@ pub enum FleetError {
     )]
     Gpu,
     #[error("model `{name}`: {error}")]
-    Start { name: String, error: StartError },
+    Start {
+        name: String,
+        error: Box<StartError>,
+    },
     #[error("model `{name}`: {message}")]
     Failed { name: String, message: String },
     /// The load that a request waited for was another's. The message names the model.
