@@ -302,8 +302,9 @@ mod tests {
                 let most = MAX_WALKED + (8 + 1) * (256 + 8);
                 assert!(n_walked <= most, "{regex}: {n_walked}");
                 for id in 1..=8 {
+                    // None, if the others' tokens have filled the step.
                     let n = n_tokens(&events, id);
-                    assert!((1..=1 + MAX_FORCED).contains(&n), "{regex}: {n}");
+                    assert!(n <= 1 + MAX_FORCED, "{regex}: {n}");
                 }
             }
         }

@@ -141,7 +141,7 @@ impl EngineHandle {
     pub(crate) fn enter(&self, n_tokens: usize) -> Result<(), EngineError> {
         drop(taken(&self.call.receiving));
         if self.call.awaits_body {
-            let place = self.shared.queue.enter(1, n_tokens)?;
+            let place = self.shared.queue.enter_uncounted(n_tokens)?;
             *locked(&self.call.place) = Some(place);
         }
         Ok(())
@@ -175,7 +175,7 @@ impl EngineHandle {
         hold: Option<Hold>,
     ) -> Result<Self, EngineError> {
         engine.check_serving()?;
-        let place = engine.shared.queue.enter(1, n_tokens)?;
+        let place = engine.shared.queue.enter_uncounted(n_tokens)?;
         Ok(Self {
             shared: Arc::clone(&engine.shared),
             call: Arc::new(Call {

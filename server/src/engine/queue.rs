@@ -115,6 +115,22 @@ impl Queue {
         })
     }
 
+    /// Takes room for one request whose tokens are not counted yet, if there is room for the fewest
+    /// that it may have. Until [`Place::settle`] they keep nobody out: what is long in a body need
+    /// not be its prompt.
+    pub(super) fn enter_uncounted(self: &Arc<Self>, n_tokens: usize) -> Result<Place, EngineError> {
+        let mut waiting = self.lock();
+        self.check_in(&waiting, n_tokens)?;
+        self.add(&mut waiting, 1, 0);
+        drop(waiting);
+        Ok(Place {
+            queue: Arc::clone(self),
+            n_requests: 1,
+            n_tokens: 0,
+            is_spare: false,
+        })
+    }
+
     /// Takes room for a copy that no client waits for. Copies run last, so that they would fill
     /// the queue while there is much to do: half of it is not for them. Nobody is refused
     /// anything, and so nothing is counted.

@@ -47,7 +47,10 @@ async fn fifty_hostile_grammars_are_each_refused() {
         assert!(took < LIMIT, "{} took {took:?}", one.name);
         assert_eq!(
             other.json()["choices"][0]["message"]["content"],
-            "I am still here"
+            "I am still here",
+            "{}: {}",
+            one.name,
+            other.text
         );
     }
     server.wait_until_idle().await;
