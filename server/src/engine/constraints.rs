@@ -291,7 +291,8 @@ mod tests {
             "(a|b)(c(d|e)fgh){1000}",
         ] {
             let mut world = World::new(regex, vec![SamplingParams::default(); 8]);
-            for _ in 0..6 {
+            // No answer is at its end after two.
+            for _ in 0..2 {
                 let walked = |world: &World| -> usize {
                     (1..=8).map(|id| world.with(id, |c| c.n_walked())).sum()
                 };
