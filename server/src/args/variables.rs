@@ -22,6 +22,9 @@ pub(super) fn named(command: &Command, words: &[OsString], error: clap::Error) -
     if !is_of_value {
         return error;
     }
+    // Only a command that is built can name its arguments.
+    let mut command = command.clone();
+    command.build();
     let settings = words.get(1).and_then(|word| word.to_str());
     let settings = settings.and_then(|name| command.find_subcommand(name));
     let mut args = settings.into_iter().flat_map(Command::get_arguments);
