@@ -45,7 +45,7 @@ struct Shared {
 struct Call {
     tenant: Tenant,
     deadline: Option<Deadline>,
-    /// Taken before the work of reading the request is done, by an estimate of its length.
+    /// Taken before the work of reading the request is done.
     place: Mutex<Option<Place>>,
     /// Whether the place is taken once the body is there.
     awaits_body: bool,
@@ -108,18 +108,18 @@ impl EngineHandle {
         }
     }
 
-    /// Takes a place in the queue for a request that has yet to be read, before any work is done
-    /// for it. What the handle submits is `tenant`'s, and ends after `timeout`. `n_tokens` is an
-    /// estimate, which the submission corrects.
+    /// Takes a place in the queue for a request that has come and has yet to be read. What the handle
+    /// submits is `tenant`'s, and ends after `timeout`. `n_tokens` are the fewest that its prompt may
+    /// have; the submission counts them.
     pub fn for_call(
         &self,
         tenant: Tenant,
         timeout: Option<Duration>,
         n_tokens: usize,
     ) -> Result<Self, EngineError> {
-        self.check_serving()?;
-        let place = self.shared.queue.enter(1, n_tokens)?;
-        Ok(self.call_of(tenant, timeout, Awaited::Nothing(place)))
+        let call = self.for_body(tenant, timeout, n_tokens)?;
+        call.enter(n_tokens)?;
+        Ok(call)
     }
 
     /// The same for a request whose body has yet to come. It is refused if there is no room for a
@@ -141,7 +141,7 @@ impl EngineHandle {
     pub(crate) fn enter(&self, n_tokens: usize) -> Result<(), EngineError> {
         drop(taken(&self.call.receiving));
         if self.call.awaits_body {
-            let place = self.shared.queue.enter_uncounted(n_tokens)?;
+            let place = self.shared.queue.enter(1, n_tokens)?;
             *locked(&self.call.place) = Some(place);
         }
         Ok(())
@@ -175,7 +175,7 @@ impl EngineHandle {
         hold: Option<Hold>,
     ) -> Result<Self, EngineError> {
         engine.check_serving()?;
-        let place = engine.shared.queue.enter_uncounted(n_tokens)?;
+        let place = engine.shared.queue.enter(1, n_tokens)?;
         Ok(Self {
             shared: Arc::clone(&engine.shared),
             call: Arc::new(Call {

@@ -96,8 +96,10 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes room for requests that belong together: for all or none. Together they may exceed
-    /// the number of requests, or a long list of prompts could never be served.
+    /// Takes room for requests that belong together: for all or none, if there is room for
+    /// `n_tokens`, the fewest that they may have. Together they may exceed the number of requests, or
+    /// a long list of prompts could never be served. Their tokens keep nobody out before they are
+    /// counted, by [`Place::settle`]: what is long in a body need not be its prompt.
     pub(super) fn enter(
         self: &Arc<Self>,
         n_requests: usize,
@@ -105,30 +107,7 @@ impl Queue {
     ) -> Result<Place, EngineError> {
         let mut waiting = self.lock();
         self.check_in(&waiting, n_tokens)?;
-        self.add(&mut waiting, n_requests, n_tokens);
-        drop(waiting);
-        Ok(Place {
-            queue: Arc::clone(self),
-            n_requests,
-            n_tokens,
-            is_spare: false,
-        })
-    }
-
-    /// Takes room for one request whose tokens are not counted yet, if there is room for the fewest
-    /// that it may have. Until [`Place::settle`] they keep nobody out: what is long in a body need
-    /// not be its prompt.
-    pub(super) fn enter_uncounted(self: &Arc<Self>, n_tokens: usize) -> Result<Place, EngineError> {
-        let mut waiting = self.lock();
-        self.check_in(&waiting, n_tokens)?;
-        self.add(&mut waiting, 1, 0);
-        drop(waiting);
-        Ok(Place {
-            queue: Arc::clone(self),
-            n_requests: 1,
-            n_tokens: 0,
-            is_spare: false,
-        })
+        Ok(self.take(&mut waiting, n_requests, false))
     }
 
     /// Takes room for a copy that no client waits for. Copies run last, so that they would fill
@@ -139,14 +118,17 @@ impl Queue {
         if !self.has_spare(&waiting, 1, 0) {
             return Err(Self::overloaded(&waiting));
         }
-        self.add(&mut waiting, 1, 0);
-        drop(waiting);
-        Ok(Place {
+        Ok(self.take(&mut waiting, 1, true))
+    }
+
+    fn take(self: &Arc<Self>, waiting: &mut Waiting, n_requests: usize, is_spare: bool) -> Place {
+        self.add(waiting, n_requests, 0);
+        Place {
             queue: Arc::clone(self),
-            n_requests: 1,
+            n_requests,
             n_tokens: 0,
-            is_spare: true,
-        })
+            is_spare,
+        }
     }
 
     /// Whether half of the queue stays free beside so much more. One that is alone may not exceed
@@ -260,12 +242,18 @@ mod tests {
         (waiting.n_requests, waiting.n_tokens)
     }
 
+    /// A place of a request whose tokens are counted.
+    fn counted(queue: &Arc<Queue>, n_tokens: usize) -> Result<Place, EngineError> {
+        let places = queue.enter(1, n_tokens)?.settle(&[n_tokens])?;
+        Ok(places.into_iter().next().unwrap())
+    }
+
     #[test]
     fn both_bounds_refuse_and_places_come_back() {
         let queue = queue(2, 100);
-        let first = queue.enter(1, 60).unwrap();
+        let first = counted(&queue, 60).unwrap();
         assert!(queue.enter(1, 41).is_err(), "too many tokens");
-        let second = queue.enter(1, 40).unwrap();
+        let second = counted(&queue, 40).unwrap();
         assert!(queue.enter(1, 0).is_err(), "too many requests");
         drop(first);
         assert_eq!(counts(&queue), (1, 40));
@@ -276,16 +264,27 @@ mod tests {
     #[test]
     fn one_request_beyond_the_bound_is_served_when_it_is_alone() {
         let queue = queue(10, 100);
-        let place = queue.enter(1, 500).unwrap();
+        let place = counted(&queue, 500).unwrap();
         assert!(queue.enter(1, 1).is_err());
         drop(place);
         assert_eq!(counts(&queue), (0, 0));
     }
 
     #[test]
+    fn a_length_that_is_not_counted_yet_keeps_nobody_out() {
+        let queue = queue(2, 100);
+        let long = queue.enter(1, 500).unwrap();
+        assert_eq!(counts(&queue), (1, 0));
+        let other = counted(&queue, 60).unwrap();
+        assert!(long.settle(&[41]).is_err(), "too many tokens");
+        drop(other);
+        assert_eq!(counts(&queue), (0, 0));
+    }
+
+    #[test]
     fn exact_lengths_replace_the_estimate() {
         let queue = queue(10, 100);
-        let other = queue.enter(1, 50).unwrap();
+        let other = counted(&queue, 50).unwrap();
         let places = queue.enter(1, 5).unwrap().settle(&[20, 30]).unwrap();
         assert_eq!(counts(&queue), (3, 100));
         drop(places);
@@ -304,7 +303,7 @@ mod tests {
         drop(copies);
         assert!(queue.enter_spare().is_err(), "clients have half of it");
         drop(clients);
-        let long = queue.enter(1, 51).unwrap();
+        let long = counted(&queue, 51).unwrap();
         assert!(queue.enter_spare().is_err(), "more than half of the tokens");
         drop(long);
         assert_eq!(counts(&queue), (0, 0));
@@ -322,7 +321,7 @@ mod tests {
         assert!(settle(&[51]).is_err(), "even if nothing else waits");
         assert!(settle(&[1, 1, 1]).is_err(), "three requests of four");
         assert_eq!(counts(&queue), (0, 0));
-        let other = queue.enter(1, 20).unwrap();
+        let other = counted(&queue, 20).unwrap();
         assert!(settle(&[31]).is_err());
         let places = settle(&[30]).unwrap();
         assert_eq!(counts(&queue), (2, 50));
