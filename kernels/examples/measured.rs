@@ -135,8 +135,7 @@ fn attention(
     });
     let rows: Vec<cuda::SequenceRows> = rows.collect();
     let plan = cuda::plan(&rows, n_heads / n_kv_heads, None);
-    let items = plan.items.iter().flat_map(|item| item.fields().padded(4));
-    let items: Vec<u8> = items.collect();
+    let items = plan.item_bytes();
     let sequences: Vec<u8> = rows.iter().flat_map(|row| row.fields().padded(4)).collect();
     let tables = (0..(n_sequences * n_blocks) as u32).flat_map(u32::to_le_bytes);
     let tables: Vec<u8> = tables.collect();

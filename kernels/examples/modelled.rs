@@ -172,11 +172,7 @@ fn attention(n_rows: usize, start: usize, n_sequences: usize) -> Work {
         table: 0,
     };
     let plan = cuda::plan(&[rows], group, None);
-    let items: Vec<u8> = plan
-        .items
-        .iter()
-        .flat_map(|i| i.fields().padded(4))
-        .collect();
+    let items = plan.item_bytes();
     let table: Vec<u32> = (0..context.div_ceil(block_size) as u32).collect();
     let cache = vec![0_u8; table.len() * block_size * DIM * 2];
     let op = Attention {

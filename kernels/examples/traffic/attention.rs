@@ -98,16 +98,8 @@ pub(crate) fn count(on: &mut Counted) {
 fn tensor(on: &mut Counted, head_dim: usize, n: usize, start: usize, n_rows: usize, shape: &str) {
     let at = place(on, n, start, n_rows, head_dim);
     let plan = cuda::plan(&at.sequences, N_HEADS / N_KV_HEADS, None);
-    let items: Vec<u8> = plan
-        .items
-        .iter()
-        .flat_map(|i| i.fields().padded(4))
-        .collect();
-    let combines: Vec<u8> = plan
-        .combines
-        .iter()
-        .flat_map(|i| i.fields().padded(4))
-        .collect();
+    let items = plan.item_bytes();
+    let combines = plan.combine_bytes();
     let n_parts = plan.n_parts * N_KV_HEADS;
     let op = Attention {
         q: at.q,

@@ -175,6 +175,20 @@ pub struct AttentionPlan {
     pub n_parts: usize,
 }
 
+impl AttentionPlan {
+    /// `items` as kernels read them.
+    pub fn item_bytes(&self) -> Vec<u8> {
+        let fields = self.items.iter().map(AttentionItem::fields);
+        fields.flat_map(|fields| fields.padded(4)).collect()
+    }
+
+    /// `combines` as kernels read them.
+    pub fn combine_bytes(&self) -> Vec<u8> {
+        let fields = self.combines.iter().map(Combine::fields);
+        fields.flat_map(|fields| fields.padded(4)).collect()
+    }
+}
+
 /// Cuts rows into blocks of 64 packed rows, and short ones with long contexts into splits as
 /// well; what a row gives does not depend on how.
 pub fn plan(sequences: &[SequenceRows], group: usize, window: Option<usize>) -> AttentionPlan {

@@ -185,16 +185,8 @@ impl Case {
             self.n_heads / self.n_kv_heads,
             self.window,
         );
-        let items: Vec<u8> = plan
-            .items
-            .iter()
-            .flat_map(|i| i.fields().padded(4))
-            .collect();
-        let combines: Vec<u8> = plan
-            .combines
-            .iter()
-            .flat_map(|i| i.fields().padded(4))
-            .collect();
+        let items = plan.item_bytes();
+        let combines = plan.combine_bytes();
         let n = plan.n_parts * self.n_kv_heads;
         let op = Attention {
             q: at.q,

@@ -152,13 +152,8 @@ impl Step {
             n => n.next_power_of_two(),
         };
         plan.combines.resize(n_combines, NO_COMBINE);
-        let items: Vec<u8> = plan
-            .items
-            .iter()
-            .flat_map(|i| i.fields().padded(4))
-            .collect();
-        let combines = plan.combines.iter().flat_map(|i| i.fields().padded(4));
-        let combines: Vec<u8> = combines.collect();
+        let items = plan.item_bytes();
+        let combines = plan.combine_bytes();
         let n = plan.n_parts * shape.n_kv_heads;
         let op = Attention {
             q: at.q,
