@@ -1,12 +1,14 @@
-//! AVX-512 with VNNI: a vector is one register.
+//! AVX-512 with VNNI, and with or without BF16: a vector is one register.
 
 use std::arch::x86_64::*;
+use std::time::{Duration, Instant};
 
-use super::{Kernel, LANES, Simd};
+use super::{Kernel, LANES, Simd, dot_halves};
 
-/// Exists only where [`run`] was called, that is, where the features are present.
+/// Exists only where [`run`] or (with `PAIRS`) [`run_pairs`] was called, that is, where the features
+/// are present.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512<const PAIRS: bool>(());
 
 /// Runs a kernel with the features of [`crate::Isa::Avx512`].
 ///
@@ -14,7 +16,56 @@ pub(crate) struct Avx512(());
 /// The machine must have them.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 pub(crate) unsafe fn run(kernel: impl Kernel) {
-    kernel.run(Avx512(()));
+    kernel.run(Avx512::<false>(()));
+}
+
+/// Runs a kernel with the features of [`crate::Isa::Avx512Bf16`].
+///
+/// # Safety
+/// The machine must have them.
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c"
+)]
+pub(crate) unsafe fn run_pairs(kernel: impl Kernel) {
+    kernel.run(Avx512::<true>(()));
+}
+
+/// Compares the best of some short runs: what else the machine does only adds to a time.
+pub(super) fn pairs_are_fast() -> bool {
+    let best = |run: unsafe fn() -> f32| {
+        let time = |_| {
+            let began = Instant::now();
+            // SAFETY: the caller has seen the features of `Isa::Avx512Bf16`.
+            std::hint::black_box(unsafe { run() });
+            began.elapsed()
+        };
+        (0..16).map(time).min().unwrap_or(Duration::MAX)
+    };
+    best(products::<true>) < best(products::<false>)
+}
+
+/// The same number of products of bf16 in pairs or of f32 one by one, in sums enough to hide the
+/// latency of each.
+///
+/// # Safety
+/// The machine must have the features.
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn products<const PAIRS: bool>() -> f32 {
+    let x = std::hint::black_box(_mm512_set1_ps(0.0));
+    let mut sums = [x; 16];
+    for _ in 0..1000 {
+        for sum in &mut sums {
+            *sum = if PAIRS {
+                // SAFETY: the same 64 bytes, seen as bf16.
+                let pairs = unsafe { std::mem::transmute::<__m512, __m512bh>(x) };
+                _mm512_dpbf16_ps(*sum, pairs, pairs)
+            } else {
+                _mm512_fmadd_ps(x, x, _mm512_fmadd_ps(x, x, *sum))
+            };
+        }
+    }
+    let total = sums.into_iter().fold(x, |a, b| _mm512_add_ps(a, b));
+    _mm512_reduce_add_ps(total)
 }
 
 /// Defines methods that are intrinsics and no more.
@@ -29,10 +80,11 @@ macro_rules! methods {
     )*};
 }
 
-impl Simd for Avx512 {
+impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
     type F = __m512;
     type I = __m512i;
     const WIDE: bool = true;
+    const PAIRS: bool = PAIRS;
 
     methods! {
         fn splat(x: f32) -> __m512 = _mm512_set1_ps(x);
@@ -81,5 +133,22 @@ impl Simd for Avx512 {
     fn dot<const SMALL: bool>(self, acc: __m512i, u: __m512i, s: __m512i) -> __m512i {
         // SAFETY: as in `methods`. VNNI sums in int32 without saturation.
         unsafe { _mm512_dpbusd_epi32(acc, u, s) }
+    }
+
+    #[inline(always)]
+    fn dot_bf16(self, acc: __m512, a: __m512i, b: __m512i) -> __m512 {
+        if PAIRS {
+            // SAFETY: with `PAIRS`, `self` proves that the machine has BF16; registers of the same
+            // size are seen as bf16.
+            unsafe {
+                _mm512_dpbf16_ps(
+                    acc,
+                    std::mem::transmute::<__m512i, __m512bh>(a),
+                    std::mem::transmute::<__m512i, __m512bh>(b),
+                )
+            }
+        } else {
+            dot_halves(self, acc, a, b)
+        }
     }
 }

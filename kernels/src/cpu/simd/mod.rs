@@ -27,6 +27,8 @@ pub(crate) trait Simd: Copy {
     type I: Copy;
     /// Whether there are registers for 4 x 4 accumulators.
     const WIDE: bool;
+    /// Whether [`Simd::dot_bf16`] is one instruction.
+    const PAIRS: bool = false;
 
     fn splat(self, x: f32) -> Self::F;
     fn load(self, x: &[f32; LANES]) -> Self::F;
@@ -66,6 +68,27 @@ pub(crate) trait Simd: Copy {
     /// `acc + sum of four products of unsigned bytes of u with signed bytes of s`, exactly.
     /// `SMALL` promises that the bytes of `u` are below 128.
     fn dot<const SMALL: bool>(self, acc: Self::I, u: Self::I, s: Self::I) -> Self::I;
+
+    /// `acc` plus the products of the upper halves of the lanes, then plus those of the lower
+    /// ones, all of them bf16; each of the two is added with one rounding. Subnormal numbers may
+    /// count as zeros.
+    #[inline(always)]
+    fn dot_bf16(self, acc: Self::F, a: Self::I, b: Self::I) -> Self::F {
+        dot_halves(self, acc, a, b)
+    }
+
+    /// The nearest bf16 of each lane, ties to even, in its upper half; the lower one is zero.
+    /// Infinities become NaN, as do NaN.
+    #[inline(always)]
+    fn round_bf16(self, x: Self::F) -> Self::I {
+        let bits = self.bits(x);
+        let odd = self.and(self.shr(bits, 16), self.splat_i(1));
+        let rounded = self.add_i(self.add_i(bits, self.splat_i(0x7fff)), odd);
+        // Zero, or what is no number, which the sum may have carried into one.
+        let taint = self.and(self.bits(self.mul(x, self.zero())), self.splat_i(i32::MAX));
+        let upper = self.splat_i(!0xffff);
+        self.and(self.or(rounded, taint), upper)
+    }
 
     #[inline(always)]
     fn zero(self) -> Self::F {
@@ -124,6 +147,14 @@ pub(crate) trait Simd: Copy {
     }
 }
 
+/// [`Simd::dot_bf16`] in two steps.
+#[inline(always)]
+fn dot_halves<S: Simd>(s: S, acc: S::F, a: S::I, b: S::I) -> S::F {
+    let upper = |x| s.reinterpret(s.and(x, s.splat_i(!0xffff)));
+    let lower = |x| s.reinterpret(s.shl(x, 16));
+    s.fma(lower(a), lower(b), s.fma(upper(a), upper(b), acc))
+}
+
 /// Asks for the line at an address, wherever that is.
 #[inline(always)]
 pub(crate) fn prefetch(at: *const u8) {
@@ -148,8 +179,24 @@ pub(crate) fn prefetch_later(at: *const u8) {
     let _ = at;
 }
 
+/// Whether this machine multiplies bf16 in pairs faster than it multiplies f32: some have the
+/// instruction at a quarter of the rate of others. Measured once, in a fraction of a millisecond;
+/// results do not depend on it.
+pub(crate) fn pairs_are_fast() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        static FAST: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+        Isa::Avx512Bf16.is_available() && *FAST.get_or_init(avx512::pairs_are_fast)
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// The body of an op.
 pub(crate) trait Kernel {
+    /// Whether it multiplies bf16 in pairs, and is compiled once more for machines that can.
+    const PAIRS: bool = false;
+
     /// Must be `#[inline(always)]`: only then does it get the caller's instructions.
     fn run<S: Simd>(self, simd: S);
 }
@@ -170,7 +217,7 @@ impl ActiveIsa {
 
     /// Runs a kernel with this instruction set.
     #[inline]
-    pub(crate) fn run(self, kernel: impl Kernel) {
+    pub(crate) fn run<K: Kernel>(self, kernel: K) {
         match self.0 {
             Isa::Scalar => kernel.run(scalar::Scalar),
             #[cfg(target_arch = "x86_64")]
@@ -179,6 +226,15 @@ impl ActiveIsa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above, for `Isa::Avx512`.
             Isa::Avx512 => unsafe { avx512::run(kernel) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above, for `Isa::Avx512Bf16`, which has all of `Isa::Avx512`.
+            Isa::Avx512Bf16 => unsafe {
+                if K::PAIRS {
+                    avx512::run_pairs(kernel);
+                } else {
+                    avx512::run(kernel);
+                }
+            },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above, for `Isa::Neon`.
             Isa::Neon => unsafe { neon::run(kernel) },
