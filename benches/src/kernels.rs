@@ -41,6 +41,7 @@ pub(crate) struct Options {
 struct Work {
     bytes: f64,
     int8_ops: f64,
+    bf16_ops: f64,
     f32_ops: f64,
 }
 
@@ -48,7 +49,9 @@ impl Work {
     /// Seconds below which the machine cannot do it, and whether memory is what limits.
     fn floor(self, peak: Peak) -> (f64, bool) {
         let memory = self.bytes / peak.bytes_per_s;
-        let compute = self.int8_ops / peak.int8_ops_per_s + self.f32_ops / peak.f32_ops_per_s;
+        let compute = self.int8_ops / peak.int8_ops_per_s
+            + self.bf16_ops / peak.bf16_ops_per_s
+            + self.f32_ops / peak.f32_ops_per_s;
         (memory.max(compute), memory > compute)
     }
 }
@@ -108,6 +111,7 @@ pub(crate) fn run(options: &Options) -> Result<Report> {
     let peak = Peak {
         bytes_per_s: before.bytes_per_s.max(after.bytes_per_s),
         int8_ops_per_s: before.int8_ops_per_s.max(after.int8_ops_per_s),
+        bf16_ops_per_s: before.bf16_ops_per_s.max(after.bf16_ops_per_s),
         f32_ops_per_s: before.f32_ops_per_s.max(after.f32_ops_per_s),
     };
     print(&device, &cells, peak, &options.rows)?;
@@ -120,9 +124,10 @@ fn print(device: &Device, cells: &[Cell], peak: Peak, rows: &[usize]) -> Result<
     writeln!(out, "{}", device.describe())?;
     writeln!(
         out,
-        "limits: {:.1} GB/s streamed, {:.0} Gop/s int8, {:.0} Gop/s f32",
+        "limits: {:.1} GB/s streamed, {:.0} Gop/s int8, {:.0} Gop/s bf16, {:.0} Gop/s f32",
         peak.bytes_per_s / 1e9,
         peak.int8_ops_per_s / 1e9,
+        peak.bf16_ops_per_s / 1e9,
         peak.f32_ops_per_s / 1e9
     )?;
     write!(out, "{:<24}", "share of the limit")?;
@@ -158,6 +163,7 @@ fn report(cells: &[Cell], peak: Peak) -> Report {
     let mut report = Report::new("kernels");
     report.note("limit: streamed bytes", peak.bytes_per_s / 1e9, "GB/s");
     report.note("limit: int8 products", peak.int8_ops_per_s / 1e9, "Gop/s");
+    report.note("limit: bf16 products", peak.bf16_ops_per_s / 1e9, "Gop/s");
     report.note("limit: f32 products", peak.f32_ops_per_s / 1e9, "Gop/s");
     let mut worst = (f64::INFINITY, String::new());
     for cell in cells {

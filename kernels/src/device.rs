@@ -100,7 +100,7 @@ impl Device {
     pub fn arithmetic(&self) -> String {
         match &*self.backend {
             // All instruction sets round alike, and any number of threads.
-            Backend::Cpu(_) => "CPU 2".to_owned(),
+            Backend::Cpu(_) => "CPU 3".to_owned(),
             Backend::Cuda(gpu) => {
                 let (major, minor) = gpu.driver.capability;
                 let alone = format!("CUDA 3 {major}.{minor}");

@@ -70,7 +70,10 @@ impl Isa {
     /// multiply at a quarter of the rate of others.
     pub fn best() -> Self {
         let gains = |isa: &Self| *isa != Self::Avx512Bf16 || simd::pairs_are_fast();
-        Self::available().filter(gains).last().unwrap_or(Self::Scalar)
+        Self::available()
+            .filter(gains)
+            .last()
+            .unwrap_or(Self::Scalar)
     }
 }
 

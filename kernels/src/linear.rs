@@ -9,7 +9,8 @@ use crate::{Buffer, Device, WeightSource, WeightType};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Numerics {
     /// As fast as the stored format allows: quantized weights meet int8 activations with exact
-    /// int32 sums; dense weights are widened and accumulated in f32.
+    /// int32 sums, bf16 weights (on a CPU) bf16 activations with f32 sums; other dense weights are
+    /// widened and accumulated in f32.
     Native,
     /// f32 activations times weights widened to f32: the proof of correctness.
     F32,

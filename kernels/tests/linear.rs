@@ -3,6 +3,7 @@
 mod common;
 
 use common::{DENSE, QUANTIZED, Rng, assert_same, devices, error};
+use half::bf16;
 use kernels::{
     Buffer, Device, Linear, LinearCall, Numerics, PackError, WeightSource, WeightType, dequantize,
     reference,
@@ -70,6 +71,37 @@ fn dense_layers_match_the_reference_at_any_shape() {
             for n_rows in [1, 2, 5, 13] {
                 check_f32(ty, n_out, n_in, n_rows);
             }
+        }
+    }
+}
+
+fn rounded_to_bf16(x: &[f32]) -> Vec<f32> {
+    x.iter().map(|&x| bf16::from_f32(x).to_f32()).collect()
+}
+
+#[test]
+fn bf16_layers_meet_rounded_activations_with_the_same_bits_everywhere() {
+    for (n_out, n_in, n_rows) in [
+        (1, 1, 1),
+        (17, 33, 2),
+        (64, 64, 3),
+        (160, 1500, 5),
+        (65, 2050, 13),
+    ] {
+        let mut rng = Rng(n_in as u64);
+        let source = rng.weights(WeightType::BF16, n_out, n_in);
+        let x = rng.values(n_rows * n_in);
+        let rounded = rounded_to_bf16(&x);
+        let exact = reference::linear(&source, &rounded, None);
+        let bound = 2.0 * naive_error(&source, &rounded, &exact) + 1e-6;
+        let mut first: Option<Vec<f32>> = None;
+        for device in devices() {
+            let what = format!("{n_rows}x{n_in}x{n_out} on {}", device.describe());
+            let weight = Linear::pack(&device, &source, Numerics::Native).expect("a sound source");
+            let out = run(&device, &weight, &x, None);
+            let worst = error(&out, &exact);
+            assert!(worst <= bound, "{what}: error {worst}, bound {bound}");
+            assert_same(&out, first.get_or_insert_with(|| out.clone()), &what);
         }
     }
 }
@@ -171,7 +203,7 @@ fn several_layers_in_one_region_with_biases() {
             assert_same(&out.read(0..alone.len()), &alone, "beside other layers");
             assert!(out.read(alone.len()..out.len()).iter().all(|&x| x == 0.0));
         }
-        let exact = reference::linear(&sources[1], &x, Some(&bias));
+        let exact = reference::linear(&sources[1], &rounded_to_bf16(&x), Some(&bias));
         let out = outs[1].read(0..exact.len());
         assert!(error(&out, &exact) < 1e-4);
     }
@@ -180,13 +212,14 @@ fn several_layers_in_one_region_with_biases() {
 #[test]
 fn what_is_not_a_number_is_not_hidden() {
     let mut rng = Rng(3);
-    let source = rng.weights(WeightType::Q4_0, 20, 64);
-    for device in devices() {
-        let weight = Linear::pack(&device, &source, Numerics::Native).unwrap();
-        for poison in [f32::NAN, f32::INFINITY] {
+    let sources = [WeightType::Q4_0, WeightType::BF16].map(|ty| rng.weights(ty, 20, 64));
+    for (device, source) in (devices().iter()).flat_map(|d| sources.iter().map(move |s| (d, s))) {
+        let weight = Linear::pack(device, source, Numerics::Native).unwrap();
+        // The last would become a number if it were rounded like one.
+        for poison in [f32::NAN, f32::INFINITY, f32::from_bits(0x7fff_ffff)] {
             let mut x = rng.values(2 * 64);
             x[70] = poison;
-            let out = run(&device, &weight, &x, None);
+            let out = run(device, &weight, &x, None);
             assert!(out[..20].iter().all(|x| x.is_finite()), "the other row");
             assert!(out[20..].iter().all(|x| x.is_nan()), "{poison} was hidden");
         }

@@ -152,6 +152,7 @@ fn cell(shape: KvShape, n_heads: usize, decode: bool, n_rows: usize, seconds: f6
         work: Work {
             bytes: bytes as f64,
             int8_ops: 0.0,
+            bf16_ops: 0.0,
             f32_ops: (4 * positions * n_heads * shape.head_dim) as f64,
         },
     }

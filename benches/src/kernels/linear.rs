@@ -54,6 +54,7 @@ pub(super) fn measure(
         });
         let ops = (2 * n_rows * N_IN * N_OUT) as f64;
         let is_int8 = ty.is_quantized();
+        let is_bf16 = ty == WeightType::BF16;
         cells.push(Cell {
             kernel: format!("linear {ty:?}"),
             n_rows,
@@ -61,7 +62,8 @@ pub(super) fn measure(
             work: Work {
                 bytes: layers[0].n_bytes() as f64,
                 int8_ops: if is_int8 { ops } else { 0.0 },
-                f32_ops: if is_int8 { 0.0 } else { ops },
+                bf16_ops: if is_bf16 { ops } else { 0.0 },
+                f32_ops: if is_int8 || is_bf16 { 0.0 } else { ops },
             },
         });
     }

@@ -1,12 +1,16 @@
-//! Activations as int8, for weights that are integers.
+//! Activations in the form that weights meet them in: int8 for weights that are integers, bf16
+//! for those that are bf16.
 //!
-//! Each row is quantized in groups of 32 on its own: scale = max |x| / 127, codes rounded to
-//! nearest even. The sums of the codes, needed for zero points and minima, come along.
+//! For int8, each row is quantized in groups of 32 on its own: scale = max |x| / 127, codes
+//! rounded to nearest even. The sums of the codes, needed for zero points and minima, come along.
 
-use super::pool::Pool;
+use super::Cpu;
 use super::shared::SharedMut;
-use super::simd::{ActiveIsa, Kernel, LANES, Simd};
+use super::simd::{Kernel, LANES, Simd};
 use crate::format::layout::GROUP;
+
+/// Groups that are worth a chunk of their own: some microseconds.
+const CHUNK: usize = 96;
 
 /// A group of 32 quantized values: one cache line.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,16 +25,18 @@ pub(crate) struct ActGroup {
     pub(crate) scaled_sums: [f32; 3],
 }
 
-/// Quantized rows.
+/// Rows of activations, of as many kinds as a call needs. The memory is kept.
 #[derive(Debug, Default)]
 pub(crate) struct Activations {
     groups: Vec<ActGroup>,
     groups_per_row: usize,
+    pairs: Vec<i32>,
+    pairs_per_row: usize,
 }
 
 impl Activations {
-    /// Quantizes `n_rows` rows of `n_in` values, a multiple of 32. The memory is kept.
-    pub(crate) fn fill(&mut self, pool: &Pool, isa: ActiveIsa, x: &[f32], n_rows: usize) {
+    /// Quantizes `n_rows` rows of `n_in` values, a multiple of 32.
+    pub(crate) fn quantize(&mut self, cpu: &Cpu, x: &[f32], n_rows: usize) {
         let n_in = x.len() / n_rows.max(1);
         debug_assert!(n_in.is_multiple_of(GROUP));
         self.groups_per_row = n_in / GROUP;
@@ -38,24 +44,76 @@ impl Activations {
         if self.groups.len() < n_groups {
             self.groups.resize(n_groups, ActGroup::default());
         }
-        /// Groups that are worth a chunk of their own: some microseconds.
-        const CHUNK: usize = 96;
         let groups = SharedMut::new(&mut self.groups[..n_groups]);
-        pool.run(n_groups.div_ceil(CHUNK), &|chunk, _| {
+        cpu.pool.run(n_groups.div_ceil(CHUNK), &|chunk, _| {
             let first = chunk * CHUNK;
             let n = CHUNK.min(n_groups - first);
             // SAFETY: chunks do not overlap.
             let groups = unsafe { groups.part(first, n) };
-            isa.run(Quantize {
+            cpu.isa.run(Quantize {
                 x: &x[first * GROUP..][..n * GROUP],
                 groups,
             });
         });
     }
 
+    /// Rounds `n_rows` rows to bf16, two values to an element; half of the last is zero where
+    /// their number is odd.
+    pub(crate) fn round(&mut self, cpu: &Cpu, x: &[f32], n_rows: usize) {
+        let n_in = x.len() / n_rows.max(1);
+        self.pairs_per_row = n_in.div_ceil(2);
+        let n_pairs = n_rows * self.pairs_per_row;
+        if self.pairs.len() < n_pairs {
+            self.pairs.resize(n_pairs, 0);
+        }
+        let pairs = SharedMut::new(&mut self.pairs[..n_pairs]);
+        let rows_per_chunk = (CHUNK * GROUP).div_ceil(n_in.max(1));
+        cpu.pool.run(n_rows.div_ceil(rows_per_chunk), &|chunk, _| {
+            let first = chunk * rows_per_chunk;
+            let n = rows_per_chunk.min(n_rows - first);
+            cpu.isa.run(Round {
+                x: &x[first * n_in..][..n * n_in],
+                n_in,
+                // SAFETY: chunks do not overlap.
+                pairs: unsafe { pairs.part(first * self.pairs_per_row, n * self.pairs_per_row) },
+            });
+        });
+    }
+
+    /// A row as [`Activations::quantize`] made it.
     #[inline(always)]
     pub(crate) fn row(&self, row: usize) -> &[ActGroup] {
         &self.groups[row * self.groups_per_row..][..self.groups_per_row]
+    }
+
+    /// A row as [`Activations::round`] made it.
+    #[inline(always)]
+    pub(crate) fn row_of_pairs(&self, row: usize) -> &[i32] {
+        &self.pairs[row * self.pairs_per_row..][..self.pairs_per_row]
+    }
+}
+
+/// Rows of `n_in` values to rows of pairs.
+struct Round<'a> {
+    x: &'a [f32],
+    n_in: usize,
+    pairs: &'a mut [i32],
+}
+
+impl Kernel for Round<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let rows = self.x.chunks_exact(self.n_in.max(1));
+        let pairs_of = self.pairs.chunks_exact_mut(self.n_in.div_ceil(2).max(1));
+        for (x, pairs) in rows.zip(pairs_of) {
+            let mut halves = [0.0; LANES];
+            for (x, pairs) in x.chunks(LANES).zip(pairs.chunks_mut(LANES / 2)) {
+                s.store(s.reinterpret(s.round_bf16(s.load_part(x))), &mut halves);
+                for (pair, [low, high]) in pairs.iter_mut().zip(halves.as_chunks().0) {
+                    *pair = (high.to_bits() | low.to_bits() >> 16).cast_signed();
+                }
+            }
+        }
     }
 }
 

@@ -1,8 +1,12 @@
-//! Dense weights times f32 activations, accumulated in f32.
+//! Dense weights times activations, accumulated in f32: f32 activations, or for bf16 weights
+//! and `Numerics::Native` bf16 ones in pairs.
 //!
 //! Packed in tiles of 16 output columns: `[k][16]` for f32 and f16, `[k / 2][16][2]` for bf16
-//! (the pairs that matrix instructions take). Every output sums its inputs in order into one
-//! accumulator, whatever the block of rows and tiles.
+//! (the pairs that instructions take). Every output sums its inputs in order into one
+//! accumulator, whatever the block of rows and tiles; of pairs the second comes first, which is
+//! the order of the instructions.
+
+use std::ops::Range;
 
 use super::simd::{LANES, Simd};
 use crate::WeightType;
@@ -109,25 +113,29 @@ impl DenseFormat for Bf16 {
     }
 }
 
-/// A block of `T` tiles by `R` rows of equal length.
+/// Adds to `sums` what a range of inputs gives, for a block of `T` tiles by `R` rows. The range
+/// begins at a multiple of a step.
 #[inline(always)]
 pub(crate) fn block<S: Simd, D: DenseFormat, const T: usize, const R: usize>(
     s: S,
     tiles: [&[D::Packed]; T],
     rows: [&[f32]; R],
+    inputs: Range<usize>,
+    mut sums: [[S::F; T]; R],
 ) -> [[S::F; T]; R] {
-    let n_in = rows[0].len();
+    let n_in = inputs.len();
     let n_steps = n_in / D::STEP;
-    let mut out = [[s.zero(); T]; R];
     // Cut to lengths that the compiler can see, so that the loop holds no checks.
-    let rows: [&[f32]; R] = std::array::from_fn(|r| &rows[r][..n_in]);
-    let tiles: [&[D::Packed]; T] = std::array::from_fn(|t| &tiles[t][..n_in.div_ceil(D::STEP)]);
+    let rows: [&[f32]; R] = std::array::from_fn(|r| &rows[r][inputs.clone()][..n_in]);
+    let first = inputs.start / D::STEP;
+    let tiles: [&[D::Packed]; T] =
+        std::array::from_fn(|t| &tiles[t][first..][..n_in.div_ceil(D::STEP)]);
     for i in 0..n_steps {
         for k in 0..D::STEP {
             for t in 0..T {
                 let weights = D::load(s, &tiles[t][i], k);
                 for r in 0..R {
-                    out[r][t] = s.fma(weights, s.splat(rows[r][i * D::STEP + k]), out[r][t]);
+                    sums[r][t] = s.fma(weights, s.splat(rows[r][i * D::STEP + k]), sums[r][t]);
                 }
             }
         }
@@ -136,9 +144,32 @@ pub(crate) fn block<S: Simd, D: DenseFormat, const T: usize, const R: usize>(
         for t in 0..T {
             let weights = D::load(s, &tiles[t][n_steps], k);
             for r in 0..R {
-                out[r][t] = s.fma(weights, s.splat(rows[r][n_steps * D::STEP + k]), out[r][t]);
+                sums[r][t] = s.fma(weights, s.splat(rows[r][n_steps * D::STEP + k]), sums[r][t]);
             }
         }
     }
-    out
+    sums
+}
+
+/// The same of bf16 weights and rows of pairs. The range begins at an even input.
+#[inline(always)]
+pub(crate) fn pairs_block<S: Simd, const T: usize, const R: usize>(
+    s: S,
+    tiles: [&[[u8; 4 * LANES]]; T],
+    rows: [&[i32]; R],
+    inputs: Range<usize>,
+    mut sums: [[S::F; T]; R],
+) -> [[S::F; T]; R] {
+    let (first, n_pairs) = (inputs.start / 2, inputs.len().div_ceil(2));
+    let rows: [&[i32]; R] = std::array::from_fn(|r| &rows[r][first..][..n_pairs]);
+    let tiles: [&[[u8; 4 * LANES]]; T] = std::array::from_fn(|t| &tiles[t][first..][..n_pairs]);
+    for i in 0..n_pairs {
+        for t in 0..T {
+            let weights = s.load_bytes(&tiles[t][i]);
+            for r in 0..R {
+                sums[r][t] = s.dot_bf16(sums[r][t], weights, s.splat_i(rows[r][i]));
+            }
+        }
+    }
+    sums
 }

@@ -5,13 +5,14 @@
     reason = "one index walks several arrays of registers"
 )]
 
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use super::Cpu;
 use super::activations::Activations;
 use super::ahead::Ahead;
 use super::dense::{self, Bf16, DenseFormat, F16, F32};
-use super::packed::{Packed, PackedLinear};
+use super::packed::PackedLinear;
 use super::quant::{self, Format, TileBytes};
 use super::shared::SharedMut;
 use super::simd::{Kernel, LANES, Simd};
@@ -24,6 +25,11 @@ use crate::{LinearCall, Numerics, WeightType};
 const CHUNKS_PER_THREAD: usize = 8;
 /// Tiles of a chunk are a multiple of this, the most that a block takes.
 const CHUNK_TILES: usize = 4;
+/// Inputs of a part of a sum, where many rows pass by wide weights: those of a block's tiles stay
+/// near, beside those of its rows. A multiple of what any format takes at once.
+const PART_INPUTS: usize = 1024;
+/// Bytes of activations that stay in the second level while tiles pass by.
+const NEAR_BYTES: usize = 512 << 10;
 
 /// Scratch of linear layers, kept between steps.
 #[derive(Debug, Default)]
@@ -54,7 +60,10 @@ pub(crate) fn linear_into(
         .lock()
         .unwrap_or_else(PoisonError::into_inner);
     if calls.iter().any(|call| call.weight.packed().is_native()) {
-        activations.fill(&cpu.pool, cpu.isa, x, n_rows);
+        activations.quantize(cpu, x, n_rows);
+    }
+    if calls.iter().any(|call| call.weight.packed().takes_pairs()) {
+        activations.round(cpu, x, n_rows);
     }
     let n_tiles: usize = calls
         .iter()
@@ -113,6 +122,7 @@ impl Chunk<'_> {
         match weight.ty {
             WeightType::F32 => self.walk(cpu, Dense::<F32>::new(weight)),
             WeightType::F16 => self.walk(cpu, Dense::<F16>::new(weight)),
+            WeightType::BF16 if weight.takes_pairs() => self.walk(cpu, Pairs { weight }),
             WeightType::BF16 => self.walk(cpu, Dense::<Bf16>::new(weight)),
             WeightType::Q4_0 => self.quantized::<Q4d>(cpu),
             WeightType::Q4_1 => self.quantized::<Q4dm>(cpu),
@@ -148,14 +158,19 @@ impl Chunk<'_> {
 trait Blocks {
     /// Whether it is a proof of correctness, which need not be fast: compiled for one block only.
     const PLAIN: bool = false;
+    /// See [`Kernel::PAIRS`].
+    const PAIRS: bool = false;
 
-    /// `out[r][t]`: row `first_row + r` times tile `first_tile + t`.
+    /// `sums[r][t]` plus row `first_row + r` times tile `first_tile + t`, of a range of inputs
+    /// that begins at a multiple of [`PART_INPUTS`].
     fn block<S: Simd, const T: usize, const R: usize>(
         &self,
         s: S,
         chunk: &Chunk<'_>,
         first_tile: usize,
         first_row: usize,
+        inputs: Range<usize>,
+        sums: [[S::F; T]; R],
     ) -> [[S::F; T]; R];
 }
 
@@ -167,81 +182,149 @@ struct Walk<'a, B: Blocks> {
 }
 
 impl<B: Blocks> Kernel for Walk<'_, B> {
-    /// Tiles outside, rows inside: weights stay near while rows pass. What rows are left of
-    /// blocks of four takes four tiles at once: four streams of memory, and enough sums under
-    /// way to hide the latency of each.
+    const PAIRS: bool = B::PAIRS;
+
+    /// As many rows at a time as stay near; for these, tiles outside, rows inside.
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         let Chunk {
             n_rows,
-            first_tile: mut tile,
+            first_tile,
             end_tile,
             ..
         } = *self.chunk;
-        let n_blocks = (end_tile - tile).div_ceil(2) * n_rows.div_ceil(4);
-        let n_lines = self.next.n_lines.div_ceil(n_blocks.max(1));
-        self.next.n_at_once = n_lines;
         if B::PLAIN {
-            for tile in tile..end_tile {
-                let next = self.rows::<S, 1, 4>(s, tile, 0);
-                self.rows::<S, 1, 1>(s, tile, next);
+            for tile in first_tile..end_tile {
+                let next = self.rows::<S, 1, 4>(s, tile, 0..n_rows);
+                self.rows::<S, 1, 1>(s, tile, next..n_rows);
             }
             return;
         }
+        let n_in = self.chunk.layer.weight.n_in;
+        let n_near = (NEAR_BYTES / (2 * n_in).max(1))
+            .next_multiple_of(16)
+            .max(16);
+        let n_blocks = (end_tile - first_tile).div_ceil(CHUNK_TILES) * n_rows.div_ceil(4);
+        self.next.n_at_once = self.next.n_lines.div_ceil(n_blocks.max(1));
+        for first in (0..n_rows).step_by(n_near) {
+            self.tiles(s, first..n_rows.min(first + n_near));
+        }
+    }
+}
+
+impl<B: Blocks> Walk<'_, B> {
+    /// All tiles for some rows: weights stay near while rows pass. A block has four tiles, which
+    /// are four streams of memory, and rows that make twelve sums or more (fewer only at the end):
+    /// enough under way to hide the latency of each.
+    #[inline(always)]
+    fn tiles<S: Simd>(&mut self, s: S, rows: Range<usize>) {
+        let end_tile = self.chunk.end_tile;
+        let mut tile = self.chunk.first_tile;
+        let left = rows.end - rows.len() % Self::most_rows::<S>()..rows.end;
         while tile + CHUNK_TILES <= end_tile {
-            if S::WIDE {
-                self.rows::<S, 2, 4>(s, tile, 0);
-                self.rows::<S, 2, 4>(s, tile + 2, 0);
-            } else {
+            if !S::WIDE {
                 for t in 0..CHUNK_TILES {
-                    self.rows::<S, 1, 4>(s, tile + t, 0);
+                    self.rows::<S, 1, 4>(s, tile + t, rows.clone());
                 }
+            } else if Self::most_rows::<S>() == 4 {
+                self.rows::<S, CHUNK_TILES, 4>(s, tile, rows.clone());
+            } else {
+                self.rows::<S, CHUNK_TILES, 3>(s, tile, rows.clone());
             }
-            let next = n_rows / 4 * 4;
-            match n_rows - next {
-                3 if S::WIDE => self.rows::<S, CHUNK_TILES, 3>(s, tile, next),
-                2 if S::WIDE => self.rows::<S, CHUNK_TILES, 2>(s, tile, next),
-                _ => self.rows::<S, CHUNK_TILES, 1>(s, tile, next),
+            match left.len() {
+                3 if S::WIDE => self.rows::<S, CHUNK_TILES, 3>(s, tile, left.clone()),
+                2 if S::WIDE => self.rows::<S, CHUNK_TILES, 2>(s, tile, left.clone()),
+                _ => self.rows::<S, CHUNK_TILES, 1>(s, tile, left.clone()),
             };
             tile += CHUNK_TILES;
         }
         for tile in tile..end_tile {
-            let next = self.rows::<S, 1, 4>(s, tile, 0);
-            self.rows::<S, 1, 1>(s, tile, next);
+            let next = self.rows::<S, 1, 4>(s, tile, rows.clone());
+            self.rows::<S, 1, 1>(s, tile, next..rows.end);
+        }
+    }
+
+    /// Rows of a block: those of integers hold two sums for each output.
+    #[inline(always)]
+    fn most_rows<S: Simd>() -> usize {
+        if S::WIDE && !(S::PAIRS && B::PAIRS) {
+            3
+        } else {
+            4
         }
     }
 }
 
 impl<'a, B: Blocks> Walk<'a, B> {
-    /// Blocks of `R` rows from `first_row` on as long as there are that many; the row after.
+    /// Blocks of `R` of these rows as long as there are that many; the row after.
     #[inline(always)]
     fn rows<S: Simd, const T: usize, const R: usize>(
         &mut self,
         s: S,
         tile: usize,
-        first_row: usize,
+        rows: Range<usize>,
     ) -> usize {
-        let mut row = first_row;
+        let n_blocks = rows.len() / R;
+        let end = rows.start + n_blocks * R;
+        let n_in = self.chunk.layer.weight.n_in;
+        // Weights that only one block takes are better read as one stream, and those of few bits
+        // stay near anyway.
+        let in_parts = B::PAIRS && n_blocks > 1;
+        let part = if in_parts { PART_INPUTS } else { n_in.max(1) };
         let own = self.after(tile + T, T);
         let mut own = Ahead::new(&own, 0, 1);
         // Weights of few bits come in while those before them are at work. A single block has no time
         // for that, and dense ones gain nothing: the machine sees where a stream goes.
-        let n_blocks = (self.chunk.n_rows - row) / R;
         if n_blocks > 1 && self.chunk.layer.weight.is_native() {
-            own.n_at_once = own.n_lines.div_ceil(n_blocks);
+            own.n_at_once = own.n_lines.div_ceil(n_blocks * n_in.div_ceil(part));
         }
-        while row + R <= self.chunk.n_rows {
-            self.next.bring();
-            own.bring();
-            let out = self.blocks.block::<S, T, R>(s, self.chunk, tile, row);
+        let mut first = 0;
+        loop {
+            let inputs = first..n_in.min(first + part);
+            for row in (rows.start..end).step_by(R) {
+                self.next.bring();
+                own.bring();
+                self.part::<S, T, R>(s, tile, row, inputs.clone());
+            }
+            first = inputs.end;
+            if first == n_in {
+                return end;
+            }
+        }
+    }
+
+    /// Brings the outputs of a block forward by some inputs.
+    #[inline(always)]
+    fn part<S: Simd, const T: usize, const R: usize>(
+        &self,
+        s: S,
+        tile: usize,
+        row: usize,
+        inputs: Range<usize>,
+    ) {
+        let mut sums = [[s.zero(); T]; R];
+        if inputs.start > 0 {
             for r in 0..R {
                 for t in 0..T {
-                    self.write(s, out[r][t], row + r, tile + t);
+                    sums[r][t] = s.load_part(self.out(row + r, tile + t));
                 }
             }
-            row += R;
         }
-        row
+        let is_last = inputs.end == self.chunk.layer.weight.n_in;
+        let sums = (self.blocks).block::<S, T, R>(s, self.chunk, tile, row, inputs, sums);
+        for r in 0..R {
+            for t in 0..T {
+                let out = self.out(row + r, tile + t);
+                let sum = match self.chunk.layer.bias {
+                    Some(bias) if is_last => s.add(
+                        sums[r][t],
+                        s.load_part(&bias[(tile + t) * TILE..][..out.len()]),
+                    ),
+                    _ => sums[r][t],
+                };
+                s.store_part(sum, out);
+            }
+        }
     }
 
     /// The memory of up to `n` tiles of the chunk from `tile` on.
@@ -251,19 +334,18 @@ impl<'a, B: Blocks> Walk<'a, B> {
         layer.weight.memory_of(tile.min(end)..(tile + n).min(end))
     }
 
+    /// The outputs of a row that a tile has.
     #[inline(always)]
-    fn write<S: Simd>(&self, s: S, value: S::F, row: usize, tile: usize) {
-        let layer = self.chunk.layer;
-        let n_out = layer.weight.n_out;
+    fn out(&self, row: usize, tile: usize) -> &'a mut [f32] {
+        let n_out = self.chunk.layer.weight.n_out;
         let first = tile * TILE;
-        let n = TILE.min(n_out - first);
-        let value = match layer.bias {
-            Some(bias) => s.add(value, s.load_part(&bias[first..first + n])),
-            None => value,
-        };
-        // SAFETY: each row of each tile belongs to one chunk and is borrowed only here.
-        let out = unsafe { layer.out.part(row * n_out + first, n) };
-        s.store_part(value, out);
+        // SAFETY: each row of each tile belongs to one chunk, which borrows one at a time.
+        unsafe {
+            self.chunk
+                .layer
+                .out
+                .part(row * n_out + first, TILE.min(n_out - first))
+        }
     }
 }
 
@@ -278,11 +360,8 @@ impl<'a, D: DenseFormat> Dense<'a, D> {
     where
         D::Packed: Plain,
     {
-        let Packed::Dense(pages) = &weight.packed else {
-            unreachable!("dense types are packed densely")
-        };
         Self {
-            packed: pages.as_slice(),
+            packed: weight.dense(),
             n_in: weight.n_in,
         }
     }
@@ -296,11 +375,39 @@ impl<D: DenseFormat> Blocks for Dense<'_, D> {
         chunk: &Chunk<'_>,
         first_tile: usize,
         first_row: usize,
+        inputs: Range<usize>,
+        sums: [[S::F; T]; R],
     ) -> [[S::F; T]; R] {
         let steps = self.n_in.div_ceil(D::STEP);
         let tiles = std::array::from_fn(|t| &self.packed[(first_tile + t) * steps..][..steps]);
         let rows = std::array::from_fn(|r| &chunk.x[(first_row + r) * self.n_in..][..self.n_in]);
-        dense::block::<S, D, T, R>(s, tiles, rows)
+        dense::block::<S, D, T, R>(s, tiles, rows, inputs, sums)
+    }
+}
+
+/// bf16 weights that meet bf16 activations.
+struct Pairs<'a> {
+    weight: &'a PackedLinear,
+}
+
+impl Blocks for Pairs<'_> {
+    const PAIRS: bool = true;
+
+    #[inline(always)]
+    fn block<S: Simd, const T: usize, const R: usize>(
+        &self,
+        s: S,
+        chunk: &Chunk<'_>,
+        first_tile: usize,
+        first_row: usize,
+        inputs: Range<usize>,
+        sums: [[S::F; T]; R],
+    ) -> [[S::F; T]; R] {
+        let packed = self.weight.dense();
+        let steps = self.weight.n_in.div_ceil(2);
+        let tiles = std::array::from_fn(|t| &packed[(first_tile + t) * steps..][..steps]);
+        let rows = std::array::from_fn(|r| chunk.activations.row_of_pairs(first_row + r));
+        dense::pairs_block::<S, T, R>(s, tiles, rows, inputs, sums)
     }
 }
 
@@ -332,6 +439,8 @@ macro_rules! quantized_blocks {
                 $chunk: &Chunk<'_>,
                 first_tile: usize,
                 first_row: usize,
+                inputs: Range<usize>,
+                sums: [[S::F; T]; R],
             ) -> [[S::F; T]; R] {
                 let tiles: [TileBytes<'_>; T] =
                     std::array::from_fn(|t| self.weight.tile(Q::LAYOUT, first_tile + t));
@@ -341,7 +450,7 @@ macro_rules! quantized_blocks {
                     $x
                 });
                 let _ = $n_in;
-                $kernel(s, tiles, rows)
+                $kernel(s, tiles, rows, inputs, sums)
             }
         }
     };

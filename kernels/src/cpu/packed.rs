@@ -6,7 +6,7 @@ use super::quant::TileBytes;
 use super::shared::SharedMut;
 use crate::format::layout::{GROUP, LINE, Layout, TILE};
 use crate::format::{self, centred};
-use crate::memory::{OutOfMemory, Pages};
+use crate::memory::{OutOfMemory, Pages, Plain};
 use crate::{Numerics, WeightSource, WeightType};
 
 #[derive(Debug)]
@@ -90,6 +90,20 @@ impl PackedLinear {
     /// Whether it takes int8 activations.
     pub(crate) fn is_native(&self) -> bool {
         self.ty.is_quantized() && self.numerics == Numerics::Native
+    }
+
+    /// Whether it takes activations in pairs of bf16.
+    pub(crate) fn takes_pairs(&self) -> bool {
+        self.ty == WeightType::BF16 && self.numerics == Numerics::Native
+    }
+
+    /// All tiles of dense weights, in steps of inputs.
+    #[inline(always)]
+    pub(crate) fn dense<P: Plain>(&self) -> &[P] {
+        let Packed::Dense(pages) = &self.packed else {
+            unreachable!("dense types are packed densely")
+        };
+        pages.as_slice()
     }
 
     pub(crate) fn n_bytes(&self) -> usize {

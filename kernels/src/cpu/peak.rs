@@ -16,6 +16,8 @@ pub struct Peak {
     pub bytes_per_s: f64,
     /// Products and sums of int8 dot instructions (two for each pair of bytes).
     pub int8_ops_per_s: f64,
+    /// Products and sums of bf16 in pairs, in whatever instructions the machine has for them.
+    pub bf16_ops_per_s: f64,
     /// Products and sums of f32 multiply-adds.
     pub f32_ops_per_s: f64,
 }
@@ -54,6 +56,7 @@ pub(crate) fn measure(cpu: &Cpu, time: Duration) -> Result<Peak, OutOfMemory> {
                 });
             }),
         int8_ops_per_s: 8.0 * ops / each(&|_, sink| cpu.isa.run(Dots { sink })),
+        bf16_ops_per_s: 4.0 * ops / each(&|_, sink| cpu.isa.run(Pairs { sink })),
         f32_ops_per_s: 2.0 * ops / each(&|_, sink| cpu.isa.run(Fmas { sink })),
     })
 }
@@ -113,6 +116,30 @@ impl Kernel for Dots<'_> {
         }
         for sum in sums {
             s.store_part(s.to_f(sum), self.sink);
+            black_box(&self.sink);
+        }
+    }
+}
+
+struct Pairs<'a> {
+    sink: &'a mut [f32],
+}
+
+impl Kernel for Pairs<'_> {
+    const PAIRS: bool = true;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let mut sums = [s.zero(); SUMS];
+        let (a, b) = (s.splat(black_box(1.5)), s.splat(black_box(0.5)));
+        let (a, b) = (s.round_bf16(a), s.round_bf16(b));
+        for _ in 0..ROUNDS {
+            for sum in &mut sums {
+                *sum = s.dot_bf16(*sum, a, b);
+            }
+        }
+        for sum in sums {
+            s.store_part(sum, self.sink);
             black_box(&self.sink);
         }
     }

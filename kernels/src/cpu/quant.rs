@@ -9,10 +9,12 @@
     reason = "one index walks several arrays of registers"
 )]
 
+use std::ops::Range;
+
 use super::activations::ActGroup;
 use super::simd::{LANES, Simd};
 use crate::format::IQ4_NL_VALUES;
-use crate::format::layout::{GROUP, LINE, Layout, ScaleKind, TILE};
+use crate::format::layout::{GROUP, LINE, Layout, SUPER, ScaleKind, TILE};
 
 /// A format, as something that kernels are compiled for.
 pub(crate) trait Format {
@@ -38,6 +40,14 @@ const CODEBOOK: [u8; 16] = {
     table
 };
 
+/// What eight groups of a tile share, where a format has that: widened once for all of them.
+#[derive(Clone, Copy)]
+struct Super<S: Simd> {
+    scale: S::F,
+    /// Minus the scale of minima.
+    min: S::F,
+}
+
 /// A group of a tile with its scales read.
 #[derive(Clone, Copy)]
 struct Group<'a, S: Simd> {
@@ -61,14 +71,40 @@ fn bytes_at(scales: &[u8], at: usize) -> &[u8; TILE] {
     scales[at..].first_chunk().expect("scales of a whole group")
 }
 
+impl<S: Simd> Super<S> {
+    #[inline(always)]
+    fn none(s: S) -> Self {
+        Self {
+            scale: s.zero(),
+            min: s.zero(),
+        }
+    }
+
+    #[inline(always)]
+    fn read<Q: Format>(s: S, tile: TileBytes<'_>, group: usize) -> Self {
+        let at = Q::LAYOUT.super_offset(group);
+        let min = match Q::LAYOUT.scales {
+            ScaleKind::Super32Min | ScaleKind::Super16Min => {
+                s.sub(s.zero(), f16_at(s, tile.scales, at + 2 * TILE))
+            }
+            _ => s.zero(),
+        };
+        Self {
+            scale: f16_at(s, tile.scales, at),
+            min,
+        }
+    }
+}
+
 impl<'a, S: Simd> Group<'a, S> {
     #[inline(always)]
-    fn read<Q: Format>(s: S, tile: TileBytes<'a>, group: usize) -> Self {
+    fn read<Q: Format>(s: S, tile: TileBytes<'a>, of: Super<S>, group: usize) -> Self {
         let layout = Q::LAYOUT;
         let n_lines = layout.n_lines();
         let lines = &tile.lines[group * n_lines..group * n_lines + n_lines];
-        let (at, at_super) = (layout.group_offset(group), layout.super_offset(group));
+        let at = layout.group_offset(group);
         let zero = s.zero();
+        let (d, m) = (of.scale, of.min);
         let (scale, min) = match layout.scales {
             ScaleKind::PerGroup => ([f16_at(s, tile.scales, at), zero], [zero; 2]),
             ScaleKind::PerGroupMin => (
@@ -76,21 +112,16 @@ impl<'a, S: Simd> Group<'a, S> {
                 [f16_at(s, tile.scales, at + 32), zero],
             ),
             ScaleKind::Super32Min => {
-                let d = f16_at(s, tile.scales, at_super);
-                let m = s.sub(zero, f16_at(s, tile.scales, at_super + 32));
                 let scale = s.to_f(s.load_u8(bytes_at(tile.scales, at)));
                 let min = s.to_f(s.load_u8(bytes_at(tile.scales, at + TILE)));
                 ([s.mul(d, scale), zero], [s.mul(m, min), zero])
             }
             ScaleKind::Super16 => {
-                let d = f16_at(s, tile.scales, at_super);
                 let first = s.to_f(s.load_i8(bytes_at(tile.scales, at)));
                 let second = s.to_f(s.load_i8(bytes_at(tile.scales, at + TILE)));
                 ([s.mul(d, first), s.mul(d, second)], [zero; 2])
             }
             ScaleKind::Super16Min => {
-                let d = f16_at(s, tile.scales, at_super);
-                let m = s.sub(zero, f16_at(s, tile.scales, at_super + 32));
                 let nibble = s.splat_i(15);
                 let first = s.load_u8(bytes_at(tile.scales, at));
                 let second = s.load_u8(bytes_at(tile.scales, at + TILE));
@@ -139,6 +170,8 @@ impl<'a, S: Simd> Group<'a, S> {
     }
 }
 
+/// Adds to `out` what a range of inputs gives, whole groups from one on that begins a super-block.
+///
 /// `Numerics::Native`: per group, int32 sums of unsigned codes times int8 activations that begin
 /// at minus the zero point's share; then one f32 fused multiply-add for each scale and minimum.
 #[inline(always)]
@@ -146,16 +179,23 @@ pub(crate) fn native_block<S: Simd, Q: Format, const T: usize, const R: usize>(
     s: S,
     tiles: [TileBytes<'_>; T],
     rows: [&[ActGroup]; R],
+    inputs: Range<usize>,
+    mut out: [[S::F; T]; R],
 ) -> [[S::F; T]; R] {
     let layout = Q::LAYOUT;
     let n_halves = layout.n_halves();
     let quads_per_half = 8 / n_halves;
-    let mut out = [[s.zero(); T]; R];
-    for g in 0..rows[0].len() {
+    let mut supers = [Super::none(s); T];
+    for g in inputs.start / GROUP..inputs.end / GROUP {
         let acts: [&ActGroup; R] = std::array::from_fn(|r| &rows[r][g]);
-        let mut weights = [Group::read::<Q>(s, tiles[0], g); T];
+        if layout.has_super() && g % SUPER == 0 {
+            for t in 0..T {
+                supers[t] = Super::read::<Q>(s, tiles[t], g);
+            }
+        }
+        let mut weights = [Group::read::<Q>(s, tiles[0], supers[0], g); T];
         for t in 1..T {
-            weights[t] = Group::read::<Q>(s, tiles[t], g);
+            weights[t] = Group::read::<Q>(s, tiles[t], supers[t], g);
         }
         for half in 0..n_halves {
             let part = if n_halves == 1 { 2 } else { half };
@@ -194,22 +234,27 @@ pub(crate) fn native_block<S: Simd, Q: Format, const T: usize, const R: usize>(
     out
 }
 
-/// `Numerics::F32`: weights widened to exactly what the format defines, summed in input order.
+/// The same for `Numerics::F32`: weights widened to exactly what the format defines, summed in input order.
 #[inline(always)]
 pub(crate) fn f32_block<S: Simd, Q: Format, const T: usize, const R: usize>(
     s: S,
     tiles: [TileBytes<'_>; T],
     rows: [&[f32]; R],
+    inputs: Range<usize>,
+    mut out: [[S::F; T]; R],
 ) -> [[S::F; T]; R] {
     let layout = Q::LAYOUT;
     let quads_per_half = 8 / layout.n_halves();
     let byte = s.splat_i(0xff);
     let zero = s.splat_i(-layout.zero);
-    let mut out = [[s.zero(); T]; R];
-    for g in 0..rows[0].len() / GROUP {
+    let mut supers = [Super::none(s); T];
+    for g in inputs.start / GROUP..inputs.end / GROUP {
         let x: [&[f32]; R] = std::array::from_fn(|r| &rows[r][g * GROUP..g * GROUP + GROUP]);
         for t in 0..T {
-            let group = Group::read::<Q>(s, tiles[t], g);
+            if layout.has_super() && g % SUPER == 0 {
+                supers[t] = Super::read::<Q>(s, tiles[t], g);
+            }
+            let group = Group::read::<Q>(s, tiles[t], supers[t], g);
             for j in 0..8 {
                 let half = j / quads_per_half;
                 let codes = group.quad::<Q>(s, j);

@@ -24,6 +24,8 @@ use crate::WeightType;
 pub(crate) const TILE: usize = 16;
 /// Input values of a group.
 pub(crate) const GROUP: usize = 32;
+/// Groups that share scales, in formats that have such.
+pub(crate) const SUPER: usize = 8;
 /// Bytes of a line of a plane.
 pub(crate) const LINE: usize = 64;
 
@@ -134,11 +136,16 @@ impl Layout {
     /// Where the scales of the 256 inputs around a group begin.
     #[inline(always)]
     pub(crate) const fn super_offset(self, group: usize) -> usize {
-        group / 8 * (self.super_bytes() + 8 * self.group_bytes())
+        group / SUPER * (self.super_bytes() + SUPER * self.group_bytes())
+    }
+
+    /// Whether groups share scales.
+    pub(crate) const fn has_super(self) -> bool {
+        self.super_bytes() > 0
     }
 
     /// Bytes of scales of a tile, `n_groups` long.
     pub(crate) const fn tile_scale_bytes(self, n_groups: usize) -> usize {
-        n_groups.div_ceil(8) * self.super_bytes() + n_groups * self.group_bytes()
+        n_groups.div_ceil(SUPER) * self.super_bytes() + n_groups * self.group_bytes()
     }
 }

@@ -23,9 +23,7 @@ pub(crate) unsafe fn run(kernel: impl Kernel) {
 ///
 /// # Safety
 /// The machine must have them.
-#[target_feature(
-    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c"
-)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]
 pub(crate) unsafe fn run_pairs(kernel: impl Kernel) {
     kernel.run(Avx512::<true>(()));
 }
