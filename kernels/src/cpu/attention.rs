@@ -10,19 +10,22 @@
 //! bits. Cost follows the real length of the context.
 
 mod merge;
+mod room;
 mod single;
 mod span;
+mod step;
 mod tile;
+mod weigh;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use self::merge::{Partial, finish, merge};
+use self::merge::{finish, merge};
+use self::room::Room;
 use self::span::Attention;
-use self::tile::{Stored, Tile};
 use super::Cpu;
 use super::shared::SharedMut;
 use super::simd::{Kernel, Simd};
-use crate::kv::KvShape;
+use crate::kv::{E4m3, KvElement, KvLayer, KvShape, KvType};
 use crate::{AttentionRow, PagedAttention};
 
 /// Positions of a span. Fixed: sums are cut here.
@@ -44,11 +47,11 @@ pub(crate) struct AttentionScratch {
 /// See [`Attention`] for the shapes.
 #[derive(Debug, Default)]
 struct ThreadScratch {
-    tile: Tile,
-    q: Vec<f32>,
-    scores: Vec<[f32; SPAN]>,
-    part: Partial,
-    total: Partial,
+    tile: Room,
+    q: Room,
+    scores: Room,
+    part: Room,
+    total: Room,
 }
 
 #[derive(Debug, Default)]
@@ -56,7 +59,7 @@ struct StepScratch {
     parts: Vec<Part>,
     tasks: Vec<Task>,
     /// What spans gave, one after the other, where spans are tasks.
-    partials: Vec<f32>,
+    partials: Room,
 }
 
 /// Rows `first..end` of a sequence, one kv head, and the spans that they see.
@@ -96,6 +99,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// See [`crate::Device::paged_attention_into`]; shapes are checked there.
 pub(crate) fn paged_attention(cpu: &Cpu, op: PagedAttention<'_>) {
+    match op.kv.ty() {
+        KvType::Bf16 => attend::<u16>(cpu, op),
+        KvType::F32 => attend::<f32>(cpu, op),
+        KvType::Int8 => attend::<u8>(cpu, op),
+        KvType::Fp8 => attend::<E4m3>(cpu, op),
+    }
+}
+
+/// [`paged_attention`] over a cache of `E`.
+fn attend<E: KvElement>(cpu: &Cpu, op: PagedAttention<'_>) {
     let shape = op.kv.shape();
     let mut scratch = lock(&cpu.attention_scratch.step);
     let StepScratch {
@@ -109,12 +122,9 @@ pub(crate) fn paged_attention(cpu: &Cpu, op: PagedAttention<'_>) {
         && parts.iter().any(|part| part.end_span > part.first_span + 1);
     let row_values = group * merge::width(shape.head_dim);
     let n_partials = list_tasks(parts, tasks, is_split, row_values);
-    if partials.len() < n_partials {
-        partials.resize(n_partials, 0.0);
-    }
     let op = Op {
         q: op.q.as_slice(),
-        kv: Stored::new(op.kv, op.layer),
+        kv: op.kv.layer::<E>(op.layer),
         shape,
         rows: op.rows,
         n_heads: op.n_heads,
@@ -124,7 +134,7 @@ pub(crate) fn paged_attention(cpu: &Cpu, op: PagedAttention<'_>) {
         slopes: op.alibi_slopes.map(crate::Buffer::as_slice),
         sinks: op.sinks.map(crate::Buffer::as_slice),
         row_values,
-        partials: SharedMut::new(&mut partials[..n_partials]),
+        partials: SharedMut::new(partials.of(n_partials)),
         out: SharedMut::new(op.out.as_mut_slice()),
     };
     cpu.pool.run(tasks.len(), &|task, thread| {
@@ -142,9 +152,9 @@ pub(crate) fn paged_attention(cpu: &Cpu, op: PagedAttention<'_>) {
 }
 
 /// What all tasks share.
-struct Op<'a> {
+struct Op<'a, E> {
     q: &'a [f32],
-    kv: Stored<'a>,
+    kv: KvLayer<'a, E>,
     shape: KvShape,
     rows: &'a [AttentionRow<'a>],
     n_heads: usize,
@@ -159,17 +169,17 @@ struct Op<'a> {
     out: SharedMut<'a, f32>,
 }
 
-impl Op<'_> {
+impl<E: KvElement> Op<'_, E> {
     fn attention(&self, part: Part) -> Attention<'_> {
         Attention {
             q: self.q,
-            kv: &self.kv,
             shape: self.shape,
             sequence: self.rows[part.sequence],
             first: part.first,
             end: part.end,
             kv_head: part.kv_head,
             n_heads: self.n_heads,
+            group: self.n_heads / self.shape.n_kv_heads,
             scale: self.scale,
             window: self.window,
             softcap: self.softcap,
@@ -178,27 +188,24 @@ impl Op<'_> {
     }
 
     fn run(&self, cpu: &Cpu, part: Part, task: Task, is_split: bool, scratch: &mut ThreadScratch) {
-        let attention = self.attention(part);
-        if is_split {
+        let to = if is_split {
             let len = (part.end - part.first) * self.row_values;
             let at = part.partials + (task.first_span - part.first_span) * len;
             // SAFETY: each span of each part has its place, and one task.
-            let partial = unsafe { self.partials.part(at, len) };
-            cpu.isa.run(RunSpan {
-                attention,
-                span: task.first_span,
-                scratch,
-                partial,
-            });
+            To::Partial(unsafe { self.partials.part(at, len) })
         } else {
-            cpu.isa.run(RunSpans {
-                attention,
-                task,
-                scratch,
+            To::Output {
                 sinks: self.sinks,
                 out: &self.out,
-            });
-        }
+            }
+        };
+        cpu.isa.run(RunSpans {
+            attention: self.attention(part),
+            kv: &self.kv,
+            task,
+            scratch,
+            to,
+        });
     }
 
     /// Puts together what the spans of a part gave.
@@ -276,36 +283,28 @@ fn list_tasks(
     n_partials
 }
 
-/// One span of a part, to its place among the partials.
-struct RunSpan<'a> {
+/// Spans of a part in turn.
+struct RunSpans<'a, E> {
     attention: Attention<'a>,
-    span: usize,
-    scratch: &'a mut ThreadScratch,
-    partial: &'a mut [f32],
-}
-
-impl Kernel for RunSpan<'_> {
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let ThreadScratch {
-            tile, q, scores, ..
-        } = self.scratch;
-        self.attention.prepare::<S>(q, scores);
-        self.attention
-            .span(s, self.span, q, scores, tile, self.partial);
-    }
-}
-
-/// Spans of a part in turn, to the output.
-struct RunSpans<'a> {
-    attention: Attention<'a>,
+    kv: &'a KvLayer<'a, E>,
     task: Task,
     scratch: &'a mut ThreadScratch,
-    sinks: Option<&'a [f32]>,
-    out: &'a SharedMut<'a, f32>,
+    to: To<'a>,
 }
 
-impl Kernel for RunSpans<'_> {
+/// Where the result of a task goes.
+enum To<'a> {
+    /// What its one span gives, to its place among the partials.
+    Partial(&'a mut [f32]),
+    Output {
+        sinks: Option<&'a [f32]>,
+        out: &'a SharedMut<'a, f32>,
+    },
+}
+
+impl<E: KvElement> Kernel for RunSpans<'_, E> {
+    const PAIRS: bool = E::BF16;
+
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let ThreadScratch {
@@ -316,21 +315,32 @@ impl Kernel for RunSpans<'_> {
             total,
         } = self.scratch;
         let attention = &self.attention;
-        attention.prepare::<S>(q, scores);
+        let (q, scores) = attention.prepare::<S, E>(s, q, scores);
         let head_dim = attention.shape.head_dim;
-        let total = total.of(attention.n_pairs(), head_dim);
-        let part = part.of(attention.n_pairs(), head_dim);
+        let len = attention.n_pairs() * merge::width(head_dim);
+        let total = total.of(len);
         for value in total.chunks_exact_mut(merge::width(head_dim)) {
             merge::clear(value);
         }
+        let mut to = self.to;
+        let is_partial = matches!(to, To::Partial(_));
         for span in self.task.first_span..self.task.end_span {
-            attention.span(s, span, q, scores, tile, part);
+            let part = match &mut to {
+                To::Partial(partial) => &mut **partial,
+                To::Output { .. } => part.of(len),
+            };
+            attention.span(s, self.kv, span, q, scores, tile, part);
+            if is_partial {
+                return;
+            }
             let parts = part.chunks_exact(merge::width(head_dim));
             for (total, part) in total.chunks_exact_mut(merge::width(head_dim)).zip(parts) {
                 merge(s, total, part);
             }
         }
-        write(s, attention, total, self.sinks, self.out);
+        if let To::Output { sinks, out } = to {
+            write(s, attention, total, sinks, out);
+        }
     }
 }
 

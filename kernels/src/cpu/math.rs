@@ -33,6 +33,28 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
     s.reinterpret(s.add_i(s.bits(p), s.shl(s.bits(shifted), 23)))
 }
 
+/// `e^x` for `x <= 0`, rounded to the nearest bf16; before that it is off by less than 3e-6 of itself
+/// where it is a normal number. Below `-87.3` it stays at about `1e-38`; NaN gives NaN.
+///
+/// As [`exp`], with fewer terms: the Taylor series to `r^5`.
+#[inline(always)]
+pub(crate) fn exp_bf16<S: Simd>(s: S, x: S::F) -> S::F {
+    const ROUND: f32 = 12_582_912.0;
+    let x = s.max(s.splat(-87.3), x);
+    let shifted = s.fma(x, s.splat(std::f32::consts::LOG2_E), s.splat(ROUND));
+    let n = s.sub(shifted, s.splat(ROUND));
+    let r = s.fma(n, s.splat(-std::f32::consts::LN_2), x);
+    let mut p = s.splat(1.0 / 120.0);
+    for coefficient in [1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        p = s.fma(p, r, s.splat(coefficient));
+    }
+    let bits = s.add_i(s.bits(p), s.shl(s.bits(shifted), 23));
+    // To the nearest, ties to even: it is never so large that this makes it infinite.
+    let odd = s.and(s.shr(bits, 16), s.splat_i(1));
+    let rounded = s.add_i(s.add_i(bits, s.splat_i(0x7fff)), odd);
+    s.reinterpret(s.and(rounded, s.splat_i(!0xffff)))
+}
+
 /// `1 / (1 + e^-x)`.
 #[inline(always)]
 pub(crate) fn sigmoid<S: Simd>(s: S, x: S::F) -> S::F {
@@ -88,6 +110,39 @@ mod tests {
         fn run<S: Simd>(self, s: S) {
             let y = exp(s, s.load(self.0));
             s.store(y, self.0);
+        }
+    }
+
+    struct ExpBf16<'a>(&'a mut [f32; LANES]);
+
+    impl Kernel for ExpBf16<'_> {
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) {
+            let y = exp_bf16(s, s.load(self.0));
+            s.store(y, self.0);
+        }
+    }
+
+    #[test]
+    fn exp_of_bf16_is_the_nearest_to_one_that_is_near() {
+        for isa in Isa::available().filter_map(ActiveIsa::new) {
+            let on = |x: f32| {
+                let mut lanes = [x; LANES];
+                isa.run(ExpBf16(&mut lanes));
+                lanes[3]
+            };
+            let mut x = -87.0_f32;
+            while x < 0.0 {
+                let exact = f64::from(x).exp();
+                let rounded = |error: f64| half::bf16::from_f64(exact * (1.0 + error)).to_f32();
+                let y = on(x);
+                let near = rounded(-3e-6)..=rounded(3e-6);
+                assert!(near.contains(&y), "{isa:?}: e^{x} is not {y}");
+                x += 0.003_7;
+            }
+            assert_eq!(on(0.0), 1.0);
+            assert!(on(f32::NAN).is_nan());
+            assert!((f32::MIN_POSITIVE..1.3e-38).contains(&on(f32::NEG_INFINITY)));
         }
     }
 

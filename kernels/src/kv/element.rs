@@ -10,6 +10,9 @@ pub(crate) trait KvElement: Plain + Default {
     const MAX: Option<f32> = None;
     /// What [`load`](Self::load) gives is the stored value divided by this.
     const UNIT: f32 = 1.0;
+    /// Whether it is bf16: then so is what keys and values are multiplied by, and machines that
+    /// multiply bf16 in pairs do.
+    const BF16: bool = false;
 
     /// Rounds to the nearest.
     fn from_f32(x: f32) -> Self;
@@ -51,6 +54,8 @@ impl KvElement for f32 {
 
 /// The bits of a bf16.
 impl KvElement for u16 {
+    const BF16: bool = true;
+
     #[inline(always)]
     fn from_f32(x: f32) -> Self {
         half::bf16::from_f32(x).to_bits()
@@ -107,7 +112,11 @@ impl KvElement for E4m3 {
     /// Moved to the places of an f16, the same bits mean the value times 2^-8.
     #[inline(always)]
     fn load<S: Simd>(s: S, x: &[Self; LANES]) -> S::F {
-        let halves = x.map(|x| u16::from(x.0 & 0x80) << 8 | u16::from(x.0 & 0x7f) << 7);
+        // No `map`: a closure would not get the caller's instructions.
+        let mut halves = [0; LANES];
+        for (half, x) in halves.iter_mut().zip(x) {
+            *half = u16::from(x.0 & 0x80) << 8 | u16::from(x.0 & 0x7f) << 7;
+        }
         s.load_f16(&halves)
     }
 }

@@ -6,24 +6,9 @@
 use crate::cpu::math::exp;
 use crate::cpu::simd::{LANES, Simd};
 
-/// Results of some pairs, kept from step to step.
-#[derive(Debug, Default)]
-pub(super) struct Partial(Vec<f32>);
-
 /// Values that one result takes.
 pub(super) const fn width(head_dim: usize) -> usize {
     head_dim.next_multiple_of(LANES) + LANES
-}
-
-impl Partial {
-    /// Room for `n_pairs` results.
-    pub(super) fn of(&mut self, n_pairs: usize, head_dim: usize) -> &mut [f32] {
-        let len = n_pairs * width(head_dim);
-        if self.0.len() < len {
-            self.0.resize(len, 0.0);
-        }
-        &mut self.0[..len]
-    }
 }
 
 /// The weighted values and `[maximum, sum, ..]` of a result.

@@ -7,7 +7,8 @@ use std::ops::Range;
 use super::SPAN;
 use super::merge::width;
 use super::span::Attention;
-use super::tile::{Stored, pieces};
+use super::step::{FIRST, SECOND, is_paired, n_steps, step, step_half};
+use super::tile::{Piece, pieces};
 use crate::cpu::simd::{LANES, Simd, prefetch};
 use crate::kv::{KvElement, KvLayer, head_offset, scale_offset};
 
@@ -16,17 +17,9 @@ const WIDE_STEP: usize = 4;
 /// Positions that values are asked for ahead of their use.
 const AHEAD: usize = 64;
 
-/// Calls `$self.$method::<S, E, P>(...)` with the type of the cache and pairs rounded up to `P`.
-macro_rules! for_types {
+/// Calls `$self.$method::<S, E, P>(...)` with pairs rounded up to `P`.
+macro_rules! for_pairs {
     ($self:ident.$method:ident($($arg:expr),*)) => {
-        match $self.kv {
-            Stored::Bf16(kv) => for_types!(@pairs $self.$method(kv, $($arg),*)),
-            Stored::F32(kv) => for_types!(@pairs $self.$method(kv, $($arg),*)),
-            Stored::Int8(kv) => for_types!(@pairs $self.$method(kv, $($arg),*)),
-            Stored::Fp8(kv) => for_types!(@pairs $self.$method(kv, $($arg),*)),
-        }
-    };
-    (@pairs $self:ident.$method:ident($($arg:expr),*)) => {
         match $self.n_pairs() {
             1 => $self.$method::<_, _, 1>($($arg),*),
             2 => $self.$method::<_, _, 2>($($arg),*),
@@ -54,42 +47,41 @@ impl Attention<'_> {
         self.n_pairs().next_power_of_two()
     }
 
-    /// Queries, `[head_dim][P]`; those of no pair are zero. Their scores are not kept, and what their
-    /// weights (those of an earlier span) make of values is thrown away.
+    /// Queries, `[steps of head_dim][P]`; those of no pair are zero. Their scores are not kept, and
+    /// what their weights (those of an earlier span) make of values is thrown away.
     #[inline(always)]
-    pub(super) fn pack_single(&self, packed: &mut [f32]) {
-        let n_padded = self.n_padded_pairs();
-        for pair in 0..n_padded {
-            let q = (pair < self.n_pairs()).then(|| &self.q[self.place(pair).0..]);
-            for (d, packed) in packed.chunks_exact_mut(n_padded).enumerate() {
-                packed[pair] = q.map_or(0.0, |q| q[d]);
-            }
+    pub(super) fn pack_single<S: Simd, E: KvElement>(&self, s: S, packed: &mut [f32]) {
+        packed.fill(0.0);
+        for pair in 0..self.n_pairs() {
+            self.pack_query::<S, E>(s, pair, self.n_padded_pairs(), &mut packed[pair..]);
         }
     }
 
     /// Scores of the positions of `seen`, which lie in one span; those beside them in their vectors
     /// are undefined.
     #[inline(always)]
-    pub(super) fn score_single<S: Simd>(
+    pub(super) fn score_single<S: Simd, E: KvElement>(
         &self,
         s: S,
+        kv: &KvLayer<'_, E>,
         seen: &Range<usize>,
         q: &[f32],
         scores: &mut [[f32; SPAN]],
     ) {
-        for_types!(self.score_keys(s, seen, q, scores));
+        for_pairs!(self.score_keys(kv, s, seen, q, scores));
     }
 
     /// Adds up the values of `seen`, weighed, in `out`.
     #[inline(always)]
-    pub(super) fn weigh_single<S: Simd>(
+    pub(super) fn weigh_single<S: Simd, E: KvElement>(
         &self,
         s: S,
+        kv: &KvLayer<'_, E>,
         seen: &Range<usize>,
         weights: &[[f32; SPAN]],
         out: &mut [f32],
     ) {
-        for_types!(self.weigh_values(s, seen, weights, out));
+        for_pairs!(self.weigh_values(kv, s, seen, weights, out));
     }
 }
 
@@ -103,7 +95,7 @@ impl Attention<'_> {
         q: &[f32],
         scores: &mut [[f32; SPAN]],
     ) {
-        let q = &q.as_chunks::<P>().0[..self.shape.head_dim];
+        let q = &q.as_chunks::<P>().0[..n_steps::<S, E>(self.shape.head_dim)];
         let mut start = seen.start / LANES * LANES;
         while start < seen.end {
             let n_vectors = match (seen.end - start).div_ceil(LANES) {
@@ -149,22 +141,29 @@ impl Attention<'_> {
         }
         let stride = self.shape.block_size / LANES;
         let mut sums = [[s.zero(); C]; P];
-        for (d, q) in q.iter().enumerate() {
+        for (i, q) in q.iter().enumerate() {
             let mut vectors = [s.zero(); C];
             for c in 0..C {
-                vectors[c] = E::load(s, &keys[c][d * stride]);
+                if is_paired::<S, E>() {
+                    let (first, second) =
+                        (&keys[c][2 * i * stride], &keys[c][(2 * i + 1) * stride]);
+                    let pair = s.pair(E::load(s, first), E::load(s, second));
+                    vectors[c] = s.reinterpret(pair);
+                    // Two dimensions of a block of sixteen are a line.
+                    prefetch(next[c][2 * i * stride].as_ptr().cast());
+                    continue;
+                }
+                vectors[c] = E::load(s, &keys[c][i * stride]);
                 if E::MAX.is_some() {
                     vectors[c] = s.mul(vectors[c], scales[c]);
                 }
-            }
-            // Two dimensions of a block of sixteen are a line.
-            for c in (d % 2..C).step_by(2) {
-                prefetch(next[c][d * stride].as_ptr().cast());
+                if c % 2 == i % 2 {
+                    prefetch(next[c][i * stride].as_ptr().cast());
+                }
             }
             for p in 0..P {
-                let q = s.splat(q[p]);
                 for c in 0..C {
-                    sums[p][c] = s.fma(vectors[c], q, sums[p][c]);
+                    sums[p][c] = step::<S, E>(s, sums[p][c], vectors[c], q[p]);
                 }
             }
         }
@@ -214,6 +213,20 @@ impl Attention<'_> {
             let first = seen.start + piece.at;
             let later = first + AHEAD.next_multiple_of(self.shape.block_size);
             let (rows, ahead) = (self.values_of(kv, first), self.values_of(kv, later));
+            if is_paired::<S, E>() {
+                let mut of = [[].as_slice(); P];
+                for p in 0..P {
+                    of[p] = &weights[p][first % SPAN / 2..];
+                }
+                let rows = Rows {
+                    rows,
+                    ahead,
+                    n_vectors,
+                    d,
+                };
+                rows.weigh(s, &piece, of, &mut sums);
+                continue;
+            }
             let scales = self.scales_of(kv, first);
             for i in 0..piece.n {
                 let at = (piece.offset + i) * n_vectors + d;
@@ -228,9 +241,9 @@ impl Attention<'_> {
                     }
                 }
                 for p in 0..P {
-                    let weight = s.splat(weights[p][first % SPAN + i]);
                     for c in 0..C {
-                        sums[p][c] = s.fma(vectors[c], weight, sums[p][c]);
+                        let weight = weights[p][first % SPAN + i];
+                        sums[p][c] = step::<S, E>(s, sums[p][c], vectors[c], weight);
                     }
                 }
             }
@@ -285,6 +298,76 @@ impl Attention<'_> {
                 &kv.value_scales[at..][..self.shape.block_size]
             }
             None => &[],
+        }
+    }
+}
+
+/// Values of a block, `C` vectors of dimensions from the `d`-th of `n_vectors` on, and those of a
+/// block that comes later.
+struct Rows<'a, E> {
+    rows: &'a [[E; LANES]],
+    ahead: &'a [[E; LANES]],
+    n_vectors: usize,
+    d: usize,
+}
+
+impl<E: KvElement> Rows<'_, E> {
+    /// Those of the positions `2 i` and `2 i + 1`.
+    #[inline(always)]
+    fn pair<S: Simd, const C: usize>(&self, s: S, i: usize) -> [S::F; C] {
+        let at = 2 * i * self.n_vectors + self.d;
+        let mut vectors = [s.zero(); C];
+        for c in 0..C {
+            let (first, second) = (at + c, at + self.n_vectors + c);
+            let pair = s.pair(
+                E::load(s, &self.rows[first]),
+                E::load(s, &self.rows[second]),
+            );
+            vectors[c] = s.reinterpret(pair);
+            if c % 2 == 0 {
+                prefetch(self.ahead[first].as_ptr().cast());
+                prefetch(self.ahead[second].as_ptr().cast());
+            }
+        }
+        vectors
+    }
+
+    /// Adds those of a piece to sums, two positions at a time. Weights begin with that of its
+    /// first position.
+    #[inline(always)]
+    fn weigh<S: Simd, const P: usize, const C: usize>(
+        &self,
+        s: S,
+        piece: &Piece,
+        weights: [&[f32]; P],
+        sums: &mut [[S::F; C]; P],
+    ) {
+        let (start, end) = (piece.offset, piece.offset + piece.n);
+        let first = start / 2;
+        if start % 2 == 1 {
+            let vectors = self.pair::<S, C>(s, first);
+            for p in 0..P {
+                for c in 0..C {
+                    sums[p][c] = step_half::<S, SECOND>(s, sums[p][c], vectors[c], weights[p][0]);
+                }
+            }
+        }
+        for i in start.div_ceil(2)..end / 2 {
+            let vectors = self.pair::<S, C>(s, i);
+            for p in 0..P {
+                for c in 0..C {
+                    sums[p][c] = step::<S, E>(s, sums[p][c], vectors[c], weights[p][i - first]);
+                }
+            }
+        }
+        if end % 2 == 1 {
+            let vectors = self.pair::<S, C>(s, end / 2);
+            for p in 0..P {
+                let weight = weights[p][end / 2 - first];
+                for c in 0..C {
+                    sums[p][c] = step_half::<S, FIRST>(s, sums[p][c], vectors[c], weight);
+                }
+            }
         }
     }
 }

@@ -9,43 +9,51 @@ use std::ops::Range;
 
 use super::SPAN;
 use super::merge::{split, width};
-use super::tile::{Stored, TILE, Tile};
+use super::room::Room;
+use super::step::{is_paired, n_steps, step};
+use super::tile::{self, TILE};
+use super::weigh::Weigh;
 use crate::AttentionRow;
 use crate::cpu::elementwise::softcap;
-use crate::cpu::math::exp;
+use crate::cpu::math::{exp, exp_bf16};
 use crate::cpu::simd::{LANES, Simd};
-use crate::kv::KvShape;
+use crate::kv::{KvElement, KvLayer, KvShape};
 
 /// One kv head for rows `first..end` of a sequence. Pair `i` is row `first + i / group` and query
 /// head `kv_head * group + i % group`.
 pub(super) struct Attention<'a> {
     pub(super) q: &'a [f32],
-    pub(super) kv: &'a Stored<'a>,
     pub(super) shape: KvShape,
     pub(super) sequence: AttentionRow<'a>,
     pub(super) first: usize,
     pub(super) end: usize,
     pub(super) kv_head: usize,
     pub(super) n_heads: usize,
+    /// Query heads of a kv head.
+    pub(super) group: usize,
     pub(super) scale: f32,
     pub(super) window: usize,
     pub(super) softcap: Option<f32>,
     pub(super) slopes: Option<&'a [f32]>,
 }
 
-/// Calls `$self.$method::<S, P>(first pair, ...)` for all pairs, as many at a time as registers
+/// Pairs whose largest scores are found before the first of them is exponentiated: work enough to
+/// hide how long each takes.
+const SOFTMAX_PAIRS: usize = 8;
+
+/// Calls `$self.$method::<S, E, P>(first pair, ...)` for all pairs, as many at a time as registers
 /// hold sums of.
 macro_rules! for_pairs {
-    ($self:ident.$method:ident::<$s:ty>($($arg:expr),*)) => {
+    ($self:ident.$method:ident::<$s:ty, $e:ty>($($arg:expr),*)) => {
         let n_pairs = $self.n_pairs();
         let mut pair = 0;
         while pair < n_pairs {
             pair += match n_pairs - pair {
-                8.. if <$s>::WIDE => $self.$method::<$s, 8>(pair, $($arg),*),
-                4.. => $self.$method::<$s, 4>(pair, $($arg),*),
-                3 => $self.$method::<$s, 3>(pair, $($arg),*),
-                2 => $self.$method::<$s, 2>(pair, $($arg),*),
-                _ => $self.$method::<$s, 1>(pair, $($arg),*),
+                8.. if <$s>::WIDE => $self.$method::<$s, $e, 8>(pair, $($arg),*),
+                4.. => $self.$method::<$s, $e, 4>(pair, $($arg),*),
+                3 => $self.$method::<$s, $e, 3>(pair, $($arg),*),
+                2 => $self.$method::<$s, $e, 2>(pair, $($arg),*),
+                _ => $self.$method::<$s, $e, 1>(pair, $($arg),*),
             };
         }
     };
@@ -53,27 +61,22 @@ macro_rules! for_pairs {
 
 impl Attention<'_> {
     #[inline(always)]
-    fn group(&self) -> usize {
-        self.n_heads / self.shape.n_kv_heads
-    }
-
-    #[inline(always)]
     pub(super) fn n_pairs(&self) -> usize {
-        (self.end - self.first) * self.group()
+        (self.end - self.first) * self.group
     }
 
     /// Where the query and the output of a pair begin, and its query head.
     #[inline(always)]
     pub(super) fn place(&self, pair: usize) -> (usize, usize) {
-        let row = self.sequence.first_row + self.first + pair / self.group();
-        let head = self.kv_head * self.group() + pair % self.group();
+        let row = self.sequence.first_row + self.first + pair / self.group;
+        let head = self.kv_head * self.group + pair % self.group;
         ((row * self.n_heads + head) * self.shape.head_dim, head)
     }
 
     /// The positions of `within` that a pair sees.
     #[inline(always)]
     fn seen(&self, pair: usize, within: &Range<usize>) -> Range<usize> {
-        let end = self.sequence.start + self.first + pair / self.group() + 1;
+        let end = self.sequence.start + self.first + pair / self.group + 1;
         let start = end
             .saturating_sub(self.window)
             .clamp(within.start, within.end);
@@ -81,77 +84,110 @@ impl Attention<'_> {
     }
 
     /// Makes room for scores, and copies queries so that those of pairs that go together are beside
-    /// each other: `[head_dim][P]` for each such block of pairs, of which a single row has one.
+    /// each other: `[steps of head_dim][P]` for each such block of pairs, of which a single row has
+    /// one.
     #[inline(always)]
-    pub(super) fn prepare<S: Simd>(&self, packed: &mut Vec<f32>, scores: &mut Vec<[f32; SPAN]>) {
+    pub(super) fn prepare<'r, S: Simd, E: KvElement>(
+        &self,
+        s: S,
+        packed: &'r mut Room,
+        scores: &'r mut Room,
+    ) -> (&'r [f32], &'r mut [[f32; SPAN]]) {
         let n_pairs = if self.is_single::<S>() {
             self.n_padded_pairs()
         } else {
             self.n_pairs()
         };
-        let len = n_pairs * self.shape.head_dim;
-        if packed.len() < len {
-            packed.resize(len, 0.0);
-        }
-        if scores.len() < n_pairs {
-            scores.resize(n_pairs, [0.0; SPAN]);
-        }
+        let packed = packed.of(n_pairs * n_steps::<S, E>(self.shape.head_dim));
         if self.is_single::<S>() {
-            self.pack_single(&mut packed[..len]);
-            return;
+            self.pack_single::<S, E>(s, packed);
+        } else {
+            for_pairs!(self.pack_block::<S, E>(s, packed));
         }
-        for_pairs!(self.pack_block::<S>(packed));
+        (packed, scores.of(n_pairs * SPAN).as_chunks_mut().0)
     }
 
     #[inline(always)]
-    fn pack_block<S: Simd, const P: usize>(&self, first: usize, packed: &mut [f32]) -> usize {
-        let head_dim = self.shape.head_dim;
-        let packed = packed[first * head_dim..].as_chunks_mut::<P>().0;
+    fn pack_block<S: Simd, E: KvElement, const P: usize>(
+        &self,
+        first: usize,
+        s: S,
+        packed: &mut [f32],
+    ) -> usize {
+        let packed = &mut packed[first * n_steps::<S, E>(self.shape.head_dim)..];
         for p in 0..P {
-            let q = &self.q[self.place(first + p).0..][..head_dim];
-            for (packed, &q) in packed.iter_mut().zip(q) {
-                packed[p] = q;
-            }
+            self.pack_query::<S, E>(s, first + p, P, &mut packed[p..]);
         }
         P
     }
 
-    /// What the span gives for each pair, to `out`: see [`super::merge`].
+    /// What keys are multiplied by for one pair, step by step, to every `stride`-th place.
     #[inline(always)]
-    pub(super) fn span<S: Simd>(
+    pub(super) fn pack_query<S: Simd, E: KvElement>(
         &self,
         s: S,
+        pair: usize,
+        stride: usize,
+        packed: &mut [f32],
+    ) {
+        let q = &self.q[self.place(pair).0..][..self.shape.head_dim];
+        let mut packed = packed.iter_mut().step_by(stride);
+        for q in q.chunks(LANES) {
+            let mut steps = [0.0; LANES];
+            if is_paired::<S, E>() {
+                let rounded = s.round_bf16(s.load_part(q));
+                s.store_pairs(rounded, steps.first_chunk_mut().expect("half of them"));
+            } else if E::BF16 {
+                s.store(s.reinterpret(s.round_bf16(s.load_part(q))), &mut steps);
+            } else {
+                steps[..q.len()].copy_from_slice(q);
+            }
+            let n = n_steps::<S, E>(q.len());
+            for (&step, packed) in steps[..n].iter().zip(&mut packed) {
+                *packed = step;
+            }
+        }
+    }
+
+    /// What the span gives for each pair, to `out`: see [`super::merge`].
+    #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "scratch is borrowed in parts")]
+    pub(super) fn span<S: Simd, E: KvElement>(
+        &self,
+        s: S,
+        kv: &KvLayer<'_, E>,
         span: usize,
         q: &[f32],
         scores: &mut [[f32; SPAN]],
-        tile: &mut Tile,
+        room: &mut Room,
         out: &mut [f32],
     ) {
         let n_pairs = self.n_pairs();
         let span = span * SPAN..(span + 1) * SPAN;
         if self.is_single::<S>() {
             let seen = self.seen(0, &span);
-            self.score_single(s, &seen, q, scores);
-            self.weights(s, &span, scores, out);
-            self.weigh_single(s, &seen, scores, out);
+            self.score_single(s, kv, &seen, q, scores);
+            self.weights::<S, E>(s, &span, scores, out);
+            self.weigh_single(s, kv, &seen, scores, out);
             return;
         }
         let first = self.seen(0, &span).start / TILE * TILE;
         let end = self.seen(n_pairs - 1, &span).end;
         for start in (first..end).step_by(TILE) {
-            let keys = tile.keys(s, self, start, end.min(start + TILE));
-            for_pairs!(self.score_block::<S>(s, start, q, keys, scores));
+            let keys = tile::keys(room, s, self, kv, start, end.min(start + TILE));
+            for_pairs!(self.score_block::<S, E>(s, start, q, keys, scores));
         }
-        self.weights(s, &span, scores, out);
+        self.weights::<S, E>(s, &span, scores, out);
         for start in (first..end).step_by(TILE) {
-            let values = tile.values(s, self, start, end.min(start + TILE));
-            for_pairs!(self.weigh_block::<S>(s, start, values, scores, out));
+            let values = tile::values(room, s, self, kv, start, end.min(start + TILE));
+            for_pairs!(self.weigh_block::<S, E>(s, start, values, scores, out));
         }
     }
 
-    /// Makes weights of the scores of a span, and `out` what weighs nothing yet.
+    /// Makes weights of the scores of a span, step by step where they are paired, and `out` what
+    /// weighs nothing yet.
     #[inline(always)]
-    fn weights<S: Simd>(
+    fn weights<S: Simd, E: KvElement>(
         &self,
         s: S,
         span: &Range<usize>,
@@ -159,23 +195,32 @@ impl Attention<'_> {
         out: &mut [f32],
     ) {
         let width = width(self.shape.head_dim);
-        for (pair, out) in out.chunks_exact_mut(width).enumerate() {
-            let seen = self.seen(pair, span);
-            let (values, end) = split(out);
-            values.fill(0.0);
-            let seen = seen.start - span.start..seen.end - span.start;
-            (end[0], end[1]) = if seen.is_empty() {
-                (f32::NEG_INFINITY, 0.0)
-            } else {
-                softmax(s, &mut scores[pair][seen])
-            };
+        for (block, out) in out.chunks_mut(SOFTMAX_PAIRS * width).enumerate() {
+            let first = block * SOFTMAX_PAIRS;
+            for (i, out) in out.chunks_exact_mut(width).enumerate() {
+                let seen = self.seen(first + i, span);
+                let seen = seen.start - span.start..seen.end - span.start;
+                let (values, end) = split(out);
+                values.fill(0.0);
+                end[0] = largest(s, &scores[first + i][seen]);
+            }
+            for (i, out) in out.chunks_exact_mut(width).enumerate() {
+                let seen = self.seen(first + i, span);
+                let seen = seen.start - span.start..seen.end - span.start;
+                let (_, end) = split(out);
+                let scores = &mut scores[first + i];
+                end[1] = exponentials::<S, E>(s, end[0], &mut scores[seen.clone()]);
+                if is_paired::<S, E>() {
+                    pair_up(s, scores, &seen);
+                }
+            }
         }
     }
 
     /// Scores of `P` pairs for a tile that begins at `start`. Those of positions that a pair does
     /// not see are computed and never read.
     #[inline(always)]
-    fn score_block<S: Simd, const P: usize>(
+    fn score_block<S: Simd, E: KvElement, const P: usize>(
         &self,
         first: usize,
         s: S,
@@ -187,17 +232,21 @@ impl Attention<'_> {
         let tile = start..start + TILE;
         // All windows begin after the tile, or all of them end before it.
         let is_after = self.seen(first, &tile).start == tile.end;
-        if is_after || self.seen(first + P - 1, &tile).end == tile.start {
+        let end = self.seen(first + P - 1, &tile).end;
+        if is_after || end == tile.start {
             return P;
         }
-        let q = &q[first * self.shape.head_dim..].as_chunks::<P>().0[..keys.len()];
+        let q = &q[first * keys.len()..].as_chunks::<P>().0[..keys.len()];
         let scores = &mut scores[first..first + P];
+        let n_vectors = (end - start).div_ceil(LANES);
         if S::WIDE {
-            let sums = products::<S, P, 2>(s, q, keys, 0);
-            self.keep_scores(s, first, start, sums, scores);
+            for c in (0..n_vectors).step_by(2) {
+                let sums = products::<S, E, P, 2>(s, q, keys, c);
+                self.keep_scores(s, first, start + c * LANES, sums, scores);
+            }
         } else {
-            for c in 0..TILE / LANES {
-                let sums = products::<S, P, 1>(s, q, keys, c);
+            for c in 0..n_vectors {
+                let sums = products::<S, E, P, 1>(s, q, keys, c);
                 self.keep_scores(s, first, start + c * LANES, sums, scores);
             }
         }
@@ -222,7 +271,7 @@ impl Attention<'_> {
                 let mut score = softcap(s, s.mul(sums[p][c], scale), self.softcap);
                 if let Some(slopes) = self.slopes {
                     let slope = s.splat(slopes[self.place(first + p).1]);
-                    let last = self.sequence.start + self.first + (first + p) / self.group();
+                    let last = self.sequence.start + self.first + (first + p) / self.group;
                     score = s.fma(distances(s, position, last), slope, score);
                 }
                 s.store(score, &mut vectors[position % SPAN / LANES]);
@@ -232,7 +281,7 @@ impl Attention<'_> {
 
     /// Adds the values of a tile that begins at `start`, weighed, to `out`.
     #[inline(always)]
-    fn weigh_block<S: Simd, const P: usize>(
+    fn weigh_block<S: Simd, E: KvElement, const P: usize>(
         &self,
         first: usize,
         s: S,
@@ -249,6 +298,12 @@ impl Attention<'_> {
             out: &mut out[first * width(self.shape.head_dim)..],
             width: width(self.shape.head_dim),
         };
+        // The windows of later pairs begin and end later.
+        let (of_first, of_last) = (self.seen(first, &tile), self.seen(first + P - 1, &tile));
+        if of_first.end == tile.end && of_last.start == tile.start {
+            weigh.all::<S, E, P>(s, 0..TILE);
+            return P;
+        }
         // In the order of positions: what some see and others no longer, what all see, what the
         // first do not see yet. Values that a pair does not see must not even meet a zero: they
         // may be no numbers.
@@ -257,19 +312,22 @@ impl Attention<'_> {
             let of_pair = self.seen(first + p, &tile);
             seen[p] = of_pair.start - start..of_pair.end - start;
         }
-        let common = seen[P - 1].start..seen[0].end;
+        let mut common = seen[P - 1].start..seen[0].end;
+        if is_paired::<S, E>() {
+            common = common.start.next_multiple_of(2)..common.end / 2 * 2;
+        }
         if common.is_empty() {
             for p in 0..P {
-                weigh.own(s, p, seen[p].clone());
+                weigh.own::<S, E>(s, p, seen[p].clone());
             }
             return P;
         }
         for p in 0..P {
-            weigh.own(s, p, seen[p].start..common.start);
+            weigh.own::<S, E>(s, p, seen[p].start..common.start);
         }
-        weigh.all::<S, P>(s, common.clone());
+        weigh.all::<S, E, P>(s, common.clone());
         for p in 0..P {
-            weigh.own(s, p, common.end..seen[p].end);
+            weigh.own::<S, E>(s, p, common.end..seen[p].end);
         }
         P
     }
@@ -278,7 +336,7 @@ impl Attention<'_> {
 /// Products of queries with `C` vectors of keys from the `c`-th of the tile on, in the order of
 /// dimensions.
 #[inline(always)]
-fn products<S: Simd, const P: usize, const C: usize>(
+fn products<S: Simd, E: KvElement, const P: usize, const C: usize>(
     s: S,
     q: &[[f32; P]],
     keys: &[[f32; TILE]],
@@ -291,105 +349,12 @@ fn products<S: Simd, const P: usize, const C: usize>(
             vectors[i] = s.load(&keys.as_chunks().0[c + i]);
         }
         for p in 0..P {
-            let q = s.splat(q[p]);
             for i in 0..C {
-                sums[p][i] = s.fma(vectors[i], q, sums[p][i]);
+                sums[p][i] = step::<S, E>(s, sums[p][i], vectors[i], q[p]);
             }
         }
     }
     sums
-}
-
-/// Values of a tile to be weighed for some pairs.
-struct Weigh<'a> {
-    /// `[TILE][width / LANES - 1]` vectors.
-    values: &'a [[f32; LANES]],
-    weights: &'a [[f32; SPAN]],
-    /// Where the tile begins in the span.
-    at: usize,
-    out: &'a mut [f32],
-    width: usize,
-}
-
-impl Weigh<'_> {
-    /// Positions of the tile that one pair alone sees.
-    #[inline(always)]
-    fn own<S: Simd>(&mut self, s: S, pair: usize, positions: Range<usize>) {
-        if positions.is_empty() {
-            return;
-        }
-        let mut one = Weigh {
-            weights: &self.weights[pair..],
-            out: &mut self.out[pair * self.width..],
-            ..*self
-        };
-        let n_vectors = one.width / LANES - 1;
-        let mut d = 0;
-        while d < n_vectors {
-            d += match n_vectors - d {
-                4.. => one.vectors::<S, 1, 4>(s, &positions, d),
-                _ => one.vectors::<S, 1, 1>(s, &positions, d),
-            };
-        }
-    }
-
-    /// Positions of the tile that the first `P` pairs see.
-    #[inline(always)]
-    fn all<S: Simd, const P: usize>(&mut self, s: S, positions: Range<usize>) {
-        let n_vectors = self.width / LANES - 1;
-        let mut d = 0;
-        while d < n_vectors {
-            d += match n_vectors - d {
-                4.. if S::WIDE && P <= 4 => self.vectors::<S, P, 4>(s, &positions, d),
-                2.. if S::WIDE || P <= 2 => self.vectors::<S, P, 2>(s, &positions, d),
-                _ => self.vectors::<S, P, 1>(s, &positions, d),
-            };
-        }
-    }
-
-    /// `C` vectors of dimensions from the `d`-th on, in the order of positions; gives `C`.
-    #[inline(always)]
-    fn vectors<S: Simd, const P: usize, const C: usize>(
-        &mut self,
-        s: S,
-        positions: &Range<usize>,
-        d: usize,
-    ) -> usize {
-        let n_vectors = self.width / LANES - 1;
-        let weights: &[[f32; SPAN]; P] = self.weights.first_chunk().expect("of every pair");
-        let mut of = [[].as_slice(); P];
-        for p in 0..P {
-            of[p] = &weights[p][self.at + positions.start..self.at + positions.end];
-        }
-        let values = &self.values[positions.start * n_vectors..positions.end * n_vectors];
-        let rows = values.chunks_exact(n_vectors).map(|row| &row[d..d + C]);
-        let mut sums = [[s.zero(); C]; P];
-        for p in 0..P {
-            for c in 0..C {
-                let out = &self.out[p * self.width + (d + c) * LANES..];
-                sums[p][c] = s.load(out.first_chunk().expect("a vector"));
-            }
-        }
-        for (i, row) in rows.enumerate().take(of[0].len()) {
-            let mut vectors = [s.zero(); C];
-            for c in 0..C {
-                vectors[c] = s.load(&row[c]);
-            }
-            for p in 0..P {
-                let weight = s.splat(of[p][i]);
-                for c in 0..C {
-                    sums[p][c] = s.fma(vectors[c], weight, sums[p][c]);
-                }
-            }
-        }
-        for p in 0..P {
-            for c in 0..C {
-                let out = &mut self.out[p * self.width + (d + c) * LANES..];
-                s.store(sums[p][c], out.first_chunk_mut().expect("a vector"));
-            }
-        }
-        C
-    }
 }
 
 /// How far positions from `position` on lie after the last that is seen: zero for it, negative
@@ -401,30 +366,58 @@ fn distances<S: Simd>(s: S, position: usize, last: usize) -> S::F {
     s.load(&lanes)
 }
 
-/// Turns scores into exponentials relative to their maximum; gives it and their sum.
+/// The largest of some scores; of none, negative infinity.
 #[inline(always)]
-fn softmax<S: Simd>(s: S, scores: &mut [f32]) -> (f32, f32) {
-    let (vectors, rest) = scores.as_chunks_mut::<LANES>();
+fn largest<S: Simd>(s: S, scores: &[f32]) -> f32 {
+    let (vectors, rest) = scores.as_chunks::<LANES>();
     let mut max = s.splat(f32::NEG_INFINITY);
-    for scores in vectors.iter() {
+    for scores in vectors {
         max = s.max(max, s.load(scores));
     }
     let mut max = s.max_lane(max);
-    for &mut score in rest.iter_mut() {
+    for &score in rest {
         max = if max > score { max } else { score };
     }
+    max
+}
+
+/// Turns scores into exponentials relative to their maximum, which are rounded where values are
+/// bf16; gives their sum.
+#[inline(always)]
+fn exponentials<S: Simd, E: KvElement>(s: S, max: f32, scores: &mut [f32]) -> f32 {
+    let (vectors, rest) = scores.as_chunks_mut::<LANES>();
     let lanes = s.splat(max);
     let mut sum = s.zero();
     for scores in vectors {
-        let e = exp(s, s.sub(s.load(scores), lanes));
+        let e = weight::<S, E>(s, s.sub(s.load(scores), lanes));
         s.store(e, scores);
         sum = s.add(sum, e);
     }
     if !rest.is_empty() {
-        let e = exp(s, s.sub(s.load_part(rest), lanes));
+        let e = weight::<S, E>(s, s.sub(s.load_part(rest), lanes));
         s.store_part(e, rest);
         // Read back, so that the lanes after the last position are zero.
         sum = s.add(sum, s.load_part(rest));
     }
-    (max, s.sum(sum))
+    s.sum(sum)
+}
+
+/// `e^x`, as values are weighed with it.
+#[inline(always)]
+fn weight<S: Simd, E: KvElement>(s: S, x: S::F) -> S::F {
+    if E::BF16 { exp_bf16(s, x) } else { exp(s, x) }
+}
+
+/// Makes pairs of weights: that of the positions `2 i` and `2 i + 1` comes to place `i`. Half of the
+/// first and of the last is undefined where `seen` cuts them.
+#[inline(always)]
+fn pair_up<S: Simd>(s: S, weights: &mut [f32; SPAN], seen: &Range<usize>) {
+    if seen.start % 2 == 1 {
+        // A score that became no weight has bits where the second of its pair goes.
+        weights[seen.start - 1] = 0.0;
+    }
+    for i in seen.start / LANES..seen.end.div_ceil(LANES) {
+        let vector = s.bits(s.load(&weights.as_chunks().0[i]));
+        s.store_pairs(vector, &mut weights.as_chunks_mut().0[i]);
+    }
 }

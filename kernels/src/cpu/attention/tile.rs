@@ -1,36 +1,14 @@
-//! Keys and values of some positions out of their blocks, widened to f32 once for all pairs that
-//! see them. Types, scales and the size of blocks end here.
+//! Keys and values of some positions out of their blocks, widened to f32 or made pairs of bf16 once
+//! for all pairs (row, query head) that see them. Types, scales and the size of blocks end here.
 
 use super::Attention;
+use super::room::Room;
+use super::step::{FIRST, is_paired, n_steps};
 use crate::cpu::simd::{LANES, Simd};
-use crate::kv::{E4m3, KvCache, KvElement, KvLayer, KvType, head_offset, scale_offset};
+use crate::kv::{KvElement, KvLayer, head_offset, scale_offset};
 
-/// Positions of a tile: two vectors of scores.
-pub(super) const TILE: usize = 32;
-
-/// Widened keys `[head_dim][TILE]`, or values `[TILE][head_dim]`, rows padded to whole vectors.
-#[derive(Debug, Default)]
-pub(super) struct Tile(Vec<f32>);
-
-/// Keys and values of a layer as they are stored.
-#[derive(Debug)]
-pub(super) enum Stored<'a> {
-    Bf16(KvLayer<'a, u16>),
-    F32(KvLayer<'a, f32>),
-    Int8(KvLayer<'a, u8>),
-    Fp8(KvLayer<'a, E4m3>),
-}
-
-impl<'a> Stored<'a> {
-    pub(super) fn new(kv: &'a KvCache, layer: usize) -> Self {
-        match kv.ty() {
-            KvType::Bf16 => Self::Bf16(kv.layer(layer)),
-            KvType::F32 => Self::F32(kv.layer(layer)),
-            KvType::Int8 => Self::Int8(kv.layer(layer)),
-            KvType::Fp8 => Self::Fp8(kv.layer(layer)),
-        }
-    }
-}
+/// Positions of a tile.
+pub(super) const TILE: usize = 64;
 
 /// Where positions of a tile lie in one block.
 pub(super) struct Piece {
@@ -42,114 +20,183 @@ pub(super) struct Piece {
     pub(super) n: usize,
 }
 
-impl Tile {
-    /// Keys of positions `first..end`, at most [`TILE`], of a sequence; `first` is a multiple of
-    /// that. What is beyond `end` is undefined.
-    #[inline(always)]
-    pub(super) fn keys<S: Simd>(
-        &mut self,
-        s: S,
-        of: &Attention<'_>,
-        first: usize,
-        end: usize,
-    ) -> &[[f32; TILE]] {
-        match of.kv {
-            Stored::Bf16(kv) => self.keys_of(s, of, kv, first, end),
-            Stored::F32(kv) => self.keys_of(s, of, kv, first, end),
-            Stored::Int8(kv) => self.keys_of(s, of, kv, first, end),
-            Stored::Fp8(kv) => self.keys_of(s, of, kv, first, end),
-        }
-    }
-
-    #[inline(always)]
-    fn keys_of<S: Simd, E: KvElement>(
-        &mut self,
-        s: S,
-        of: &Attention<'_>,
-        kv: &KvLayer<'_, E>,
-        first: usize,
-        end: usize,
-    ) -> &[[f32; TILE]] {
-        let (block_size, head_dim) = (of.shape.block_size, of.shape.head_dim);
-        self.0.resize(self.0.len().max(head_dim * TILE), 0.0);
-        let rows = &mut self.0[..head_dim * TILE].as_chunks_mut::<TILE>().0[..head_dim];
-        for piece in pieces(of, first, end) {
-            let at = head_offset(of.shape, piece.block, of.kv_head);
-            let keys = &kv.keys[at..][..block_size * head_dim];
-            let at = scale_offset(of.shape, piece.block, of.kv_head) + piece.offset;
-            let mut done = 0;
-            while done < piece.n {
-                let n = LANES.min(piece.n - done);
-                let scales = match E::MAX {
-                    Some(_) => s.load_part(&kv.key_scales[at + done..][..n]),
-                    None => s.zero(),
-                };
-                let columns = keys
-                    .chunks_exact(block_size)
-                    .map(|row| &row[piece.offset + done..]);
-                for (row, keys) in rows.iter_mut().zip(columns) {
-                    let mut k = load_part::<S, E>(s, &keys[..n]);
-                    if E::MAX.is_some() {
-                        k = s.mul(k, scales);
-                    }
-                    s.store_part(k, &mut row[piece.at + done..][..n]);
-                }
-                done += n;
+/// Keys of positions `first..end`, at most [`TILE`], of a sequence; `first` is a multiple of that.
+/// Rows `[steps of head_dim][TILE]`; what is beyond `end` is undefined.
+#[inline(always)]
+pub(super) fn keys<'r, S: Simd, E: KvElement>(
+    room: &'r mut Room,
+    s: S,
+    of: &Attention<'_>,
+    kv: &KvLayer<'_, E>,
+    first: usize,
+    end: usize,
+) -> &'r [[f32; TILE]] {
+    let (block_size, head_dim) = (of.shape.block_size, of.shape.head_dim);
+    let rows = room.of(n_steps::<S, E>(head_dim) * TILE);
+    let rows = rows.as_chunks_mut::<TILE>().0;
+    for piece in pieces(of, first, end) {
+        let at = head_offset(of.shape, piece.block, of.kv_head);
+        let keys = &kv.keys[at..][..block_size * head_dim];
+        let at = scale_offset(of.shape, piece.block, of.kv_head) + piece.offset;
+        for done in (0..piece.n).step_by(LANES) {
+            let n = LANES.min(piece.n - done);
+            let scales = match E::MAX {
+                Some(_) => s.load_part(&kv.key_scales[at + done..][..n]),
+                None => s.zero(),
+            };
+            let columns = Columns {
+                keys,
+                block_size,
+                from: piece.offset + done,
+                n,
+                scales,
+            };
+            if n == LANES {
+                columns.put::<S, true>(s, rows, piece.at + done);
+            } else {
+                columns.put::<S, false>(s, rows, piece.at + done);
             }
         }
-        rows
     }
+    rows
+}
 
-    /// Values of the same positions; rows of `head_dim`, padded with zeros to whole vectors.
+/// Keys of up to sixteen positions of a block, `n` of them, `from` on.
+struct Columns<'a, E, F> {
+    keys: &'a [E],
+    block_size: usize,
+    from: usize,
+    n: usize,
+    scales: F,
+}
+
+impl<E: KvElement, F: Copy> Columns<'_, E, F> {
+    /// Widened, or two dimensions in pairs, to the columns of a tile from `at` on. `WHOLE` promises
+    /// that there are sixteen.
     #[inline(always)]
-    pub(super) fn values<S: Simd>(
-        &mut self,
-        s: S,
-        of: &Attention<'_>,
-        first: usize,
-        end: usize,
-    ) -> &[[f32; LANES]] {
-        match of.kv {
-            Stored::Bf16(kv) => self.values_of(s, of, kv, first, end),
-            Stored::F32(kv) => self.values_of(s, of, kv, first, end),
-            Stored::Int8(kv) => self.values_of(s, of, kv, first, end),
-            Stored::Fp8(kv) => self.values_of(s, of, kv, first, end),
+    fn put<S: Simd<F = F>, const WHOLE: bool>(&self, s: S, rows: &mut [[f32; TILE]], at: usize) {
+        if !is_paired::<S, E>() {
+            let columns = self.keys.chunks_exact(self.block_size);
+            for (row, keys) in rows.iter_mut().zip(columns) {
+                let mut k = self.load::<S, WHOLE>(s, keys);
+                if E::MAX.is_some() {
+                    k = s.mul(k, self.scales);
+                }
+                s.store_part(k, &mut row[at..][..if WHOLE { LANES } else { self.n }]);
+            }
+            return;
+        }
+        let columns = self.keys.chunks_exact(2 * self.block_size);
+        let last = columns.remainder();
+        for (row, keys) in rows.iter_mut().zip(columns) {
+            let (first, second) = keys.split_at(self.block_size);
+            let first = self.load::<S, WHOLE>(s, first);
+            let pair = s.pair(first, self.load::<S, WHOLE>(s, second));
+            let row = &mut row[at..][..if WHOLE { LANES } else { self.n }];
+            s.store_part(s.reinterpret(pair), row);
+        }
+        if let (false, Some(row)) = (last.is_empty(), rows.last_mut()) {
+            // The last of an odd number has nothing beside it.
+            let k = self.load::<S, false>(s, last);
+            let pair = s.reinterpret(s.pair(k, s.zero()));
+            s.store_part(pair, &mut row[at..][..self.n]);
         }
     }
 
+    /// Those of one dimension.
     #[inline(always)]
-    fn values_of<S: Simd, E: KvElement>(
-        &mut self,
-        s: S,
-        of: &Attention<'_>,
-        kv: &KvLayer<'_, E>,
-        first: usize,
-        end: usize,
-    ) -> &[[f32; LANES]] {
-        let head_dim = of.shape.head_dim;
-        let width = head_dim.next_multiple_of(LANES);
-        self.0.resize(self.0.len().max(width * TILE), 0.0);
-        let rows = &mut self.0[..width * TILE];
-        for piece in pieces(of, first, end) {
-            let at = head_offset(of.shape, piece.block, of.kv_head);
-            let values = &kv.values[at + piece.offset * head_dim..][..piece.n * head_dim];
-            let at = scale_offset(of.shape, piece.block, of.kv_head) + piece.offset;
-            let rows = rows[piece.at * width..].chunks_exact_mut(width);
-            for (i, (row, values)) in rows.zip(values.chunks_exact(head_dim)).enumerate() {
-                let scale = match E::MAX {
-                    Some(_) => s.splat(kv.value_scales[at + i]),
-                    None => s.zero(),
-                };
-                for (row, values) in row.as_chunks_mut().0.iter_mut().zip(values.chunks(LANES)) {
-                    let mut v = load_part::<S, E>(s, values);
-                    if E::MAX.is_some() {
-                        v = s.mul(v, scale);
-                    }
-                    s.store(v, row);
+    fn load<S: Simd<F = F>, const WHOLE: bool>(&self, s: S, keys: &[E]) -> F {
+        let keys = &keys[self.from..][..if WHOLE { LANES } else { self.n }];
+        load_part(s, keys)
+    }
+}
+
+/// Values of the same positions; rows `[steps of TILE][head_dim]`, padded to whole vectors. What is
+/// before the first position or after the last is undefined.
+#[inline(always)]
+pub(super) fn values<'r, S: Simd, E: KvElement>(
+    room: &'r mut Room,
+    s: S,
+    of: &Attention<'_>,
+    kv: &KvLayer<'_, E>,
+    first: usize,
+    end: usize,
+) -> &'r [[f32; LANES]] {
+    let head_dim = of.shape.head_dim;
+    let width = head_dim.next_multiple_of(LANES);
+    let tile = room.of(n_steps::<S, E>(TILE) * width);
+    for piece in pieces(of, first, end) {
+        let at = head_offset(of.shape, piece.block, of.kv_head);
+        let values = &kv.values[at + piece.offset * head_dim..][..piece.n * head_dim];
+        if is_paired::<S, E>() {
+            pair_values(s, values, head_dim, piece.at, tile);
+            continue;
+        }
+        let at = scale_offset(of.shape, piece.block, of.kv_head) + piece.offset;
+        let rows = tile[piece.at * width..].chunks_exact_mut(width);
+        for (i, (row, values)) in rows.zip(values.chunks_exact(head_dim)).enumerate() {
+            let scale = match E::MAX {
+                Some(_) => s.splat(kv.value_scales[at + i]),
+                None => s.zero(),
+            };
+            for (row, values) in row.as_chunks_mut().0.iter_mut().zip(values.chunks(LANES)) {
+                let mut v = load_part::<S, E>(s, values);
+                if E::MAX.is_some() {
+                    v = s.mul(v, scale);
                 }
+                s.store(v, row);
             }
         }
-        rows.as_chunks().0
+    }
+    tile.as_chunks().0
+}
+
+/// Makes pairs of the values of positions that lie in one block, the first of them the `at`-th of
+/// the tile.
+#[inline(always)]
+fn pair_values<S: Simd, E: KvElement>(
+    s: S,
+    mut values: &[E],
+    head_dim: usize,
+    at: usize,
+    tile: &mut [f32],
+) {
+    let width = head_dim.next_multiple_of(LANES);
+    let mut rows = tile[at / 2 * width..].chunks_exact_mut(width);
+    if at % 2 == 1 {
+        // The first half of this row comes from another block, if from any.
+        let second;
+        (second, values) = values.split_at(head_dim);
+        let row = rows.next().unwrap_or_default().as_chunks_mut().0;
+        for (row, second) in row.iter_mut().zip(second.chunks(LANES)) {
+            let first = s.and(s.bits(s.load(row)), s.splat_i(FIRST.cast_signed()));
+            let pair = s.pair(s.reinterpret(first), load_part::<S, E>(s, second));
+            s.store(s.reinterpret(pair), row);
+        }
+    }
+    let two = values.chunks_exact(2 * head_dim);
+    let last = two.remainder();
+    // In this order, or it takes a row for which there are no two.
+    for (values, row) in two.zip(rows.by_ref()) {
+        let row = row.as_chunks_mut().0;
+        let (first, second) = values.split_at(head_dim);
+        let (first, first_rest) = first.as_chunks();
+        let (second, second_rest) = second.as_chunks();
+        for (row, (first, second)) in row.iter_mut().zip(first.iter().zip(second)) {
+            let pair = s.pair(E::load(s, first), E::load(s, second));
+            s.store(s.reinterpret(pair), row);
+        }
+        if let (false, Some(row)) = (first_rest.is_empty(), row.last_mut()) {
+            let second = load_part::<S, E>(s, second_rest);
+            let pair = s.pair(load_part::<S, E>(s, first_rest), second);
+            s.store(s.reinterpret(pair), row);
+        }
+    }
+    if let (false, Some(row)) = (last.is_empty(), rows.next()) {
+        for (row, first) in row.as_chunks_mut().0.iter_mut().zip(last.chunks(LANES)) {
+            let pair = s.pair(load_part::<S, E>(s, first), s.zero());
+            s.store(s.reinterpret(pair), row);
+        }
     }
 }
 

@@ -128,6 +128,15 @@ impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
     }
 
     #[inline(always)]
+    fn store_pairs(self, x: __m512i, out: &mut [f32; LANES / 2]) {
+        // SAFETY: as in `store`.
+        unsafe {
+            let pairs = _mm512_or_si512(x, _mm512_srli_epi64::<48>(x));
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtepi64_epi32(pairs));
+        }
+    }
+
+    #[inline(always)]
     fn dot<const SMALL: bool>(self, acc: __m512i, u: __m512i, s: __m512i) -> __m512i {
         // SAFETY: as in `methods`. VNNI sums in int32 without saturation.
         unsafe { _mm512_dpbusd_epi32(acc, u, s) }

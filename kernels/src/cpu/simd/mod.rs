@@ -90,6 +90,23 @@ pub(crate) trait Simd: Copy {
         self.and(self.or(rounded, taint), upper)
     }
 
+    /// A pair of bf16 in each lane: `first` in the upper half, so that [`Simd::dot_bf16`] takes it
+    /// before `second`.
+    #[inline(always)]
+    fn pair(self, first: Self::F, second: Self::F) -> Self::I {
+        self.or(self.bits(first), self.shr(self.bits(second), 16))
+    }
+
+    /// Stores each two lanes, which are bf16, as a pair.
+    #[inline(always)]
+    fn store_pairs(self, x: Self::I, out: &mut [f32; LANES / 2]) {
+        let mut lanes = [0.0_f32; LANES];
+        self.store(self.reinterpret(x), &mut lanes);
+        for (out, [first, second]) in out.iter_mut().zip(lanes.as_chunks().0) {
+            *out = f32::from_bits(first.to_bits() | second.to_bits() >> 16);
+        }
+    }
+
     #[inline(always)]
     fn zero(self) -> Self::F {
         self.splat(0.0)
@@ -141,9 +158,15 @@ pub(crate) trait Simd: Copy {
     fn max_lane(self, x: Self::F) -> f32 {
         let mut lanes = [0.0; LANES];
         self.store(x, &mut lanes);
-        lanes[1..]
-            .iter()
-            .fold(lanes[0], |a, &b| if a > b { a } else { b })
+        let mut width = LANES / 2;
+        while width > 0 {
+            for i in 0..width {
+                let (a, b) = (lanes[i], lanes[i + width]);
+                lanes[i] = if a > b { a } else { b };
+            }
+            width /= 2;
+        }
+        lanes[0]
     }
 }
 
