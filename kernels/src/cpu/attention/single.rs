@@ -317,13 +317,13 @@ impl<E: KvElement> Rows<'_, E> {
     fn pair<S: Simd, const C: usize>(&self, s: S, i: usize) -> [S::F; C] {
         let at = 2 * i * self.n_vectors + self.d;
         let mut vectors = [s.zero(); C];
-        for c in 0..C {
+        for (c, vector) in vectors.iter_mut().enumerate() {
             let (first, second) = (at + c, at + self.n_vectors + c);
             let pair = s.pair(
                 E::load(s, &self.rows[first]),
                 E::load(s, &self.rows[second]),
             );
-            vectors[c] = s.reinterpret(pair);
+            *vector = s.reinterpret(pair);
             if c % 2 == 0 {
                 prefetch(self.ahead[first].as_ptr().cast());
                 prefetch(self.ahead[second].as_ptr().cast());
