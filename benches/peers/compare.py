@@ -89,7 +89,11 @@ def compare(spec, path, args, work):
                 load.prefill(server, random.Random(0), 64)
                 load.decode(server, random.Random(0), 8)
             for scenario in scenarios:
-                rows.append(measure(spec, scenario, both, args))
+                row = measure(spec, scenario, both, args)
+                if row is None:
+                    print(f"{spec} {scenario}: left out, no prompts that both answer", flush=True)
+                    continue
+                rows.append(row)
                 rows[-1]["resident_mb"] = {server.name: server.resident_mb() for server in both}
                 rows[-1]["file_mb"] = file_mb(path)
                 print_row(rows[-1])
@@ -102,11 +106,15 @@ def file_mb(path):
 
 
 def measure(spec, scenario, both, args):
+    """A row of the table; None if a server did not answer."""
     run, n_runs, _ = SCENARIOS[scenario]
     n_runs = args.runs or n_runs
     found = {server.name: [] for server in both}
     for turn in range(n_runs):
-        for name, figures in take_turn(run, both, turn).items():
+        taken = take_turn(run, both, turn)
+        if taken is None:
+            return None
+        for name, figures in taken.items():
             found[name].append(figures)
     medians = {
         name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in found.items()
@@ -120,14 +128,14 @@ def measure(spec, scenario, both, args):
 
 def take_turn(run, both, turn):
     """Figures of each server. The same prompts for both, others each turn; who goes first changes. Random weights write
-    text that a server may refuse as no answer: then both get other prompts."""
+    text that a server may refuse as no answer: then both get other prompts, and in the end None."""
     for more in range(5):
         try:
             order = both if turn % 2 == 0 else both[::-1]
             return {server.name: run(server, random.Random(1000 * (more + 1) + turn)) for server in order}
         except RuntimeError as error:
             print(f"again with other prompts: {error}", flush=True)
-    raise SystemExit("no prompts that both answer")
+    return None
 
 
 def print_row(row):
