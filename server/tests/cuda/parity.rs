@@ -44,8 +44,9 @@ impl Case<'_> {
         self.compare(dir.path(), &args, &models, arch);
     }
 
-    /// Activations are rounded to 16 bits for the tensor cores, which these models, small and
-    /// random as they are, feel more than large ones.
+    /// Activations are rounded to 16 bits for the tensor cores, and on the CPU elsewhere, which these
+    /// models, small and random as they are, feel more than large ones; most of all where a rounding
+    /// sends a token to another expert.
     fn bound(&self) -> Bound {
         if self.args.contains(&"--kv-type") {
             // Keys and values that differ in their last bits may be another code, of which an fp8
@@ -59,7 +60,7 @@ impl Case<'_> {
         let has_experts = self.model == "mixtral";
         Bound {
             logprob: 0.35,
-            mean: 0.06,
+            mean: if has_experts { 0.09 } else { 0.06 },
             beyond: if has_experts { 0.05 } else { 0.0 },
         }
     }
