@@ -160,6 +160,8 @@ trait Blocks {
     const PLAIN: bool = false;
     /// See [`Kernel::PAIRS`].
     const PAIRS: bool = false;
+    /// Whether making operands of weights costs so much that a block has more rows to share it.
+    const COSTLY: bool = false;
 
     /// `sums[r][t]` plus row `first_row + r` times tile `first_tile + t`, of a range of inputs
     /// that begins at a multiple of [`PART_INPUTS`].
@@ -215,7 +217,7 @@ impl<B: Blocks> Kernel for Walk<'_, B> {
 impl<B: Blocks> Walk<'_, B> {
     /// All tiles for some rows: weights stay near while rows pass. A block has four tiles, which
     /// are four streams of memory, and rows that make twelve sums or more (fewer only at the end):
-    /// enough under way to hide the latency of each.
+    /// enough under way to hide the latency of each. Of costly weights it has two.
     #[inline(always)]
     fn tiles<S: Simd>(&mut self, s: S, rows: Range<usize>) {
         let end_tile = self.chunk.end_tile;
@@ -226,6 +228,9 @@ impl<B: Blocks> Walk<'_, B> {
                 for t in 0..CHUNK_TILES {
                     self.rows::<S, 1, 4>(s, tile + t, rows.clone());
                 }
+            } else if B::COSTLY {
+                self.rows::<S, 2, 4>(s, tile, rows.clone());
+                self.rows::<S, 2, 4>(s, tile + 2, rows.clone());
             } else if Self::most_rows::<S>() == 4 {
                 self.rows::<S, CHUNK_TILES, 4>(s, tile, rows.clone());
             } else {
@@ -247,7 +252,7 @@ impl<B: Blocks> Walk<'_, B> {
     /// Rows of a block: those of integers hold two sums for each output.
     #[inline(always)]
     fn most_rows<S: Simd>() -> usize {
-        if S::WIDE && !(S::PAIRS && B::PAIRS) {
+        if S::WIDE && !(S::PAIRS && B::PAIRS) && !B::COSTLY {
             3
         } else {
             4
@@ -431,6 +436,7 @@ macro_rules! quantized_blocks {
 
         impl<Q: Format> Blocks for $name<'_, Q> {
             const PLAIN: bool = $plain;
+            const COSTLY: bool = Q::LAYOUT.high_bits > 0;
 
             #[inline(always)]
             fn block<S: Simd, const T: usize, const R: usize>(
