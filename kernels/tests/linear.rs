@@ -43,13 +43,21 @@ fn check_f32(ty: WeightType, n_out: usize, n_in: usize, n_rows: usize) {
     let mut rng = Rng(n_out as u64 * 31 + n_in as u64);
     let source = rng.weights(ty, n_out, n_in);
     let x = rng.values(n_rows * n_in);
-    let exact = reference::linear(&source, &x, None);
-    let bound = 2.0 * naive_error(&source, &x, &exact) + 1e-6;
+    check(&source, Numerics::F32, &x, &x);
+}
+
+/// As near to the sums over `seen`, which is what the layer makes of `x`, as plain f32 comes, and
+/// the same bits on every device.
+fn check(source: &WeightSource<'_>, numerics: Numerics, x: &[f32], seen: &[f32]) {
+    let exact = reference::linear(source, seen, None);
+    let bound = 2.0 * naive_error(source, seen, &exact) + 1e-6;
     let mut first: Option<Vec<f32>> = None;
     for device in devices() {
+        let (ty, n_out, n_in) = (source.ty, source.n_out, source.n_in);
+        let n_rows = x.len() / n_in;
         let what = format!("{ty:?} {n_rows}x{n_in}x{n_out} on {}", device.describe());
-        let weight = Linear::pack(&device, &source, Numerics::F32).expect("a sound source");
-        let out = run(&device, &weight, &x, None);
+        let weight = Linear::pack(&device, source, numerics).expect("a sound source");
+        let out = run(&device, &weight, x, None);
         let worst = error(&out, &exact);
         assert!(worst <= bound, "{what}: error {worst}, bound {bound}");
         assert_same(&out, first.get_or_insert_with(|| out.clone()), &what);
@@ -91,18 +99,7 @@ fn bf16_layers_meet_rounded_activations_with_the_same_bits_everywhere() {
         let mut rng = Rng(n_in as u64);
         let source = rng.weights(WeightType::BF16, n_out, n_in);
         let x = rng.values(n_rows * n_in);
-        let rounded = rounded_to_bf16(&x);
-        let exact = reference::linear(&source, &rounded, None);
-        let bound = 2.0 * naive_error(&source, &rounded, &exact) + 1e-6;
-        let mut first: Option<Vec<f32>> = None;
-        for device in devices() {
-            let what = format!("{n_rows}x{n_in}x{n_out} on {}", device.describe());
-            let weight = Linear::pack(&device, &source, Numerics::Native).expect("a sound source");
-            let out = run(&device, &weight, &x, None);
-            let worst = error(&out, &exact);
-            assert!(worst <= bound, "{what}: error {worst}, bound {bound}");
-            assert_same(&out, first.get_or_insert_with(|| out.clone()), &what);
-        }
+        check(&source, Numerics::Native, &x, &rounded_to_bf16(&x));
     }
 }
 

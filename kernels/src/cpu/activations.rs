@@ -30,7 +30,8 @@ pub(crate) struct ActGroup {
 pub(crate) struct Activations {
     groups: Vec<ActGroup>,
     groups_per_row: usize,
-    pairs: Vec<i32>,
+    /// Two bf16 each, see [`Simd::pair`].
+    pairs: Vec<f32>,
     pairs_per_row: usize,
 }
 
@@ -64,7 +65,7 @@ impl Activations {
         self.pairs_per_row = n_in.div_ceil(2);
         let n_pairs = n_rows * self.pairs_per_row;
         if self.pairs.len() < n_pairs {
-            self.pairs.resize(n_pairs, 0);
+            self.pairs.resize(n_pairs, 0.0);
         }
         let pairs = SharedMut::new(&mut self.pairs[..n_pairs]);
         let rows_per_chunk = (CHUNK * GROUP).div_ceil(n_in.max(1));
@@ -88,7 +89,7 @@ impl Activations {
 
     /// A row as [`Activations::round`] made it.
     #[inline(always)]
-    pub(crate) fn row_of_pairs(&self, row: usize) -> &[i32] {
+    pub(crate) fn row_of_pairs(&self, row: usize) -> &[f32] {
         &self.pairs[row * self.pairs_per_row..][..self.pairs_per_row]
     }
 }
@@ -97,7 +98,7 @@ impl Activations {
 struct Round<'a> {
     x: &'a [f32],
     n_in: usize,
-    pairs: &'a mut [i32],
+    pairs: &'a mut [f32],
 }
 
 impl Kernel for Round<'_> {
@@ -106,12 +107,10 @@ impl Kernel for Round<'_> {
         let rows = self.x.chunks_exact(self.n_in.max(1));
         let pairs_of = self.pairs.chunks_exact_mut(self.n_in.div_ceil(2).max(1));
         for (x, pairs) in rows.zip(pairs_of) {
-            let mut halves = [0.0; LANES];
             for (x, pairs) in x.chunks(LANES).zip(pairs.chunks_mut(LANES / 2)) {
-                s.store(s.reinterpret(s.round_bf16(s.load_part(x))), &mut halves);
-                for (pair, [low, high]) in pairs.iter_mut().zip(halves.as_chunks().0) {
-                    *pair = (high.to_bits() | low.to_bits() >> 16).cast_signed();
-                }
+                let mut rounded = [0.0; LANES / 2];
+                s.store_pairs(s.round_bf16(s.load_part(x)), &mut rounded);
+                pairs.copy_from_slice(&rounded[..pairs.len()]);
             }
         }
     }

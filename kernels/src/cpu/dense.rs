@@ -2,20 +2,21 @@
 //! and `Numerics::Native` bf16 ones in pairs.
 //!
 //! Packed in tiles of 16 output columns: `[k][16]` for f32 and f16, `[k / 2][16][2]` for bf16
-//! (the pairs that instructions take). Every output sums its inputs in order into one
-//! accumulator, whatever the block of rows and tiles; of pairs the second comes first, which is
-//! the order of the instructions.
+//! (the pairs that instructions take, which add the upper half of a lane first: so the first of a
+//! pair comes after the second in memory). Every output sums its inputs in order into one
+//! accumulator, whatever the block of rows and tiles.
 
 use std::ops::Range;
 
 use super::simd::{LANES, Simd};
 use crate::WeightType;
 use crate::format::layout::TILE;
+use crate::memory::Plain;
 
 /// A dense storage type, as something that kernels are compiled for. A step of `STEP` inputs is
 /// one element of packed memory.
 pub(crate) trait DenseFormat {
-    type Packed: Copy;
+    type Packed: Plain;
     const STEP: usize;
 
     /// The weights of all columns for input `k` of a step.
@@ -35,17 +36,22 @@ pub(crate) fn step(ty: WeightType) -> (usize, usize) {
 /// Packs up to 16 rows of `n_in` values into one zeroed tile.
 pub(crate) fn pack(ty: WeightType, rows: &[u8], n_in: usize, tile: &mut [u8]) {
     match ty {
-        WeightType::F16 => pack_units::<2>(rows, n_in * 2, tile),
-        WeightType::BF16 => pack_units::<4>(rows, n_in * 2, tile),
-        WeightType::F32 => pack_units::<4>(rows, n_in * 4, tile),
+        WeightType::F16 => pack_units::<2>(rows, n_in * 2, tile, |unit| unit),
+        WeightType::BF16 => pack_units::<4>(rows, n_in * 2, tile, |[a, b, c, d]| [c, d, a, b]),
+        WeightType::F32 => pack_units::<4>(rows, n_in * 4, tile, |unit| unit),
         _ => unreachable!("{ty:?} is not dense"),
     }
 }
 
 /// Deals out units of `N` bytes (what one column has in one step): unit `i` of column `c` goes
-/// to place `i * 16 + c`. Some units of all columns at a time, so that lines are filled while
+/// to place `i * 16 + c`, in the order of bytes that `arrange` makes. Some units of all columns at a time, so that lines are filled while
 /// they are near.
-fn pack_units<const N: usize>(rows: &[u8], row_bytes: usize, tile: &mut [u8]) {
+fn pack_units<const N: usize>(
+    rows: &[u8],
+    row_bytes: usize,
+    tile: &mut [u8],
+    arrange: impl Fn([u8; N]) -> [u8; N],
+) {
     const NEAR: usize = 128;
     let (places, _) = tile.as_chunks_mut::<N>();
     for (part, places) in places.chunks_mut(NEAR * TILE).enumerate() {
@@ -55,11 +61,13 @@ fn pack_units<const N: usize>(rows: &[u8], row_bytes: usize, tile: &mut [u8]) {
             let steps = places.chunks_exact_mut(TILE);
             let n_steps = steps.len();
             for (step, unit) in steps.zip(units) {
-                step[column] = *unit;
+                step[column] = arrange(*unit);
             }
             if units.len() < n_steps {
                 // Half a pair of bf16 at the end of an odd row.
-                places[units.len() * TILE + column][..rest.len()].copy_from_slice(rest);
+                let mut unit = [0; N];
+                unit[..rest.len()].copy_from_slice(rest);
+                places[units.len() * TILE + column] = arrange(unit);
             }
         }
     }
@@ -68,7 +76,7 @@ fn pack_units<const N: usize>(rows: &[u8], row_bytes: usize, tile: &mut [u8]) {
 /// Where the value of `column` for input `k` lies in a tile.
 pub(crate) fn value_offset(ty: WeightType, column: usize, k: usize) -> usize {
     let (step, step_bytes) = step(ty);
-    k / step * step_bytes + (column * step + k % step) * ty.block_bytes()
+    k / step * step_bytes + (column * step + step - 1 - k % step) * ty.block_bytes()
 }
 
 #[derive(Debug)]
@@ -106,9 +114,9 @@ impl DenseFormat for Bf16 {
     fn load<S: Simd>(s: S, packed: &Self::Packed, k: usize) -> S::F {
         let pairs = s.load_bytes(packed);
         s.reinterpret(if k == 0 {
-            s.shl(pairs, 16)
+            s.and(pairs, s.splat_i(!0xffff))
         } else {
-            s.and(pairs, s.splat_i(0xffff_0000_u32.cast_signed()))
+            s.shl(pairs, 16)
         })
     }
 }
@@ -156,18 +164,18 @@ pub(crate) fn block<S: Simd, D: DenseFormat, const T: usize, const R: usize>(
 pub(crate) fn pairs_block<S: Simd, const T: usize, const R: usize>(
     s: S,
     tiles: [&[[u8; 4 * LANES]]; T],
-    rows: [&[i32]; R],
+    rows: [&[f32]; R],
     inputs: Range<usize>,
     mut sums: [[S::F; T]; R],
 ) -> [[S::F; T]; R] {
     let (first, n_pairs) = (inputs.start / 2, inputs.len().div_ceil(2));
-    let rows: [&[i32]; R] = std::array::from_fn(|r| &rows[r][first..][..n_pairs]);
+    let rows: [&[f32]; R] = std::array::from_fn(|r| &rows[r][first..][..n_pairs]);
     let tiles: [&[[u8; 4 * LANES]]; T] = std::array::from_fn(|t| &tiles[t][first..][..n_pairs]);
     for i in 0..n_pairs {
         for t in 0..T {
             let weights = s.load_bytes(&tiles[t][i]);
             for r in 0..R {
-                sums[r][t] = s.dot_bf16(sums[r][t], weights, s.splat_i(rows[r][i]));
+                sums[r][t] = s.dot_bf16(sums[r][t], weights, s.bits(s.splat(rows[r][i])));
             }
         }
     }

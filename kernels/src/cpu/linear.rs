@@ -5,6 +5,7 @@
     reason = "one index walks several arrays of registers"
 )]
 
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
@@ -18,7 +19,6 @@ use super::shared::SharedMut;
 use super::simd::{Kernel, LANES, Simd};
 use crate::format::Layout;
 use crate::format::layout::TILE;
-use crate::memory::Plain;
 use crate::{LinearCall, Numerics, WeightType};
 
 /// Chunks that a region is cut into for each thread, so that a slow thread can be relieved.
@@ -28,7 +28,7 @@ const CHUNK_TILES: usize = 4;
 /// Inputs of a part of a sum, where many rows pass by wide weights: those of a block's tiles stay
 /// near, beside those of its rows. A multiple of what any format takes at once.
 const PART_INPUTS: usize = 1024;
-/// Bytes of activations that stay in the second level while tiles pass by.
+/// Bytes of activations, of two each, that stay in the second level while tiles pass by.
 const NEAR_BYTES: usize = 512 << 10;
 
 /// Scratch of linear layers, kept between steps.
@@ -120,10 +120,10 @@ impl Chunk<'_> {
     fn run(&self, cpu: &Cpu) {
         let weight = self.layer.weight;
         match weight.ty {
-            WeightType::F32 => self.walk(cpu, Dense::<F32>::new(weight)),
-            WeightType::F16 => self.walk(cpu, Dense::<F16>::new(weight)),
-            WeightType::BF16 if weight.takes_pairs() => self.walk(cpu, Pairs { weight }),
-            WeightType::BF16 => self.walk(cpu, Dense::<Bf16>::new(weight)),
+            WeightType::F32 => self.walk(cpu, Dense::<F32>(PhantomData)),
+            WeightType::F16 => self.walk(cpu, Dense::<F16>(PhantomData)),
+            WeightType::BF16 if weight.takes_pairs() => self.walk(cpu, Pairs),
+            WeightType::BF16 => self.walk(cpu, Dense::<Bf16>(PhantomData)),
             WeightType::Q4_0 => self.quantized::<Q4d>(cpu),
             WeightType::Q4_1 => self.quantized::<Q4dm>(cpu),
             WeightType::Q5_0 => self.quantized::<Q5d>(cpu),
@@ -203,9 +203,10 @@ impl<B: Blocks> Kernel for Walk<'_, B> {
             return;
         }
         let n_in = self.chunk.layer.weight.n_in;
+        // Whole blocks, be they of three rows or four.
         let n_near = (NEAR_BYTES / (2 * n_in).max(1))
-            .next_multiple_of(16)
-            .max(16);
+            .next_multiple_of(12)
+            .max(12);
         let n_blocks = (end_tile - first_tile).div_ceil(CHUNK_TILES) * n_rows.div_ceil(4);
         self.next.n_at_once = self.next.n_lines.div_ceil(n_blocks.max(1));
         for first in (0..n_rows).step_by(n_near) {
@@ -217,12 +218,14 @@ impl<B: Blocks> Kernel for Walk<'_, B> {
 impl<B: Blocks> Walk<'_, B> {
     /// All tiles for some rows: weights stay near while rows pass. A block has four tiles, which
     /// are four streams of memory, and rows that make twelve sums or more (fewer only at the end):
-    /// enough under way to hide the latency of each. Of costly weights it has two.
+    /// enough under way to hide the latency of each. Of costly weights it has two, and the sums of
+    /// integers, each beside one in f32, leave registers for three rows.
     #[inline(always)]
     fn tiles<S: Simd>(&mut self, s: S, rows: Range<usize>) {
         let end_tile = self.chunk.end_tile;
         let mut tile = self.chunk.first_tile;
-        let left = rows.end - rows.len() % Self::most_rows::<S>()..rows.end;
+        let by_three = S::WIDE && !B::COSTLY && !(S::PAIRS && B::PAIRS);
+        let left = rows.end - rows.len() % if by_three { 3 } else { 4 }..rows.end;
         while tile + CHUNK_TILES <= end_tile {
             if !S::WIDE {
                 for t in 0..CHUNK_TILES {
@@ -231,7 +234,7 @@ impl<B: Blocks> Walk<'_, B> {
             } else if B::COSTLY {
                 self.rows::<S, 2, 4>(s, tile, rows.clone());
                 self.rows::<S, 2, 4>(s, tile + 2, rows.clone());
-            } else if Self::most_rows::<S>() == 4 {
+            } else if S::PAIRS && B::PAIRS {
                 self.rows::<S, CHUNK_TILES, 4>(s, tile, rows.clone());
             } else {
                 self.rows::<S, CHUNK_TILES, 3>(s, tile, rows.clone());
@@ -246,16 +249,6 @@ impl<B: Blocks> Walk<'_, B> {
         for tile in tile..end_tile {
             let next = self.rows::<S, 1, 4>(s, tile, rows.clone());
             self.rows::<S, 1, 1>(s, tile, next..rows.end);
-        }
-    }
-
-    /// Rows of a block: those of integers hold two sums for each output.
-    #[inline(always)]
-    fn most_rows<S: Simd>() -> usize {
-        if S::WIDE && !(S::PAIRS && B::PAIRS) && !B::COSTLY {
-            3
-        } else {
-            4
         }
     }
 }
@@ -354,25 +347,10 @@ impl<'a, B: Blocks> Walk<'a, B> {
     }
 }
 
-struct Dense<'a, D: DenseFormat> {
-    packed: &'a [D::Packed],
-    n_in: usize,
-}
+/// Dense weights that meet f32 activations.
+struct Dense<D>(PhantomData<D>);
 
-impl<'a, D: DenseFormat> Dense<'a, D> {
-    #[inline(always)]
-    fn new(weight: &'a PackedLinear) -> Self
-    where
-        D::Packed: Plain,
-    {
-        Self {
-            packed: weight.dense(),
-            n_in: weight.n_in,
-        }
-    }
-}
-
-impl<D: DenseFormat> Blocks for Dense<'_, D> {
+impl<D: DenseFormat> Blocks for Dense<D> {
     #[inline(always)]
     fn block<S: Simd, const T: usize, const R: usize>(
         &self,
@@ -383,19 +361,17 @@ impl<D: DenseFormat> Blocks for Dense<'_, D> {
         inputs: Range<usize>,
         sums: [[S::F; T]; R],
     ) -> [[S::F; T]; R] {
-        let steps = self.n_in.div_ceil(D::STEP);
-        let tiles = std::array::from_fn(|t| &self.packed[(first_tile + t) * steps..][..steps]);
-        let rows = std::array::from_fn(|r| &chunk.x[(first_row + r) * self.n_in..][..self.n_in]);
+        let n_in = chunk.layer.weight.n_in;
+        let tiles = chunk.layer.weight.dense_tiles(first_tile);
+        let rows = std::array::from_fn(|r| &chunk.x[(first_row + r) * n_in..][..n_in]);
         dense::block::<S, D, T, R>(s, tiles, rows, inputs, sums)
     }
 }
 
 /// bf16 weights that meet bf16 activations.
-struct Pairs<'a> {
-    weight: &'a PackedLinear,
-}
+struct Pairs;
 
-impl Blocks for Pairs<'_> {
+impl Blocks for Pairs {
     const PAIRS: bool = true;
 
     #[inline(always)]
@@ -408,9 +384,7 @@ impl Blocks for Pairs<'_> {
         inputs: Range<usize>,
         sums: [[S::F; T]; R],
     ) -> [[S::F; T]; R] {
-        let packed = self.weight.dense();
-        let steps = self.weight.n_in.div_ceil(2);
-        let tiles = std::array::from_fn(|t| &packed[(first_tile + t) * steps..][..steps]);
+        let tiles = chunk.layer.weight.dense_tiles(first_tile);
         let rows = std::array::from_fn(|r| chunk.activations.row_of_pairs(first_row + r));
         dense::pairs_block::<S, T, R>(s, tiles, rows, inputs, sums)
     }
@@ -421,7 +395,7 @@ macro_rules! quantized_blocks {
     ($name:ident, $plain:literal, $kernel:path, |$chunk:ident, $row:ident, $n_in:ident| $x:expr) => {
         struct $name<'a, Q: Format> {
             weight: &'a PackedLinear,
-            format: std::marker::PhantomData<Q>,
+            format: PhantomData<Q>,
         }
 
         impl<'a, Q: Format> $name<'a, Q> {
@@ -429,7 +403,7 @@ macro_rules! quantized_blocks {
             fn new(weight: &'a PackedLinear) -> Self {
                 Self {
                     weight,
-                    format: std::marker::PhantomData,
+                    format: PhantomData,
                 }
             }
         }

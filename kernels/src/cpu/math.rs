@@ -2,6 +2,9 @@
 
 use super::simd::Simd;
 
+/// Adding it leaves the rounded integer in the low bits.
+const ROUND: f32 = 12_582_912.0;
+
 /// `e^x` to about an ulp where the result is a normal number; below `-87.3` it stays at about
 /// `1e-38`, above `88.3` at about `2e38`. NaN gives NaN.
 ///
@@ -9,8 +12,6 @@ use super::simd::Simd;
 /// remainder is below `2^-28`; the power of two goes into the exponent bits.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
-    /// Adding it leaves the rounded integer in the low bits.
-    const ROUND: f32 = 12_582_912.0;
     let x = s.max(s.splat(-87.3), x);
     let x = s.min(s.splat(88.3), x);
     let shifted = s.fma(x, s.splat(std::f32::consts::LOG2_E), s.splat(ROUND));
@@ -18,8 +19,8 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
     // ln 2 in two parts; the first has zeros at its end, so n times it is exact.
     let r = s.fma(n, s.splat(-0.693_359_4), x);
     let r = s.fma(n, s.splat(2.121_944_4e-4), r);
-    let mut p = s.splat(1.0 / 5040.0);
-    for coefficient in [
+    let terms = [
+        1.0 / 5040.0,
         1.0 / 720.0,
         1.0 / 120.0,
         1.0 / 24.0,
@@ -27,8 +28,17 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
         0.5,
         1.0,
         1.0,
-    ] {
-        p = s.fma(p, r, s.splat(coefficient));
+    ];
+    power(s, &terms, r, shifted)
+}
+
+/// `2^n` times a polynomial of `r`, whose highest term comes first; `n` is in the low bits of
+/// `shifted`.
+#[inline(always)]
+fn power<S: Simd, const N: usize>(s: S, terms: &[f32; N], r: S::F, shifted: S::F) -> S::F {
+    let mut p = s.splat(terms[0]);
+    for &term in &terms[1..] {
+        p = s.fma(p, r, s.splat(term));
     }
     s.reinterpret(s.add_i(s.bits(p), s.shl(s.bits(shifted), 23)))
 }
@@ -39,20 +49,14 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
 /// As [`exp`], with fewer terms: the Taylor series to `r^5`.
 #[inline(always)]
 pub(crate) fn exp_bf16<S: Simd>(s: S, x: S::F) -> S::F {
-    const ROUND: f32 = 12_582_912.0;
     let x = s.max(s.splat(-87.3), x);
     let shifted = s.fma(x, s.splat(std::f32::consts::LOG2_E), s.splat(ROUND));
     let n = s.sub(shifted, s.splat(ROUND));
     let r = s.fma(n, s.splat(-std::f32::consts::LN_2), x);
-    let mut p = s.splat(1.0 / 120.0);
-    for coefficient in [1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
-        p = s.fma(p, r, s.splat(coefficient));
-    }
-    let bits = s.add_i(s.bits(p), s.shl(s.bits(shifted), 23));
-    // To the nearest, ties to even: it is never so large that this makes it infinite.
-    let odd = s.and(s.shr(bits, 16), s.splat_i(1));
-    let rounded = s.add_i(s.add_i(bits, s.splat_i(0x7fff)), odd);
-    s.reinterpret(s.and(rounded, s.splat_i(!0xffff)))
+    let terms = [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+    let y = power(s, &terms, r, shifted);
+    // Where it is NaN, one of bf16 or of arithmetic led to it: rounding carries nothing on.
+    s.reinterpret(s.nearest_bf16(y))
 }
 
 /// `1 / (1 + e^-x)`.
@@ -103,34 +107,37 @@ mod tests {
     use crate::Isa;
     use crate::cpu::simd::{ActiveIsa, Kernel, LANES};
 
-    struct Exp<'a>(&'a mut [f32; LANES]);
+    struct Exp<'a> {
+        lanes: &'a mut [f32; LANES],
+        to_bf16: bool,
+    }
 
     impl Kernel for Exp<'_> {
         #[inline(always)]
         fn run<S: Simd>(self, s: S) {
-            let y = exp(s, s.load(self.0));
-            s.store(y, self.0);
+            let x = s.load(self.lanes);
+            let y = if self.to_bf16 {
+                exp_bf16(s, x)
+            } else {
+                exp(s, x)
+            };
+            s.store(y, self.lanes);
         }
     }
 
-    struct ExpBf16<'a>(&'a mut [f32; LANES]);
-
-    impl Kernel for ExpBf16<'_> {
-        #[inline(always)]
-        fn run<S: Simd>(self, s: S) {
-            let y = exp_bf16(s, s.load(self.0));
-            s.store(y, self.0);
-        }
+    fn on(isa: ActiveIsa, to_bf16: bool, x: f32) -> f32 {
+        let mut lanes = [x; LANES];
+        isa.run(Exp {
+            lanes: &mut lanes,
+            to_bf16,
+        });
+        lanes[7]
     }
 
     #[test]
     fn exp_of_bf16_is_the_nearest_to_one_that_is_near() {
         for isa in Isa::available().filter_map(ActiveIsa::new) {
-            let on = |x: f32| {
-                let mut lanes = [x; LANES];
-                isa.run(ExpBf16(&mut lanes));
-                lanes[3]
-            };
+            let on = |x: f32| on(isa, true, x);
             let mut x = -87.0_f32;
             while x < 0.0 {
                 let exact = f64::from(x).exp();
@@ -147,9 +154,7 @@ mod tests {
     }
 
     fn exp_on(isa: ActiveIsa, x: f32) -> f32 {
-        let mut lanes = [x; LANES];
-        isa.run(Exp(&mut lanes));
-        lanes[7]
+        on(isa, false, x)
     }
 
     #[test]

@@ -97,13 +97,15 @@ impl PackedLinear {
         self.ty == WeightType::BF16 && self.numerics == Numerics::Native
     }
 
-    /// All tiles of dense weights, in steps of inputs.
+    /// `T` tiles of dense weights from `first` on, in steps of inputs.
     #[inline(always)]
-    pub(crate) fn dense<P: Plain>(&self) -> &[P] {
+    pub(crate) fn dense_tiles<P: Plain, const T: usize>(&self, first: usize) -> [&[P]; T] {
         let Packed::Dense(pages) = &self.packed else {
             unreachable!("dense types are packed densely")
         };
-        pages.as_slice()
+        let all = pages.as_slice();
+        let n_steps = self.n_in.div_ceil(dense::step(self.ty).0);
+        std::array::from_fn(|t| &all[(first + t) * n_steps..][..n_steps])
     }
 
     pub(crate) fn n_bytes(&self) -> usize {

@@ -234,7 +234,8 @@ pub(crate) fn native_block<S: Simd, Q: Format, const T: usize, const R: usize>(
     out
 }
 
-/// The same for `Numerics::F32`: weights widened to exactly what the format defines, summed in input order.
+/// The same for `Numerics::F32`: weights widened to exactly what the format defines, summed in
+/// input order.
 #[inline(always)]
 pub(crate) fn f32_block<S: Simd, Q: Format, const T: usize, const R: usize>(
     s: S,

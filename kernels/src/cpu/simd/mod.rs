@@ -81,13 +81,18 @@ pub(crate) trait Simd: Copy {
     /// Infinities become NaN, as do NaN.
     #[inline(always)]
     fn round_bf16(self, x: Self::F) -> Self::I {
+        // Zero, or what is no number, which rounding may have carried into one.
+        let taint = self.and(self.bits(self.mul(x, self.zero())), self.splat_i(i32::MAX));
+        self.and(self.or(self.nearest_bf16(x), taint), self.splat_i(!0xffff))
+    }
+
+    /// The same of finite numbers.
+    #[inline(always)]
+    fn nearest_bf16(self, x: Self::F) -> Self::I {
         let bits = self.bits(x);
         let odd = self.and(self.shr(bits, 16), self.splat_i(1));
         let rounded = self.add_i(self.add_i(bits, self.splat_i(0x7fff)), odd);
-        // Zero, or what is no number, which the sum may have carried into one.
-        let taint = self.and(self.bits(self.mul(x, self.zero())), self.splat_i(i32::MAX));
-        let upper = self.splat_i(!0xffff);
-        self.and(self.or(rounded, taint), upper)
+        self.and(rounded, self.splat_i(!0xffff))
     }
 
     /// A pair of bf16 in each lane: `first` in the upper half, so that [`Simd::dot_bf16`] takes it
@@ -203,13 +208,12 @@ pub(crate) fn prefetch_later(at: *const u8) {
 }
 
 /// Whether this machine multiplies bf16 in pairs faster than it multiplies f32: some have the
-/// instruction at a quarter of the rate of others. Measured once, in a fraction of a millisecond;
+/// instruction at a quarter of the rate of others. Takes a fraction of a millisecond to find out;
 /// results do not depend on it.
 pub(crate) fn pairs_are_fast() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        static FAST: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-        Isa::Avx512Bf16.is_available() && *FAST.get_or_init(avx512::pairs_are_fast)
+        Isa::Avx512Bf16.is_available() && avx512::pairs_are_fast()
     }
     #[cfg(not(target_arch = "x86_64"))]
     false
