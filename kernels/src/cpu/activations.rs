@@ -30,9 +30,10 @@ pub(crate) struct ActGroup {
 pub(crate) struct Activations {
     groups: Vec<ActGroup>,
     groups_per_row: usize,
-    /// Two bf16 each, see [`Simd::pair`].
-    pairs: Vec<f32>,
-    pairs_per_row: usize,
+    /// Two bf16 each, see [`Simd::pair`]; one widened each, where the machine has no dot product of
+    /// pairs.
+    rounded: Vec<f32>,
+    rounded_per_row: usize,
 }
 
 impl Activations {
@@ -40,34 +41,46 @@ impl Activations {
     pub(crate) fn quantize(&mut self, cpu: &Cpu, x: &[f32], n_rows: usize) {
         let n_in = x.len() / n_rows.max(1);
         debug_assert!(n_in.is_multiple_of(GROUP));
-        self.groups_per_row = n_in / GROUP;
-        let n_groups = n_rows * self.groups_per_row;
-        if self.groups.len() < n_groups {
-            self.groups.resize(n_groups, ActGroup::default());
+        let per_row = n_in / GROUP;
+        self.groups_per_row = per_row;
+        let stride = apart(per_row);
+        if self.groups.len() < n_rows * stride {
+            self.groups.resize(n_rows * stride, ActGroup::default());
         }
-        let groups = SharedMut::new(&mut self.groups[..n_groups]);
-        cpu.pool.run(n_groups.div_ceil(CHUNK), &|chunk, _| {
-            let first = chunk * CHUNK;
-            let n = CHUNK.min(n_groups - first);
-            // SAFETY: chunks do not overlap.
-            let groups = unsafe { groups.part(first, n) };
-            cpu.isa.run(Quantize {
-                x: &x[first * GROUP..][..n * GROUP],
-                groups,
+        let groups = SharedMut::new(&mut self.groups[..n_rows * stride]);
+        // Some rows, or a part of one.
+        let rows_per_chunk = (CHUNK / per_row.max(1)).max(1);
+        let parts = per_row.div_ceil(CHUNK);
+        cpu.pool
+            .run(n_rows.div_ceil(rows_per_chunk) * parts, &|chunk, _| {
+                let first_row = chunk / parts * rows_per_chunk;
+                let first = chunk % parts * CHUNK;
+                let n = CHUNK.min(per_row - first);
+                for row in first_row..n_rows.min(first_row + rows_per_chunk) {
+                    cpu.isa.run(Quantize {
+                        x: &x[row * n_in + first * GROUP..][..n * GROUP],
+                        // SAFETY: parts do not overlap.
+                        groups: unsafe { groups.part(row * stride + first, n) },
+                    });
+                }
             });
-        });
     }
 
-    /// Rounds `n_rows` rows to bf16, two values to an element; half of the last is zero where
-    /// their number is odd.
+    /// Rounds `n_rows` rows to bf16, two values to an element where the machine takes them so; half
+    /// of the last is zero where their number is odd.
     pub(crate) fn round(&mut self, cpu: &Cpu, x: &[f32], n_rows: usize) {
         let n_in = x.len() / n_rows.max(1);
-        self.pairs_per_row = n_in.div_ceil(2);
-        let n_pairs = n_rows * self.pairs_per_row;
-        if self.pairs.len() < n_pairs {
-            self.pairs.resize(n_pairs, 0.0);
+        let per_row = if cpu.isa.has_pairs() {
+            n_in.div_ceil(2)
+        } else {
+            n_in
+        };
+        self.rounded_per_row = per_row;
+        let stride = LANES * apart(per_row.div_ceil(LANES));
+        if self.rounded.len() < n_rows * stride {
+            self.rounded.resize(n_rows * stride, 0.0);
         }
-        let pairs = SharedMut::new(&mut self.pairs[..n_pairs]);
+        let rounded = SharedMut::new(&mut self.rounded[..n_rows * stride]);
         let rows_per_chunk = (CHUNK * GROUP).div_ceil(n_in.max(1));
         cpu.pool.run(n_rows.div_ceil(rows_per_chunk), &|chunk, _| {
             let first = chunk * rows_per_chunk;
@@ -76,7 +89,8 @@ impl Activations {
                 x: &x[first * n_in..][..n * n_in],
                 n_in,
                 // SAFETY: chunks do not overlap.
-                pairs: unsafe { pairs.part(first * self.pairs_per_row, n * self.pairs_per_row) },
+                rounded: unsafe { rounded.part(first * stride, n * stride) },
+                per_row,
             });
         });
     }
@@ -84,30 +98,48 @@ impl Activations {
     /// A row as [`Activations::quantize`] made it.
     #[inline(always)]
     pub(crate) fn row(&self, row: usize) -> &[ActGroup] {
-        &self.groups[row * self.groups_per_row..][..self.groups_per_row]
+        &self.groups[row * apart(self.groups_per_row)..][..self.groups_per_row]
     }
 
     /// A row as [`Activations::round`] made it.
     #[inline(always)]
-    pub(crate) fn row_of_pairs(&self, row: usize) -> &[f32] {
-        &self.pairs[row * self.pairs_per_row..][..self.pairs_per_row]
+    pub(crate) fn rounded_row(&self, row: usize) -> &[f32] {
+        let per_row = self.rounded_per_row;
+        &self.rounded[row * LANES * apart(per_row.div_ceil(LANES))..][..per_row]
     }
 }
 
-/// Rows of `n_in` values to rows of pairs.
+/// Lines from one row to the next: an odd number of them, so that the same place of many rows is not
+/// in the same set of a cache.
+fn apart(lines_per_row: usize) -> usize {
+    lines_per_row | 1
+}
+
+/// Rows of `n_in` values to rows of pairs or of rounded values.
 struct Round<'a> {
     x: &'a [f32],
     n_in: usize,
-    pairs: &'a mut [f32],
+    rounded: &'a mut [f32],
+    /// Elements of `rounded` that a row has.
+    per_row: usize,
 }
 
 impl Kernel for Round<'_> {
+    const PAIRS: bool = true;
+
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        let stride = LANES * apart(self.per_row.div_ceil(LANES));
         let rows = self.x.chunks_exact(self.n_in.max(1));
-        let pairs_of = self.pairs.chunks_exact_mut(self.n_in.div_ceil(2).max(1));
-        for (x, pairs) in rows.zip(pairs_of) {
-            for (x, pairs) in x.chunks(LANES).zip(pairs.chunks_mut(LANES / 2)) {
+        for (x, rounded) in rows.zip(self.rounded.chunks_exact_mut(stride)) {
+            let rounded = &mut rounded[..self.per_row];
+            if !S::PAIRS {
+                for (x, rounded) in x.chunks(LANES).zip(rounded.chunks_mut(LANES)) {
+                    s.store_part(s.reinterpret(s.round_bf16(s.load_part(x))), rounded);
+                }
+                continue;
+            }
+            for (x, pairs) in x.chunks(LANES).zip(rounded.chunks_mut(LANES / 2)) {
                 let mut rounded = [0.0; LANES / 2];
                 s.store_pairs(s.round_bf16(s.load_part(x)), &mut rounded);
                 pairs.copy_from_slice(&rounded[..pairs.len()]);

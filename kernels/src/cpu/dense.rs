@@ -129,30 +129,48 @@ pub(crate) fn block<S: Simd, D: DenseFormat, const T: usize, const R: usize>(
     tiles: [&[D::Packed]; T],
     rows: [&[f32]; R],
     inputs: Range<usize>,
+    sums: [[S::F; T]; R],
+) -> [[S::F; T]; R] {
+    match D::STEP {
+        1 => steps::<S, D, 1, T, R>(s, tiles, rows, inputs, sums),
+        2 => steps::<S, D, 2, T, R>(s, tiles, rows, inputs, sums),
+        _ => unreachable!("an input or two"),
+    }
+}
+
+/// [`block`] for formats of `STEP`.
+#[inline(always)]
+fn steps<S: Simd, D: DenseFormat, const STEP: usize, const T: usize, const R: usize>(
+    s: S,
+    tiles: [&[D::Packed]; T],
+    rows: [&[f32]; R],
+    inputs: Range<usize>,
     mut sums: [[S::F; T]; R],
 ) -> [[S::F; T]; R] {
-    let n_in = inputs.len();
-    let n_steps = n_in / D::STEP;
+    let n_steps = inputs.len() / STEP;
     // Cut to lengths that the compiler can see, so that the loop holds no checks.
-    let rows: [&[f32]; R] = std::array::from_fn(|r| &rows[r][inputs.clone()][..n_in]);
-    let first = inputs.start / D::STEP;
+    let rows: [(&[[f32; STEP]], &[f32]); R] =
+        std::array::from_fn(|r| rows[r][inputs.clone()].as_chunks());
+    let whole: [&[[f32; STEP]]; R] = std::array::from_fn(|r| &rows[r].0[..n_steps]);
+    let first = inputs.start / STEP;
     let tiles: [&[D::Packed]; T] =
-        std::array::from_fn(|t| &tiles[t][first..][..n_in.div_ceil(D::STEP)]);
+        std::array::from_fn(|t| &tiles[t][first..][..inputs.len().div_ceil(STEP)]);
+    let whole_tiles: [&[D::Packed]; T] = std::array::from_fn(|t| &tiles[t][..n_steps]);
     for i in 0..n_steps {
-        for k in 0..D::STEP {
+        for k in 0..STEP {
             for t in 0..T {
-                let weights = D::load(s, &tiles[t][i], k);
+                let weights = D::load(s, &whole_tiles[t][i], k);
                 for r in 0..R {
-                    sums[r][t] = s.fma(weights, s.splat(rows[r][i * D::STEP + k]), sums[r][t]);
+                    sums[r][t] = s.fma(weights, s.splat(whole[r][i][k]), sums[r][t]);
                 }
             }
         }
     }
-    for k in 0..n_in % D::STEP {
+    for k in 0..rows[0].1.len() {
         for t in 0..T {
             let weights = D::load(s, &tiles[t][n_steps], k);
             for r in 0..R {
-                sums[r][t] = s.fma(weights, s.splat(rows[r][n_steps * D::STEP + k]), sums[r][t]);
+                sums[r][t] = s.fma(weights, s.splat(rows[r].1[k]), sums[r][t]);
             }
         }
     }

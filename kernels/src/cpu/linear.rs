@@ -160,6 +160,8 @@ trait Blocks {
     const PLAIN: bool = false;
     /// See [`Kernel::PAIRS`].
     const PAIRS: bool = false;
+    /// Whether sums are of integers, group by group.
+    const INTEGERS: bool = false;
     /// Whether making operands of weights costs so much that a block has more rows to share it.
     const COSTLY: bool = false;
 
@@ -219,30 +221,38 @@ impl<B: Blocks> Walk<'_, B> {
     /// All tiles for some rows: weights stay near while rows pass. A block has four tiles, which
     /// are four streams of memory, and rows that make twelve sums or more (fewer only at the end):
     /// enough under way to hide the latency of each. Of costly weights it has two, and the sums of
-    /// integers, each beside one in f32, leave registers for three rows.
+    /// integers, each beside one in f32, leave registers for three rows. Where there are few registers,
+    /// it has one tile, and as many rows as these hold sums of; those of integers are kept elsewhere
+    /// between groups, and more rows share what the codes cost.
     #[inline(always)]
     fn tiles<S: Simd>(&mut self, s: S, rows: Range<usize>) {
         let end_tile = self.chunk.end_tile;
         let mut tile = self.chunk.first_tile;
-        let by_three = S::WIDE && !B::COSTLY && !(S::PAIRS && B::PAIRS);
-        let left = rows.end - rows.len() % if by_three { 3 } else { 4 }..rows.end;
         while tile + CHUNK_TILES <= end_tile {
+            let rows = rows.clone();
+            let mut next = rows.start;
             if !S::WIDE {
-                for t in 0..CHUNK_TILES {
-                    self.rows::<S, 1, 4>(s, tile + t, rows.clone());
+                for tile in tile..tile + CHUNK_TILES {
+                    next = if B::INTEGERS {
+                        self.rows::<S, 1, 8>(s, tile, rows.clone())
+                    } else {
+                        self.rows::<S, 1, 5>(s, tile, rows.clone())
+                    };
+                    next = self.rows::<S, 1, 4>(s, tile, next..rows.end);
                 }
             } else if B::COSTLY {
                 self.rows::<S, 2, 4>(s, tile, rows.clone());
-                self.rows::<S, 2, 4>(s, tile + 2, rows.clone());
+                next = self.rows::<S, 2, 4>(s, tile + 2, rows.clone());
             } else if S::PAIRS && B::PAIRS {
-                self.rows::<S, CHUNK_TILES, 4>(s, tile, rows.clone());
+                next = self.rows::<S, CHUNK_TILES, 4>(s, tile, rows.clone());
             } else {
-                self.rows::<S, CHUNK_TILES, 3>(s, tile, rows.clone());
+                next = self.rows::<S, CHUNK_TILES, 3>(s, tile, rows.clone());
             }
+            let left = next..rows.end;
             match left.len() {
-                3 if S::WIDE => self.rows::<S, CHUNK_TILES, 3>(s, tile, left.clone()),
-                2 if S::WIDE => self.rows::<S, CHUNK_TILES, 2>(s, tile, left.clone()),
-                _ => self.rows::<S, CHUNK_TILES, 1>(s, tile, left.clone()),
+                3 if S::WIDE => self.rows::<S, CHUNK_TILES, 3>(s, tile, left),
+                2 if S::WIDE => self.rows::<S, CHUNK_TILES, 2>(s, tile, left),
+                _ => self.rows::<S, CHUNK_TILES, 1>(s, tile, left),
             };
             tile += CHUNK_TILES;
         }
@@ -385,8 +395,12 @@ impl Blocks for Pairs {
         sums: [[S::F; T]; R],
     ) -> [[S::F; T]; R] {
         let tiles = chunk.layer.weight.dense_tiles(first_tile);
-        let rows = std::array::from_fn(|r| chunk.activations.row_of_pairs(first_row + r));
-        dense::pairs_block::<S, T, R>(s, tiles, rows, inputs, sums)
+        let rows = std::array::from_fn(|r| chunk.activations.rounded_row(first_row + r));
+        if S::PAIRS {
+            dense::pairs_block::<S, T, R>(s, tiles, rows, inputs, sums)
+        } else {
+            dense::block::<S, Bf16, T, R>(s, tiles, rows, inputs, sums)
+        }
     }
 }
 
@@ -410,6 +424,7 @@ macro_rules! quantized_blocks {
 
         impl<Q: Format> Blocks for $name<'_, Q> {
             const PLAIN: bool = $plain;
+            const INTEGERS: bool = !$plain;
             const COSTLY: bool = Q::LAYOUT.high_bits > 0;
 
             #[inline(always)]

@@ -24,7 +24,8 @@ pub struct Peak {
 
 /// More than the last cache of common machines.
 const MEMORY: usize = 512 << 20;
-/// Sums under way at the same time: the latency of an instruction times how many begin a cycle.
+/// Sums under way at the same time: the latency of an instruction times how many begin a cycle, if
+/// registers hold as many.
 const SUMS: usize = 12;
 const ROUNDS: usize = 4096;
 
@@ -99,69 +100,94 @@ impl Kernel for Read<'_> {
     }
 }
 
-struct Dots<'a> {
-    sink: &'a mut [f32],
-}
+/// Defines a kernel that is as many sums at a time as registers hold.
+macro_rules! sums {
+    ($name:ident, $wide:literal, $narrow:literal, $sums:ident) => {
+        struct $name<'a> {
+            sink: &'a mut [f32],
+        }
 
-impl Kernel for Dots<'_> {
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let mut sums = [s.splat_i(0); SUMS];
-        let codes = s.splat_i(black_box(0x0102_0304));
-        let acts = s.splat_i(black_box(0x0101_0101));
-        for _ in 0..ROUNDS {
-            for sum in &mut sums {
-                *sum = s.dot::<true>(*sum, codes, acts);
+        impl Kernel for $name<'_> {
+            const PAIRS: bool = true;
+
+            #[inline(always)]
+            fn run<S: Simd>(self, s: S) {
+                if S::WIDE {
+                    for _ in 0..SUMS / $wide {
+                        $sums::<S, $wide>(s, self.sink);
+                    }
+                } else {
+                    for _ in 0..SUMS / $narrow {
+                        $sums::<S, $narrow>(s, self.sink);
+                    }
+                }
             }
         }
-        for sum in sums {
-            s.store_part(s.to_f(sum), self.sink);
-            black_box(&self.sink);
+    };
+}
+
+sums!(Dots, 12, 2, dots);
+sums!(Pairs, 12, 6, pairs);
+sums!(Fmas, 12, 6, fmas);
+
+/// Codes of four bits, of which some machines do more at a time than of wider ones.
+#[inline(always)]
+fn dots<S: Simd, const N: usize>(s: S, sink: &mut [f32]) {
+    const QUADS: usize = 8;
+    let mut sums = [s.splat_i(0); N];
+    let (codes, acts) = ([[1; 64]; QUADS], [[0x0102_0304; QUADS]; N]);
+    for _ in 0..ROUNDS / QUADS {
+        // Or what does not depend on the sums would be done but once.
+        let (lines, acts) = black_box((&codes, &acts));
+        let mut codes = [s.splat_i(0); QUADS];
+        for i in 0..QUADS {
+            codes[i] = s.load_bytes(&lines[i]);
         }
+        let mut of_rows = [[].as_slice(); N];
+        for r in 0..N {
+            of_rows[r] = &acts[r];
+        }
+        sums = s.dots(sums, &codes, of_rows, 4);
+    }
+    for sum in sums {
+        s.store_part(s.to_f(sum), sink);
+        black_box(&sink);
     }
 }
 
-struct Pairs<'a> {
-    sink: &'a mut [f32],
-}
-
-impl Kernel for Pairs<'_> {
-    const PAIRS: bool = true;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let mut sums = [s.zero(); SUMS];
-        let (a, b) = (s.splat(black_box(1.5)), s.splat(black_box(0.5)));
-        let (a, b) = (s.round_bf16(a), s.round_bf16(b));
-        for _ in 0..ROUNDS {
-            for sum in &mut sums {
-                *sum = s.dot_bf16(*sum, a, b);
-            }
+#[inline(always)]
+fn pairs<S: Simd, const N: usize>(s: S, sink: &mut [f32]) {
+    let mut sums = [s.zero(); N];
+    for sum in &mut sums {
+        *sum = s.splat(black_box(0.0));
+    }
+    let (a, b) = (s.splat(black_box(1.5)), s.splat(black_box(0.5)));
+    let (a, b) = (s.round_bf16(a), s.round_bf16(b));
+    for _ in 0..ROUNDS {
+        for sum in &mut sums {
+            *sum = s.dot_bf16(*sum, a, b);
         }
-        for sum in sums {
-            s.store_part(sum, self.sink);
-            black_box(&self.sink);
-        }
+    }
+    for sum in sums {
+        s.store_part(sum, sink);
+        black_box(&sink);
     }
 }
 
-struct Fmas<'a> {
-    sink: &'a mut [f32],
-}
-
-impl Kernel for Fmas<'_> {
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let mut sums = [s.zero(); SUMS];
-        let (a, b) = (s.splat(black_box(1.5)), s.splat(black_box(0.5)));
-        for _ in 0..ROUNDS {
-            for sum in &mut sums {
-                *sum = s.fma(a, b, *sum);
-            }
+#[inline(always)]
+fn fmas<S: Simd, const N: usize>(s: S, sink: &mut [f32]) {
+    let mut sums = [s.zero(); N];
+    for sum in &mut sums {
+        *sum = s.splat(black_box(0.0));
+    }
+    let (a, b) = (s.splat(black_box(1.5)), s.splat(black_box(0.5)));
+    for _ in 0..ROUNDS {
+        for sum in &mut sums {
+            *sum = s.fma(a, b, *sum);
         }
-        for sum in sums {
-            s.store_part(sum, self.sink);
-            black_box(&self.sink);
-        }
+    }
+    for sum in sums {
+        s.store_part(sum, sink);
+        black_box(&sink);
     }
 }

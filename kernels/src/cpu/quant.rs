@@ -29,6 +29,9 @@ pub(crate) struct TileBytes<'a> {
     pub(crate) scales: &'a [u8],
 }
 
+/// Quads of a group.
+const QUADS: usize = GROUP / 4;
+
 /// IQ4_NL's values, made unsigned by adding 128.
 const CODEBOOK: [u8; 16] = {
     let mut table = [0; 16];
@@ -170,6 +173,121 @@ impl<'a, S: Simd> Group<'a, S> {
     }
 }
 
+/// The codes of a group as [`Simd::dots`] takes them, for all rows of a block.
+#[derive(Clone, Copy)]
+struct Codes<S: Simd> {
+    low: [S::I; QUADS],
+    /// The upper four of eight bits, where a dot product does not take bytes.
+    high: [S::I; QUADS],
+}
+
+impl<S: Simd> Codes<S> {
+    #[inline(always)]
+    fn are_split<Q: Format>() -> bool {
+        !S::BYTES && !Q::LAYOUT.is_small()
+    }
+
+    #[inline(always)]
+    fn read<Q: Format>(s: S, group: &Group<'_, S>) -> Self {
+        let nibble = s.splat_i(0x0f0f_0f0f);
+        let mut codes = Self {
+            low: [s.splat_i(0); QUADS],
+            high: [s.splat_i(0); QUADS],
+        };
+        for j in 0..QUADS {
+            codes.low[j] = group.quad::<Q>(s, j);
+            if Self::are_split::<Q>() {
+                codes.high[j] = s.and(s.shr(codes.low[j], 4), nibble);
+                codes.low[j] = s.and(codes.low[j], nibble);
+            }
+        }
+        codes
+    }
+
+    /// `acc` plus some quads times those of some rows.
+    #[inline(always)]
+    fn dots<Q: Format, const R: usize>(
+        &self,
+        s: S,
+        mut acc: [S::I; R],
+        acts: [&ActGroup; R],
+        quads: Range<usize>,
+    ) -> [S::I; R] {
+        let of_rows: [&[i32]; R] = std::array::from_fn(|r| &acts[r].quads[quads.clone()]);
+        let mut bits = Q::LAYOUT.n_lines();
+        if Self::are_split::<Q>() {
+            bits = 4;
+            let zero = [s.splat_i(0); R];
+            let high = s.dots(zero, &self.high[quads.clone()], of_rows, bits);
+            for r in 0..R {
+                acc[r] = s.add_i(acc[r], s.shl(high[r], 4));
+            }
+        }
+        s.dots(acc, &self.low[quads], of_rows, bits)
+    }
+
+    /// Adds to the outputs of some rows what tile `t` gives.
+    #[inline(always)]
+    fn add_to<Q: Format, const T: usize, const R: usize>(
+        &self,
+        s: S,
+        weights: &Group<'_, S>,
+        acts: [&ActGroup; R],
+        t: usize,
+        out: &mut [[S::F; T]; R],
+    ) {
+        let quads_per_half = QUADS / Q::LAYOUT.n_halves();
+        for half in 0..Q::LAYOUT.n_halves() {
+            let quads = half * quads_per_half..(half + 1) * quads_per_half;
+            let part = part_of::<Q>(half);
+            let mut sums = [s.splat_i(0); R];
+            for r in 0..R {
+                sums[r] = Group::zero_sum::<Q>(s, acts[r], part);
+            }
+            sums = self.dots::<Q, R>(s, sums, acts, quads);
+            for r in 0..R {
+                out[r][t] = weights.add_scaled::<Q>(s, half, acts[r], sums[r], out[r][t]);
+            }
+        }
+    }
+}
+
+impl<S: Simd> Group<'_, S> {
+    /// What sums of codes begin at: minus the zero point's share.
+    #[inline(always)]
+    fn zero_sum<Q: Format>(s: S, act: &ActGroup, part: usize) -> S::I {
+        match Q::LAYOUT.zero {
+            0 => s.splat_i(0),
+            zero => s.splat_i(-zero * act.sums[part]),
+        }
+    }
+
+    /// `out` plus a sum of codes, scaled, and the share of the minimum.
+    #[inline(always)]
+    fn add_scaled<Q: Format>(
+        &self,
+        s: S,
+        half: usize,
+        act: &ActGroup,
+        sum: S::I,
+        out: S::F,
+    ) -> S::F {
+        let scale = s.mul(self.scale[half], s.splat(act.scale));
+        let out = s.fma(s.to_f(sum), scale, out);
+        if Q::LAYOUT.has_min() {
+            let sum = s.splat(act.scaled_sums[part_of::<Q>(half)]);
+            return s.fma(self.min[half], sum, out);
+        }
+        out
+    }
+}
+
+/// Which sum of a row's codes belongs to a half of the weights' group: they may have but one.
+#[inline(always)]
+fn part_of<Q: Format>(half: usize) -> usize {
+    if Q::LAYOUT.n_halves() == 1 { 2 } else { half }
+}
+
 /// Adds to `out` what a range of inputs gives, whole groups from one on that begins a super-block.
 ///
 /// `Numerics::Native`: per group, int32 sums of unsigned codes times int8 activations that begin
@@ -182,13 +300,10 @@ pub(crate) fn native_block<S: Simd, Q: Format, const T: usize, const R: usize>(
     inputs: Range<usize>,
     mut out: [[S::F; T]; R],
 ) -> [[S::F; T]; R] {
-    let layout = Q::LAYOUT;
-    let n_halves = layout.n_halves();
-    let quads_per_half = 8 / n_halves;
     let mut supers = [Super::none(s); T];
     for g in inputs.start / GROUP..inputs.end / GROUP {
         let acts: [&ActGroup; R] = std::array::from_fn(|r| &rows[r][g]);
-        if layout.has_super() && g % SUPER == 0 {
+        if Q::LAYOUT.has_super() && g % SUPER == 0 {
             for t in 0..T {
                 supers[t] = Super::read::<Q>(s, tiles[t], g);
             }
@@ -197,41 +312,66 @@ pub(crate) fn native_block<S: Simd, Q: Format, const T: usize, const R: usize>(
         for t in 1..T {
             weights[t] = Group::read::<Q>(s, tiles[t], supers[t], g);
         }
-        for half in 0..n_halves {
-            let part = if n_halves == 1 { 2 } else { half };
-            let mut sums = [[s.splat_i(0); T]; R];
-            if layout.zero != 0 {
-                for r in 0..R {
-                    sums[r] = [s.splat_i(-layout.zero * acts[r].sums[part]); T];
-                }
-            }
-            for j in half * quads_per_half..(half + 1) * quads_per_half {
-                for t in 0..T {
-                    let codes = weights[t].quad::<Q>(s, j);
-                    for r in 0..R {
-                        let quad = s.splat_i(acts[r].quads[j]);
-                        sums[r][t] = if layout.is_small() {
-                            s.dot::<true>(sums[r][t], codes, quad)
-                        } else {
-                            s.dot::<false>(sums[r][t], codes, quad)
-                        };
-                    }
-                }
-            }
-            for r in 0..R {
-                let act_scale = s.splat(acts[r].scale);
-                for t in 0..T {
-                    let scale = s.mul(weights[t].scale[half], act_scale);
-                    out[r][t] = s.fma(s.to_f(sums[r][t]), scale, out[r][t]);
-                    if layout.has_min() {
-                        let sum = s.splat(acts[r].scaled_sums[part]);
-                        out[r][t] = s.fma(weights[t].min[half], sum, out[r][t]);
-                    }
-                }
-            }
+        if S::WIDE {
+            all_at_once::<S, Q, T, R>(s, &weights, acts, &mut out);
+        } else {
+            two_at_once::<S, Q, T, R>(s, &weights, acts, &mut out);
         }
     }
     out
+}
+
+/// A group with the sums of all rows and tiles under way, which hides the latency of each.
+#[inline(always)]
+fn all_at_once<S: Simd, Q: Format, const T: usize, const R: usize>(
+    s: S,
+    weights: &[Group<'_, S>; T],
+    acts: [&ActGroup; R],
+    out: &mut [[S::F; T]; R],
+) {
+    let quads_per_half = QUADS / Q::LAYOUT.n_halves();
+    for half in 0..Q::LAYOUT.n_halves() {
+        let mut sums = [[s.splat_i(0); T]; R];
+        for r in 0..R {
+            sums[r] = [Group::zero_sum::<Q>(s, acts[r], part_of::<Q>(half)); T];
+        }
+        for j in half * quads_per_half..(half + 1) * quads_per_half {
+            for t in 0..T {
+                let codes = weights[t].quad::<Q>(s, j);
+                for r in 0..R {
+                    let quad = s.splat_i(acts[r].quads[j]);
+                    sums[r][t] = s.dot(sums[r][t], codes, quad);
+                }
+            }
+        }
+        for r in 0..R {
+            for t in 0..T {
+                out[r][t] = weights[t].add_scaled::<Q>(s, half, acts[r], sums[r][t], out[r][t]);
+            }
+        }
+    }
+}
+
+/// A group where registers hold few sums: its codes are put together once for all rows, and two rows
+/// at a time meet them.
+#[inline(always)]
+fn two_at_once<S: Simd, Q: Format, const T: usize, const R: usize>(
+    s: S,
+    weights: &[Group<'_, S>; T],
+    acts: [&ActGroup; R],
+    out: &mut [[S::F; T]; R],
+) {
+    for t in 0..T {
+        let codes = Codes::read::<Q>(s, &weights[t]);
+        let (two_acts, last_act) = acts.as_chunks::<2>();
+        let (two_out, last_out) = out.as_chunks_mut::<2>();
+        for (&acts, out) in two_acts.iter().zip(two_out) {
+            codes.add_to::<Q, T, 2>(s, &weights[t], acts, t, out);
+        }
+        for (&act, out) in last_act.iter().zip(last_out) {
+            codes.add_to::<Q, T, 1>(s, &weights[t], [act], t, std::array::from_mut(out));
+        }
+    }
 }
 
 /// The same for `Numerics::F32`: weights widened to exactly what the format defines, summed in

@@ -1,5 +1,6 @@
 //! AVX2 with FMA and F16C: a vector is two registers.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::{Kernel, LANES, Simd};
@@ -103,46 +104,77 @@ impl Simd for Avx2 {
         }
     }
 
+    /// Two products of a code below 128 and an int8 add up to at most 32512 in size: int16 holds
+    /// that.
     #[inline(always)]
-    fn dot<const SMALL: bool>(self, acc: I, u: I, s: I) -> I {
+    fn dot(self, acc: I, u: I, s: I) -> I {
         // SAFETY: as in `methods`.
         unsafe {
-            if SMALL {
-                [dot_small(acc[0], u[0], s[0]), dot_small(acc[1], u[1], s[1])]
-            } else {
-                [dot_any(acc[0], u[0], s[0]), dot_any(acc[1], u[1], s[1])]
-            }
+            let pairs = [
+                _mm256_maddubs_epi16(u[0], s[0]),
+                _mm256_maddubs_epi16(u[1], s[1]),
+            ];
+            widen_and_add(acc, pairs)
         }
     }
-}
 
-/// Two products of a code below 128 and an int8 add up to at most 32512 in size: int16 holds it.
-///
-/// # Safety
-/// Needs AVX2.
-#[inline(always)]
-unsafe fn dot_small(acc: __m256i, u: __m256i, s: __m256i) -> __m256i {
-    // SAFETY: the caller has AVX2.
-    unsafe {
-        let pairs = _mm256_maddubs_epi16(u, s);
-        _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+    /// The fewer bits a code has, the more products int16 holds the sum of.
+    #[inline(always)]
+    fn dots<const R: usize>(self, mut acc: [I; R], u: &[I], s: [&[i32]; R], bits: usize) -> [I; R] {
+        let most = 127 * ((1 << bits) - 1);
+        let n_quads = i16::MAX as usize / (2 * most);
+        let mut first = 0;
+        while first < u.len() {
+            let end = u.len().min(first + n_quads);
+            // SAFETY: as in `methods`.
+            unsafe {
+                let mut pairs = [[_mm256_setzero_si256(); 2]; R];
+                for i in first..end {
+                    for r in 0..R {
+                        let s = _mm256_set1_epi32(s[r][i]);
+                        for half in 0..2 {
+                            let products = _mm256_maddubs_epi16(u[i][half], s);
+                            pairs[r][half] = in_order(_mm256_add_epi16(pairs[r][half], products));
+                        }
+                    }
+                }
+                for r in 0..R {
+                    acc[r] = widen_and_add(acc[r], pairs[r]);
+                }
+            }
+            first = end;
+        }
+        acc
     }
 }
 
-/// Widens even and odd bytes to int16 first, where pairs of products add up in int32.
+/// `x`, of which the compiler knows no more that it is a sum: it would add up in the shape of a
+/// tree, for which there are not enough registers.
+///
+/// # Safety
+/// Needs AVX2.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn in_order(mut x: __m256i) -> __m256i {
+    // SAFETY: no instruction at all.
+    unsafe {
+        asm!("/* {x} */", x = inout(ymm_reg) x, options(pure, nomem, nostack, preserves_flags));
+    }
+    x
+}
+
+/// Adds each two int16 to an int32.
 ///
 /// # Safety
 /// Needs AVX2.
 #[inline(always)]
-unsafe fn dot_any(acc: __m256i, u: __m256i, s: __m256i) -> __m256i {
+unsafe fn widen_and_add(acc: I, pairs: I) -> I {
     // SAFETY: the caller has AVX2.
     unsafe {
-        let u_even = _mm256_and_si256(u, _mm256_set1_epi16(0xff));
-        let u_odd = _mm256_srli_epi16::<8>(u);
-        let s_even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(s));
-        let s_odd = _mm256_srai_epi16::<8>(s);
-        let even = _mm256_madd_epi16(u_even, s_even);
-        let odd = _mm256_madd_epi16(u_odd, s_odd);
-        _mm256_add_epi32(acc, _mm256_add_epi32(even, odd))
+        let one = _mm256_set1_epi16(1);
+        [
+            _mm256_add_epi32(acc[0], _mm256_madd_epi16(pairs[0], one)),
+            _mm256_add_epi32(acc[1], _mm256_madd_epi16(pairs[1], one)),
+        ]
     }
 }

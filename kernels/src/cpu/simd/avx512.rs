@@ -82,6 +82,7 @@ impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
     type F = __m512;
     type I = __m512i;
     const WIDE: bool = true;
+    const BYTES: bool = true;
     const PAIRS: bool = PAIRS;
 
     methods! {
@@ -137,7 +138,7 @@ impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
     }
 
     #[inline(always)]
-    fn dot<const SMALL: bool>(self, acc: __m512i, u: __m512i, s: __m512i) -> __m512i {
+    fn dot(self, acc: __m512i, u: __m512i, s: __m512i) -> __m512i {
         // SAFETY: as in `methods`. VNNI sums in int32 without saturation.
         unsafe { _mm512_dpbusd_epi32(acc, u, s) }
     }

@@ -27,6 +27,8 @@ pub(crate) trait Simd: Copy {
     type I: Copy;
     /// Whether there are registers for 4 x 4 accumulators.
     const WIDE: bool;
+    /// Whether [`Simd::dot`] takes all unsigned bytes.
+    const BYTES: bool = false;
     /// Whether [`Simd::dot_bf16`] is one instruction.
     const PAIRS: bool = false;
 
@@ -65,9 +67,27 @@ pub(crate) trait Simd: Copy {
     fn to_f(self, a: Self::I) -> Self::F;
     /// Replaces each byte (0..16) by its entry in the table.
     fn lookup(self, codes: Self::I, table: &[u8; 16]) -> Self::I;
-    /// `acc + sum of four products of unsigned bytes of u with signed bytes of s`, exactly.
-    /// `SMALL` promises that the bytes of `u` are below 128.
-    fn dot<const SMALL: bool>(self, acc: Self::I, u: Self::I, s: Self::I) -> Self::I;
+    /// `acc + sum of four products of unsigned bytes of u with signed bytes of s`, exactly. Unless
+    /// [`Simd::BYTES`], the bytes of `u` are below 128.
+    fn dot(self, acc: Self::I, u: Self::I, s: Self::I) -> Self::I;
+
+    /// The same of quads `u`, whose bytes have only some low bits (of 1 to 7), for some rows of quads
+    /// of bytes from -127 to 127, each the same for all lanes.
+    #[inline(always)]
+    fn dots<const R: usize>(
+        self,
+        mut acc: [Self::I; R],
+        u: &[Self::I],
+        s: [&[i32]; R],
+        _bits: usize,
+    ) -> [Self::I; R] {
+        for i in 0..u.len() {
+            for r in 0..R {
+                acc[r] = self.dot(acc[r], u[i], self.splat_i(s[r][i]));
+            }
+        }
+        acc
+    }
 
     /// `acc` plus the products of the upper halves of the lanes, then plus those of the lower
     /// ones, all of them bf16; each of the two is added with one rounding. Subnormal numbers may
@@ -240,6 +260,11 @@ impl ActiveIsa {
 
     pub(crate) fn isa(self) -> Isa {
         self.0
+    }
+
+    /// See [`Simd::PAIRS`].
+    pub(crate) fn has_pairs(self) -> bool {
+        self.0 == Isa::Avx512Bf16
     }
 
     /// Runs a kernel with this instruction set.

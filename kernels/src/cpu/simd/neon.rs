@@ -104,18 +104,9 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn dot<const SMALL: bool>(self, acc: I, u: I, s: I) -> I {
-        // SAFETY: as in `methods`.
-        unsafe {
-            quarters!(|i| if SMALL {
-                sdot(acc[i], u[i], s[i])
-            } else {
-                // u = (u - 128) + 128; minus 128 is an int8, and 128 is not.
-                let least = vdupq_n_s32(0x8080_8080_u32.cast_signed());
-                let minus = sdot(vdupq_n_s32(0), least, s[i]);
-                sdot(vsubq_s32(acc[i], minus), veorq_s32(u[i], least), s[i])
-            })
-        }
+    fn dot(self, acc: I, u: I, s: I) -> I {
+        // SAFETY: as in `methods`. Bytes below 128 are the same signed.
+        unsafe { quarters!(|i| sdot(acc[i], u[i], s[i])) }
     }
 }
 

@@ -24,6 +24,7 @@ impl Simd for Scalar {
     type F = [f32; LANES];
     type I = [i32; LANES];
     const WIDE: bool = false;
+    const BYTES: bool = true;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
@@ -140,7 +141,7 @@ impl Simd for Scalar {
         })
     }
     #[inline(always)]
-    fn dot<const SMALL: bool>(self, acc: Self::I, u: Self::I, s: Self::I) -> Self::I {
+    fn dot(self, acc: Self::I, u: Self::I, s: Self::I) -> Self::I {
         let mut out = acc;
         for i in 0..LANES {
             let (u, s) = (u[i].to_le_bytes(), s[i].to_le_bytes());
