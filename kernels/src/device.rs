@@ -76,6 +76,13 @@ impl Device {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn of_cpu(cpu: Cpu) -> Self {
+        Self {
+            backend: Arc::new(Backend::Cpu(cpu)),
+        }
+    }
+
     /// A GPU, through the driver that is installed.
     ///
     /// # Errors
@@ -99,8 +106,7 @@ impl Device {
     /// every change of a kernel that changes bits.
     pub fn arithmetic(&self) -> String {
         match &*self.backend {
-            // All instruction sets round alike, and any number of threads.
-            Backend::Cpu(_) => "CPU 3".to_owned(),
+            Backend::Cpu(cpu) => cpu.arithmetic(),
             Backend::Cuda(gpu) => {
                 let (major, minor) = gpu.driver.capability;
                 let alone = format!("CUDA 3 {major}.{minor}");

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::cpu::simd;
+use crate::cpu::{amx, simd};
 
 /// Instruction sets with versions of their own, from the plainest to the widest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,6 +15,8 @@ pub enum Isa {
     Avx512,
     /// The same with BF16: products of bf16 in pairs.
     Avx512Bf16,
+    /// The same with AMX: tiles of int8 and bf16, on Linux.
+    Amx,
     /// NEON with dot products (Armv8.2).
     Neon,
 }
@@ -38,13 +40,14 @@ impl Isa {
                 Self::Avx2 => avx2,
                 Self::Avx512 => avx512,
                 Self::Avx512Bf16 => avx512 && is_x86_feature_detected!("avx512bf16"),
+                Self::Amx => amx::is_available(),
                 Self::Neon => false,
             }
         }
         #[cfg(target_arch = "aarch64")]
         match self {
             Self::Scalar => true,
-            Self::Avx2 | Self::Avx512 | Self::Avx512Bf16 => false,
+            Self::Avx2 | Self::Avx512 | Self::Avx512Bf16 | Self::Amx => false,
             Self::Neon => std::arch::is_aarch64_feature_detected!("dotprod"),
         }
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -60,6 +63,7 @@ impl Isa {
             Self::Avx2,
             Self::Avx512,
             Self::Avx512Bf16,
+            Self::Amx,
             Self::Neon,
         ]
         .into_iter()
@@ -84,6 +88,7 @@ impl fmt::Display for Isa {
             Self::Avx2 => "AVX2",
             Self::Avx512 => "AVX-512 VNNI",
             Self::Avx512Bf16 => "AVX-512 VNNI BF16",
+            Self::Amx => "AVX-512 AMX",
             Self::Neon => "NEON",
         })
     }

@@ -54,6 +54,8 @@ unsafe impl Plain for u16 {}
 // SAFETY: as above.
 unsafe impl Plain for u32 {}
 // SAFETY: as above.
+unsafe impl Plain for i32 {}
+// SAFETY: as above.
 unsafe impl Plain for f32 {}
 // SAFETY: a byte, and nothing else.
 unsafe impl Plain for crate::kv::E4m3 {}
@@ -211,6 +213,9 @@ impl Drop for Pages {
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Line(pub(crate) [f32; 16]);
+
+// SAFETY: as many bytes as its floats, so there is no padding.
+unsafe impl Plain for Line {}
 
 #[cfg(test)]
 mod tests {

@@ -7,11 +7,12 @@
 
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::Cpu;
 use super::activations::Activations;
 use super::ahead::Ahead;
+use super::amx::{self, Amx};
 use super::dense::{self, Bf16, DenseFormat, F16, F32};
 use super::packed::PackedLinear;
 use super::quant::{self, Format, TileBytes};
@@ -62,7 +63,8 @@ pub(crate) fn linear_into(
     if calls.iter().any(|call| call.weight.packed().is_native()) {
         activations.quantize(cpu, x, n_rows);
     }
-    if calls.iter().any(|call| call.weight.packed().takes_pairs()) {
+    let amx = Tiles::prepare(cpu, x, n_rows, calls, &activations);
+    if amx.is_none() && calls.iter().any(|call| call.weight.packed().takes_pairs()) {
         activations.round(cpu, x, n_rows);
     }
     let n_tiles: usize = calls
@@ -87,7 +89,8 @@ pub(crate) fn linear_into(
         })
         .collect();
     let activations = &*activations;
-    cpu.pool.run(n_chunks, &|chunk, _| {
+    let amx = amx.as_ref();
+    cpu.pool.run(n_chunks, &|chunk, thread| {
         let after = layers.partition_point(|layer| layer.first_chunk <= chunk);
         let layer = &layers[after - 1];
         let first_tile = (chunk - layer.first_chunk) * chunk_tiles;
@@ -100,8 +103,42 @@ pub(crate) fn linear_into(
             end_tile: (first_tile + chunk_tiles).min(layer.weight.n_tiles()),
             next: Ahead::new(next, chunk, n_chunks),
         };
-        work.run(cpu);
+        match amx.filter(|amx| amx.unit.takes(layer.weight, n_rows)) {
+            Some(amx) => work.run_in_tiles(cpu, amx, thread),
+            None => work.run(cpu),
+        }
     });
+}
+
+/// A device's tiles, with the activations of a call in their order.
+struct Tiles<'a> {
+    unit: &'a Amx,
+    activations: MutexGuard<'a, amx::Activations>,
+}
+
+impl<'a> Tiles<'a> {
+    /// `None`: the device has no tiles. `quantized` are the rows if any of the layers is of integers.
+    fn prepare(
+        cpu: &'a Cpu,
+        x: &[f32],
+        n_rows: usize,
+        calls: &[LinearCall<'_>],
+        quantized: &Activations,
+    ) -> Option<Self> {
+        let unit = cpu.amx.as_ref()?;
+        let mut activations = unit.activations();
+        let taken = || {
+            let weights = calls.iter().map(|call| call.weight.packed());
+            weights.filter(|weight| unit.takes(weight, n_rows))
+        };
+        if taken().any(PackedLinear::is_native) {
+            activations.gather(cpu, quantized, n_rows);
+        }
+        if taken().any(PackedLinear::takes_pairs) {
+            activations.round(cpu, x, n_rows);
+        }
+        Some(Self { unit, activations })
+    }
 }
 
 /// Some tiles of one layer, all rows.
@@ -135,6 +172,35 @@ impl Chunk<'_> {
             WeightType::Q5_K => self.quantized::<Q5k>(cpu),
             WeightType::Q6_K => self.quantized::<Q6k>(cpu),
             WeightType::IQ4_NL => self.quantized::<Iq4Nl>(cpu),
+        }
+    }
+
+    /// The same for layers that go through tiles.
+    fn run_in_tiles(&self, cpu: &Cpu, tiles: &Tiles<'_>, thread: usize) {
+        let chunk = amx::Chunk {
+            weight: self.layer.weight,
+            bias: self.layer.bias,
+            out: &self.layer.out,
+            activations: &tiles.activations,
+            n_rows: self.n_rows,
+            columns: self.first_tile..self.end_tile,
+            next: self.next,
+        };
+        let amx = tiles.unit;
+        match self.layer.weight.ty {
+            WeightType::BF16 => chunk.pairs(cpu, amx),
+            WeightType::Q4_0 => chunk.integers::<Q4d>(cpu, amx, thread),
+            WeightType::Q4_1 => chunk.integers::<Q4dm>(cpu, amx, thread),
+            WeightType::Q5_0 => chunk.integers::<Q5d>(cpu, amx, thread),
+            WeightType::Q5_1 => chunk.integers::<Q5dm>(cpu, amx, thread),
+            WeightType::Q8_0 => chunk.integers::<Q8d>(cpu, amx, thread),
+            WeightType::Q2_K => chunk.integers::<Q2k>(cpu, amx, thread),
+            WeightType::Q3_K => chunk.integers::<Q3k>(cpu, amx, thread),
+            WeightType::Q4_K => chunk.integers::<Q4k>(cpu, amx, thread),
+            WeightType::Q5_K => chunk.integers::<Q5k>(cpu, amx, thread),
+            WeightType::Q6_K => chunk.integers::<Q6k>(cpu, amx, thread),
+            WeightType::IQ4_NL => chunk.integers::<Iq4Nl>(cpu, amx, thread),
+            WeightType::F32 | WeightType::F16 => unreachable!("no tiles multiply these"),
         }
     }
 

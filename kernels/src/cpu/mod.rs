@@ -4,6 +4,7 @@
 pub(crate) mod activate;
 mod activations;
 mod ahead;
+pub(crate) mod amx;
 pub(crate) mod attention;
 mod dense;
 pub(crate) mod elementwise;
@@ -22,6 +23,7 @@ pub(crate) mod simd;
 
 use std::sync::Mutex;
 
+use self::amx::Amx;
 use self::attention::AttentionScratch;
 use self::linear::LinearScratch;
 use self::pool::Pool;
@@ -33,6 +35,8 @@ use crate::{CpuOptions, Isa};
 pub(crate) struct Cpu {
     pool: Pool,
     isa: ActiveIsa,
+    /// Tiles, where the instruction set has them.
+    amx: Option<Amx>,
     linear_scratch: LinearScratch,
     attention_scratch: AttentionScratch,
     /// Inner values of low-rank parts, one vector for each thread.
@@ -50,19 +54,45 @@ impl Cpu {
                 Isa::available().collect::<Vec<_>>()
             });
         };
+        let amx = (isa.isa() == Isa::Amx).then(|| Amx::new(n_threads));
         Self {
             pool: Pool::new(n_threads),
             isa,
+            amx: amx.flatten(),
             linear_scratch: LinearScratch::default(),
             attention_scratch: AttentionScratch::new(n_threads),
             low_rank_scratch: (0..n_threads).map(|_| Mutex::default()).collect(),
         }
     }
 
+    /// With tiles in plain Rust beside some instruction set.
+    #[cfg(test)]
+    pub(crate) fn with_modelled_tiles(options: CpuOptions) -> Self {
+        let mut cpu = Self::new(options);
+        cpu.amx = Some(Amx::model(cpu.pool.n_threads()));
+        cpu
+    }
+
     pub(crate) fn describe(&self) -> String {
         let n_threads = self.pool.n_threads();
         let threads = if n_threads == 1 { "thread" } else { "threads" };
-        format!("CPU, {n_threads} {threads}, {}", self.isa.isa())
+        let isa = self.isa.isa();
+        let fault = if isa == Isa::Amx && self.amx.is_none() {
+            " (without its products, which are wrong)"
+        } else {
+            ""
+        };
+        format!("CPU, {n_threads} {threads}, {isa}{fault}")
+    }
+
+    /// See [`crate::Device::arithmetic`]: all instruction sets round alike, and any number of
+    /// threads, but for tiles of bf16.
+    pub(crate) fn arithmetic(&self) -> String {
+        match &self.amx {
+            None => "CPU 3".to_owned(),
+            Some(amx) if amx.rounds_as_modelled => "CPU 3 AMX".to_owned(),
+            Some(_) => "CPU 3 AMX, rounded otherwise".to_owned(),
+        }
     }
 
     /// Runs `work` for each of `0..n`, in parallel.

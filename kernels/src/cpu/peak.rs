@@ -4,9 +4,9 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use super::Cpu;
 use super::shared::SharedMut;
 use super::simd::{Kernel, LANES, Simd};
+use super::{Cpu, amx};
 use crate::memory::{OutOfMemory, Pages};
 
 /// The best rates that were seen, of all threads together.
@@ -14,7 +14,7 @@ use crate::memory::{OutOfMemory, Pages};
 pub struct Peak {
     /// Bytes read from memory, far more than caches hold, in several streams a thread.
     pub bytes_per_s: f64,
-    /// Products and sums of int8 dot instructions (two for each pair of bytes).
+    /// Products and sums of int8 dot instructions (two for each pair of bytes), or of tiles of int8.
     pub int8_ops_per_s: f64,
     /// Products and sums of bf16 in pairs, in whatever instructions the machine has for them.
     pub bf16_ops_per_s: f64,
@@ -37,6 +37,7 @@ pub(crate) fn measure(cpu: &Cpu, time: Duration) -> Result<Peak, OutOfMemory> {
     let memory = pages.as_slice::<[u8; 64]>();
     let n_threads = cpu.pool.n_threads();
     let ops = (n_threads * ROUNDS * SUMS * LANES) as f64;
+    let tile_ops = (n_threads * amx::peak::INT8_OPS) as f64;
     let mut sinks = vec![0.0; n_threads * LANES];
     let mut each = |work: &(dyn Fn(usize, &mut [f32]) + Sync)| {
         let sinks = SharedMut::new(&mut sinks);
@@ -56,8 +57,14 @@ pub(crate) fn measure(cpu: &Cpu, time: Duration) -> Result<Peak, OutOfMemory> {
                     sink,
                 });
             }),
-        int8_ops_per_s: 8.0 * ops / each(&|_, sink| cpu.isa.run(Dots { sink })),
-        bf16_ops_per_s: 4.0 * ops / each(&|_, sink| cpu.isa.run(Pairs { sink })),
+        int8_ops_per_s: match &cpu.amx {
+            Some(amx) => tile_ops / each(&|_, _| amx.dots(false)),
+            None => 8.0 * ops / each(&|_, sink| cpu.isa.run(Dots { sink })),
+        },
+        bf16_ops_per_s: match &cpu.amx {
+            Some(amx) => tile_ops / 2.0 / each(&|_, _| amx.dots(true)),
+            None => 4.0 * ops / each(&|_, sink| cpu.isa.run(Pairs { sink })),
+        },
         f32_ops_per_s: 2.0 * ops / each(&|_, sink| cpu.isa.run(Fmas { sink })),
     })
 }

@@ -45,7 +45,7 @@ const CODEBOOK: [u8; 16] = {
 
 /// What eight groups of a tile share, where a format has that: widened once for all of them.
 #[derive(Clone, Copy)]
-struct Super<S: Simd> {
+pub(crate) struct Super<S: Simd> {
     scale: S::F,
     /// Minus the scale of minima.
     min: S::F,
@@ -53,10 +53,10 @@ struct Super<S: Simd> {
 
 /// A group of a tile with its scales read.
 #[derive(Clone, Copy)]
-struct Group<'a, S: Simd> {
+pub(crate) struct Group<'a, S: Simd> {
     lines: &'a [[u8; LINE]],
-    scale: [S::F; 2],
-    min: [S::F; 2],
+    pub(crate) scale: [S::F; 2],
+    pub(crate) min: [S::F; 2],
 }
 
 #[inline(always)]
@@ -76,7 +76,7 @@ fn bytes_at(scales: &[u8], at: usize) -> &[u8; TILE] {
 
 impl<S: Simd> Super<S> {
     #[inline(always)]
-    fn none(s: S) -> Self {
+    pub(crate) fn none(s: S) -> Self {
         Self {
             scale: s.zero(),
             min: s.zero(),
@@ -84,7 +84,7 @@ impl<S: Simd> Super<S> {
     }
 
     #[inline(always)]
-    fn read<Q: Format>(s: S, tile: TileBytes<'_>, group: usize) -> Self {
+    pub(crate) fn read<Q: Format>(s: S, tile: TileBytes<'_>, group: usize) -> Self {
         let at = Q::LAYOUT.super_offset(group);
         let min = match Q::LAYOUT.scales {
             ScaleKind::Super32Min | ScaleKind::Super16Min => {
@@ -101,7 +101,7 @@ impl<S: Simd> Super<S> {
 
 impl<'a, S: Simd> Group<'a, S> {
     #[inline(always)]
-    fn read<Q: Format>(s: S, tile: TileBytes<'a>, of: Super<S>, group: usize) -> Self {
+    pub(crate) fn read<Q: Format>(s: S, tile: TileBytes<'a>, of: Super<S>, group: usize) -> Self {
         let layout = Q::LAYOUT;
         let n_lines = layout.n_lines();
         let lines = &tile.lines[group * n_lines..group * n_lines + n_lines];
@@ -145,7 +145,7 @@ impl<'a, S: Simd> Group<'a, S> {
 
     /// Quad `j` of the group, its planes put together: unsigned codes.
     #[inline(always)]
-    fn quad<Q: Format>(&self, s: S, j: usize) -> S::I {
+    pub(crate) fn quad<Q: Format>(&self, s: S, j: usize) -> S::I {
         let layout = Q::LAYOUT;
         let (low_bits, high_bits) = (layout.low_bits, layout.high_bits);
         let mut codes = s.load_bytes(&self.lines[j % low_bits]);

@@ -227,6 +227,9 @@ pub(crate) fn prefetch_later(at: *const u8) {
     let _ = at;
 }
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::run as run_avx512;
+
 /// Whether this machine multiplies bf16 in pairs faster than it multiplies f32: some have the
 /// instruction at a quarter of the rate of others. Takes a fraction of a millisecond to find out;
 /// results do not depend on it.
@@ -250,16 +253,28 @@ pub(crate) trait Kernel {
 
 /// An instruction set that this machine was seen to have.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ActiveIsa(Isa);
+pub(crate) struct ActiveIsa {
+    isa: Isa,
+    /// Whether bf16 are multiplied in pairs.
+    pairs: bool,
+}
 
 impl ActiveIsa {
     /// `None`: this machine lacks it.
     pub(crate) fn new(isa: Isa) -> Option<Self> {
-        isa.is_available().then_some(Self(isa))
+        let pairs = || match isa {
+            Isa::Avx512Bf16 => true,
+            Isa::Amx => pairs_are_fast(),
+            _ => false,
+        };
+        isa.is_available().then(|| Self {
+            isa,
+            pairs: pairs(),
+        })
     }
 
     pub(crate) fn isa(self) -> Isa {
-        self.0
+        self.isa
     }
 
     /// See [`Simd::PAIRS`].
@@ -270,18 +285,16 @@ impl ActiveIsa {
     /// Runs a kernel with this instruction set.
     #[inline]
     pub(crate) fn run<K: Kernel>(self, kernel: K) {
-        match self.0 {
+        match self.isa {
             Isa::Scalar => kernel.run(scalar::Scalar),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `new` has seen the features that `Isa::Avx2` stands for.
             Isa::Avx2 => unsafe { avx2::run(kernel) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above, for `Isa::Avx512`.
-            Isa::Avx512 => unsafe { avx512::run(kernel) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above, for `Isa::Avx512Bf16`, which has all of `Isa::Avx512`.
-            Isa::Avx512Bf16 => unsafe {
-                if K::PAIRS {
+            // SAFETY: as above, for `Isa::Avx512`, all of which the wider ones have, and with
+            // `pairs` for one that has all of `Isa::Avx512Bf16`.
+            Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => unsafe {
+                if K::PAIRS && self.pairs {
                     avx512::run_pairs(kernel);
                 } else {
                     avx512::run(kernel);
