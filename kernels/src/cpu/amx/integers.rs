@@ -57,7 +57,7 @@ impl<Q: Format, U: Unit> Kernel for Integers<'_, Q, U> {
     fn run<S: Simd>(mut self, s: S) {
         let mut products = Products {
             tiles: self.unit.configure(Self::shapes()),
-            sums: [[Line([0.0; LANES]); ROWS]; 4],
+            sums: &mut [[Line([0.0; LANES]); ROWS]; 4],
         };
         let Range { start, end } = self.chunk.columns;
         let n_groups = self.chunk.weight.n_in / GROUP;
@@ -84,7 +84,7 @@ impl<Q: Format, U: Unit> Integers<'_, Q, U> {
         s: S,
         columns: Range<usize>,
         groups: Range<usize>,
-        products: &mut Products<U::Tiles>,
+        products: &mut Products<'_, U::Tiles>,
     ) {
         let weight = self.chunk.weight;
         let n_blocks = self.chunk.n_rows.div_ceil(ROWS);
@@ -141,13 +141,13 @@ impl<Q: Format, U: Unit> Integers<'_, Q, U> {
 }
 
 /// Tiles, and where their sums are put down.
-struct Products<T> {
+struct Products<'a, T> {
     tiles: T,
     /// i32, those of the two halves of an even group, then of an odd one.
-    sums: [[Line; ROWS]; 4],
+    sums: &'a mut [[Line; ROWS]; 4],
 }
 
-impl<T: Tiles> Products<T> {
+impl<T: Tiles> Products<'_, T> {
     /// `sums` plus what some groups give.
     #[inline(always)]
     fn block<S: Simd, Q: Format>(
@@ -187,7 +187,7 @@ impl<T: Tiles> Products<T> {
     /// The products of a group.
     #[inline(always)]
     fn even<Q: Format>(&mut self, rows: &GroupTile, weights: &[Line]) {
-        let (tiles, sums) = (&mut self.tiles, &mut self.sums);
+        let (tiles, sums) = (&mut self.tiles, &mut *self.sums);
         let (first, second) = halves::<Q>(rows, weights);
         tiles.zero::<0>();
         tiles.load::<4>(first.0, GROUP);
@@ -206,7 +206,7 @@ impl<T: Tiles> Products<T> {
     /// The same in other tiles.
     #[inline(always)]
     fn odd<Q: Format>(&mut self, rows: &GroupTile, weights: &[Line]) {
-        let (tiles, sums) = (&mut self.tiles, &mut self.sums);
+        let (tiles, sums) = (&mut self.tiles, &mut *self.sums);
         let (first, second) = halves::<Q>(rows, weights);
         tiles.zero::<2>();
         tiles.load::<5>(first.0, GROUP);
@@ -244,20 +244,19 @@ fn scaled<S: Simd, Q: Format>(
     mut out: [S::F; ROWS],
 ) -> [S::F; ROWS] {
     let layout = Q::LAYOUT;
-    let n_halves = layout.n_halves();
-    let scales = weights[CODES..].chunks_exact(1 + usize::from(layout.has_min()));
-    for (half, scales) in scales.enumerate() {
-        let part = if n_halves == 1 { 2 } else { half };
-        let scale = s.load(&scales[0].0);
-        for r in 0..ROWS {
+    let (n_halves, n) = (layout.n_halves(), 1 + usize::from(layout.has_min()));
+    let line = |i: usize| s.load(&weights[CODES + i.min(n_halves * n - 1)].0);
+    // Rows outside, so that what a row brings is in registers but once.
+    let (scales, mins) = ([line(0), line(n)], [line(1), line(n + 1)]);
+    for r in 0..ROWS {
+        let act_scale = s.splat(rows.scales[r]);
+        for half in 0..n_halves {
             let sum = s.to_f(s.bits(s.load(&sums[half][r].0)));
-            let scale = s.mul(scale, s.splat(rows.scales[r]));
-            out[r] = s.fma(sum, scale, out[r]);
-        }
-        if layout.has_min() {
-            let min = s.load(&scales[1].0);
-            for r in 0..ROWS {
-                out[r] = s.fma(min, s.splat(rows.scaled_sums[part][r]), out[r]);
+            out[r] = s.fma(sum, s.mul(scales[half], act_scale), out[r]);
+            if layout.has_min() {
+                let part = if n_halves == 1 { 2 } else { half };
+                let sum = s.splat(rows.scaled_sums[part][r]);
+                out[r] = s.fma(mins[half], sum, out[r]);
             }
         }
     }

@@ -154,8 +154,9 @@ impl Chunk<'_> {
         let _ = cpu;
     }
 
-    /// The outputs of a row that a tile has.
+    /// The outputs of a row that a tile has; one is borrowed at a time.
     #[inline(always)]
+    #[expect(clippy::mut_from_ref, reason = "chunks of a shared slice are disjoint")]
     fn out(&self, row: usize, tile: usize) -> &mut [f32] {
         let n_out = self.weight.n_out;
         let first = tile * TILE;
