@@ -96,21 +96,22 @@ impl<'a, T: Tiles> Walk<'a, T> {
         self.chunk.next.bring();
         self.begin(s, places, true);
         for (step, rows) in rows.chunks_exact(rows_per_block(n_rows)).enumerate() {
-            for weights in weights {
-                ask_ahead(weights, step);
-            }
             self.tiles.load::<4>(rows, ROW_BYTES);
+            ask_ahead(weights[0], step);
             self.load::<5>(weights[0], step);
             self.tiles.dot_pairs::<0, 4, 5>();
             if N > 1 {
+                ask_ahead(weights[1], step);
                 self.load::<6>(weights[1], step);
                 self.tiles.dot_pairs::<1, 4, 6>();
             }
             if N > 2 {
+                ask_ahead(weights[2], step);
                 self.load::<7>(weights[2], step);
                 self.tiles.dot_pairs::<2, 4, 7>();
             }
             if N > 3 {
+                ask_ahead(weights[3], step);
                 self.load::<5>(weights[3], step);
                 self.tiles.dot_pairs::<3, 4, 5>();
             }
@@ -248,11 +249,7 @@ impl<'a, T: Tiles> Walk<'a, T> {
         let lines = &columns[step * ROWS..];
         match lines.first_chunk::<ROWS>() {
             Some(lines) => self.tiles.load::<B>(lines, ROW_BYTES),
-            None => {
-                let mut padded = [[0; LINE]; ROWS];
-                padded[..lines.len()].copy_from_slice(lines);
-                self.tiles.load::<B>(&padded, ROW_BYTES);
-            }
+            None => self.tiles.load::<B>(&padded(lines), ROW_BYTES),
         }
     }
 
@@ -295,6 +292,14 @@ impl<'a, T: Tiles> Walk<'a, T> {
         }
         pieces
     }
+}
+
+/// A step of which some lines are missing.
+#[cold]
+fn padded(lines: &[[u8; LINE]]) -> [[u8; LINE]; ROWS] {
+    let mut padded = [[0; LINE]; ROWS];
+    padded[..lines.len()].copy_from_slice(lines);
+    padded
 }
 
 /// Asks for what follows a step in its stream of memory, be that the next tile.
