@@ -1,6 +1,6 @@
 //! A machine or a system without AMX.
 
-use super::model::{Model, ModelTiles};
+use super::model::ModelTiles;
 use super::tiles::{Shapes, Unit};
 use crate::cpu::simd::Kernel;
 

@@ -34,6 +34,7 @@ impl Tiles for ModelTiles {
     fn load<const T: usize>(&mut self, from: &[impl Plain], stride: usize) {
         let shape = self.shapes[T];
         let bytes = bytes_of(from);
+        assert!(shape.extent(stride) <= bytes.len());
         self.zero::<T>();
         let n = usize::from(shape.row_bytes);
         for row in 0..usize::from(shape.rows) {
@@ -44,6 +45,7 @@ impl Tiles for ModelTiles {
     fn store<const T: usize>(&self, to: &mut [impl Plain], stride: usize) {
         let shape = self.shapes[T];
         let bytes = bytes_of_mut(to);
+        assert!(shape.extent(stride) <= bytes.len());
         let n = usize::from(shape.row_bytes);
         for row in 0..usize::from(shape.rows) {
             bytes[row * stride..][..n].copy_from_slice(&self.tiles[T][row][..n]);

@@ -4,9 +4,10 @@ use half::bf16;
 
 use super::check::Products;
 use super::hardware::Hardware;
-use super::model::Model;
+use super::model::{Model, ModelTiles};
 use super::tiles::{ROW_BYTES, ROWS, Shape, Shapes, Tiles, Unit};
 use crate::cpu::Cpu;
+use crate::memory::Plain;
 use crate::{
     Buffer, CpuOptions, Device, Isa, Linear, LinearCall, Numerics, WeightSource, WeightType,
     quantize,
@@ -201,10 +202,89 @@ fn what_is_not_a_number_stays_in_its_row() {
     }
 }
 
+/// The model, but for one fault.
+#[derive(Clone, Copy)]
+struct Faulty(Fault);
+
+#[derive(Clone, Copy, PartialEq)]
+enum Fault {
+    /// `A` and `B` of a product of bytes are exchanged.
+    Bytes,
+    /// A product of bf16 is added twice.
+    Pairs,
+    /// The sum so far comes first: other roundings.
+    Order,
+}
+
+struct FaultyTiles(Fault, ModelTiles);
+
+impl Unit for Faulty {
+    type Tiles = FaultyTiles;
+
+    fn configure(self, shapes: Shapes) -> FaultyTiles {
+        FaultyTiles(self.0, Model.configure(shapes))
+    }
+}
+
+impl Tiles for FaultyTiles {
+    fn zero<const T: usize>(&mut self) {
+        self.1.zero::<T>();
+    }
+
+    fn load<const T: usize>(&mut self, from: &[impl Plain], stride: usize) {
+        self.1.load::<T>(from, stride);
+    }
+
+    fn store<const T: usize>(&self, to: &mut [impl Plain], stride: usize) {
+        self.1.store::<T>(to, stride);
+    }
+
+    fn dot_bytes<const C: usize, const A: usize, const B: usize>(&mut self) {
+        if self.0 == Fault::Bytes {
+            self.1.dot_bytes::<C, B, A>();
+        } else {
+            self.1.dot_bytes::<C, A, B>();
+        }
+    }
+
+    fn dot_pairs<const C: usize, const A: usize, const B: usize>(&mut self) {
+        match self.0 {
+            Fault::Bytes => self.1.dot_pairs::<C, A, B>(),
+            Fault::Pairs => {
+                self.1.dot_pairs::<C, A, B>();
+                self.1.dot_pairs::<C, A, B>();
+            }
+            Fault::Order => {
+                // Pair by pair, by products of tiles of which all other rows are zeros.
+                let mut rows = [[0_u8; ROW_BYTES]; ROWS];
+                self.1.store::<B>(&mut rows, ROW_BYTES);
+                for i in 0..ROWS {
+                    let mut one = [[0_u8; ROW_BYTES]; ROWS];
+                    one[i] = rows[i];
+                    self.1.load::<B>(&one, ROW_BYTES);
+                    self.1.dot_pairs::<C, A, B>();
+                }
+                self.1.load::<B>(&rows, ROW_BYTES);
+            }
+        }
+    }
+}
+
+#[test]
+fn faults_are_found_before_tiles_are_used() {
+    let verdict = |fault| {
+        let products = Products::of(Faulty(fault));
+        (products.are_right(), products.are_rounded_alike())
+    };
+    assert_eq!(verdict(Fault::Bytes), (false, true));
+    assert_eq!(verdict(Fault::Pairs), (false, false));
+    assert_eq!(verdict(Fault::Order), (true, false));
+}
+
 #[test]
 fn tiles_of_the_machine_are_those_of_the_model() {
     let Some(hardware) = Hardware::find() else {
-        return;
+        return println!("this machine has no tiles");
     };
     let products = Products::of(hardware);
     assert!(products.are_right() && products.are_rounded_alike());

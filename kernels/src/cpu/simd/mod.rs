@@ -227,7 +227,7 @@ pub(crate) fn prefetch_later(at: *const u8) {
     let _ = at;
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) use avx512::run as run_avx512;
 
 /// Whether this machine multiplies bf16 in pairs faster than it multiplies f32: some have the
