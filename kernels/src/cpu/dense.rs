@@ -6,6 +6,11 @@
 //! pair comes after the second in memory). Every output sums its inputs in order into one
 //! accumulator, whatever the block of rows and tiles.
 
+#![expect(
+    clippy::needless_range_loop,
+    reason = "one index walks several arrays of registers"
+)]
+
 use std::ops::Range;
 
 use super::simd::{LANES, Simd};

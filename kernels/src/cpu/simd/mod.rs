@@ -279,7 +279,7 @@ impl ActiveIsa {
 
     /// See [`Simd::PAIRS`].
     pub(crate) fn has_pairs(self) -> bool {
-        self.0 == Isa::Avx512Bf16
+        self.pairs
     }
 
     /// Runs a kernel with this instruction set.
