@@ -40,7 +40,7 @@ impl<'a, Q: Format, U: Unit> Integers<'a, Q, U> {
         }
     }
 
-    /// Groups of a half of which one product is made.
+    /// Products of a group.
     const HALVES: usize = Q::LAYOUT.n_halves();
 
     /// Tiles 0 to 3 are sums, 4 and 5 rows, the others columns.
