@@ -47,7 +47,8 @@ impl Isa {
         #[cfg(target_arch = "aarch64")]
         match self {
             Self::Scalar => true,
-            Self::Avx2 | Self::Avx512 | Self::Avx512Bf16 | Self::Amx => false,
+            Self::Avx2 | Self::Avx512 | Self::Avx512Bf16 => false,
+            Self::Amx => amx::is_available(),
             Self::Neon => std::arch::is_aarch64_feature_detected!("dotprod"),
         }
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
