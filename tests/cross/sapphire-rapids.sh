@@ -36,7 +36,7 @@ if [ ! -e "$root/complete" ]; then
     touch "$root/complete"
 fi
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$here/tests/cross/bochs/run.sh"
-# Two tests of attention take more than five minutes each there: name them to run them.
+# The two longest tests of attention take more than five minutes each: name them to run them.
 [ $# -gt 0 ] || set -- --lib --test attention --test linear --test rows --test experts --test low_rank \
     -- --skip chunks_and_company_do_not_change_bits --skip long_contexts_are_put_together_alike
 cd "$here"
