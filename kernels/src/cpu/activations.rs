@@ -76,7 +76,7 @@ impl Activations {
             n_in
         };
         self.rounded_per_row = per_row;
-        let stride = LANES * apart(per_row.div_ceil(LANES));
+        let stride = rounded_stride(per_row);
         if self.rounded.len() < n_rows * stride {
             self.rounded.resize(n_rows * stride, 0.0);
         }
@@ -105,7 +105,7 @@ impl Activations {
     #[inline(always)]
     pub(crate) fn rounded_row(&self, row: usize) -> &[f32] {
         let per_row = self.rounded_per_row;
-        &self.rounded[row * LANES * apart(per_row.div_ceil(LANES))..][..per_row]
+        &self.rounded[row * rounded_stride(per_row)..][..per_row]
     }
 }
 
@@ -113,6 +113,11 @@ impl Activations {
 /// in the same set of a cache.
 fn apart(lines_per_row: usize) -> usize {
     lines_per_row | 1
+}
+
+/// Elements from one rounded row to the next.
+fn rounded_stride(per_row: usize) -> usize {
+    LANES * apart(per_row.div_ceil(LANES))
 }
 
 /// Rows of `n_in` values to rows of pairs or of rounded values.
@@ -129,9 +134,9 @@ impl Kernel for Round<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let stride = LANES * apart(self.per_row.div_ceil(LANES));
         let rows = self.x.chunks_exact(self.n_in.max(1));
-        for (x, rounded) in rows.zip(self.rounded.chunks_exact_mut(stride)) {
+        let rounded = self.rounded.chunks_exact_mut(rounded_stride(self.per_row));
+        for (x, rounded) in rows.zip(rounded) {
             let rounded = &mut rounded[..self.per_row];
             if !S::PAIRS {
                 for (x, rounded) in x.chunks(LANES).zip(rounded.chunks_mut(LANES)) {

@@ -49,8 +49,8 @@ pub(crate) fn pack(ty: WeightType, rows: &[u8], n_in: usize, tile: &mut [u8]) {
 }
 
 /// Deals out units of `N` bytes (what one column has in one step): unit `i` of column `c` goes
-/// to place `i * 16 + c`, in the order of bytes that `arrange` makes. Some units of all columns at a time, so that lines are filled while
-/// they are near.
+/// to place `i * 16 + c`, in the order of bytes that `arrange` makes. Some units of all columns at
+/// a time, so that lines are filled while they are near.
 fn pack_units<const N: usize>(
     rows: &[u8],
     row_bytes: usize,

@@ -102,11 +102,10 @@ pub(crate) fn linear_into(
             first_tile,
             end_tile: (first_tile + chunk_tiles).min(layer.weight.n_tiles()),
             next: Ahead::new(next, chunk, n_chunks),
+            tiles: amx.filter(|amx| amx.unit.takes(layer.weight, n_rows)),
+            thread,
         };
-        match amx.filter(|amx| amx.unit.takes(layer.weight, n_rows)) {
-            Some(amx) => work.run_in_tiles(cpu, amx, thread),
-            None => work.run(cpu),
-        }
+        work.run(cpu);
     });
 }
 
@@ -150,17 +149,18 @@ struct Chunk<'a> {
     first_tile: usize,
     end_tile: usize,
     next: Ahead<'a>,
+    /// If the layer goes through such.
+    tiles: Option<&'a Tiles<'a>>,
+    thread: usize,
 }
 
 impl Chunk<'_> {
     /// Picks the kernel of the format and numerics.
     fn run(&self, cpu: &Cpu) {
-        let weight = self.layer.weight;
-        match weight.ty {
+        match self.layer.weight.ty {
             WeightType::F32 => self.walk(cpu, Dense::<F32>(PhantomData)),
             WeightType::F16 => self.walk(cpu, Dense::<F16>(PhantomData)),
-            WeightType::BF16 if weight.takes_pairs() => self.walk(cpu, Pairs),
-            WeightType::BF16 => self.walk(cpu, Dense::<Bf16>(PhantomData)),
+            WeightType::BF16 => self.bf16(cpu),
             WeightType::Q4_0 => self.quantized::<Q4d>(cpu),
             WeightType::Q4_1 => self.quantized::<Q4dm>(cpu),
             WeightType::Q5_0 => self.quantized::<Q5d>(cpu),
@@ -175,9 +175,25 @@ impl Chunk<'_> {
         }
     }
 
-    /// The same for layers that go through tiles.
-    fn run_in_tiles(&self, cpu: &Cpu, tiles: &Tiles<'_>, thread: usize) {
-        let chunk = amx::Chunk {
+    fn bf16(&self, cpu: &Cpu) {
+        match self.tiles {
+            Some(tiles) => self.in_tiles(tiles).pairs(tiles.unit),
+            None if self.layer.weight.takes_pairs() => self.walk(cpu, Pairs),
+            None => self.walk(cpu, Dense::<Bf16>(PhantomData)),
+        }
+    }
+
+    fn quantized<Q: Format>(&self, cpu: &Cpu) {
+        let weight = self.layer.weight;
+        match (self.tiles, weight.numerics) {
+            (Some(tiles), _) => (self.in_tiles(tiles)).integers::<Q>(tiles.unit, self.thread),
+            (None, Numerics::Native) => self.walk(cpu, Native::<Q>::new(weight)),
+            (None, Numerics::F32) => self.walk(cpu, Widened::<Q>::new(weight)),
+        }
+    }
+
+    fn in_tiles<'b>(&'b self, tiles: &'b Tiles<'_>) -> amx::Chunk<'b> {
+        amx::Chunk {
             weight: self.layer.weight,
             bias: self.layer.bias,
             out: &self.layer.out,
@@ -185,29 +201,6 @@ impl Chunk<'_> {
             n_rows: self.n_rows,
             columns: self.first_tile..self.end_tile,
             next: self.next,
-        };
-        let amx = tiles.unit;
-        match self.layer.weight.ty {
-            WeightType::BF16 => chunk.pairs(cpu, amx),
-            WeightType::Q4_0 => chunk.integers::<Q4d>(cpu, amx, thread),
-            WeightType::Q4_1 => chunk.integers::<Q4dm>(cpu, amx, thread),
-            WeightType::Q5_0 => chunk.integers::<Q5d>(cpu, amx, thread),
-            WeightType::Q5_1 => chunk.integers::<Q5dm>(cpu, amx, thread),
-            WeightType::Q8_0 => chunk.integers::<Q8d>(cpu, amx, thread),
-            WeightType::Q2_K => chunk.integers::<Q2k>(cpu, amx, thread),
-            WeightType::Q3_K => chunk.integers::<Q3k>(cpu, amx, thread),
-            WeightType::Q4_K => chunk.integers::<Q4k>(cpu, amx, thread),
-            WeightType::Q5_K => chunk.integers::<Q5k>(cpu, amx, thread),
-            WeightType::Q6_K => chunk.integers::<Q6k>(cpu, amx, thread),
-            WeightType::IQ4_NL => chunk.integers::<Iq4Nl>(cpu, amx, thread),
-            WeightType::F32 | WeightType::F16 => unreachable!("no tiles multiply these"),
-        }
-    }
-
-    fn quantized<Q: Format>(&self, cpu: &Cpu) {
-        match self.layer.weight.numerics {
-            Numerics::Native => self.walk(cpu, Native::<Q>::new(self.layer.weight)),
-            Numerics::F32 => self.walk(cpu, Widened::<Q>::new(self.layer.weight)),
         }
     }
 

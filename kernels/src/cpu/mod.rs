@@ -69,7 +69,7 @@ impl Cpu {
     #[cfg(test)]
     pub(crate) fn with_modelled_tiles(options: CpuOptions) -> Self {
         let mut cpu = Self::new(options);
-        cpu.amx = Some(Amx::model(cpu.pool.n_threads()));
+        cpu.amx = Some(Amx::model(cpu.isa, cpu.pool.n_threads()));
         cpu
     }
 

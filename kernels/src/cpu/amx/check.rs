@@ -13,6 +13,18 @@ pub(super) struct Products {
 
 type Tile = [u8; ROWS * ROW_BYTES];
 
+/// SplitMix64.
+pub(super) struct Rng(pub(super) u64);
+
+impl Rng {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
 impl Products {
     pub(super) fn of(unit: impl Unit) -> Self {
         Self {
@@ -35,15 +47,8 @@ impl Products {
 
 /// Of bytes, of bf16 that are integers, and of any bf16 with some subnormal numbers.
 fn products<U: Unit>(unit: U) -> [Tile; 3] {
-    // SplitMix64.
-    let mut state = 0_u64;
-    let mut random = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    };
-    let mut bytes = || std::array::from_fn(|_| (random() >> 56) as u8);
+    let mut rng = Rng(0);
+    let mut bytes = || std::array::from_fn(|_| (rng.next() >> 56) as u8);
     let bytes = [bytes(), bytes()];
     let integers = bytes.map(|tile| bf16(tile, |_, byte| f32::from(byte.cast_signed())));
     let spread = bytes.map(|tile| {

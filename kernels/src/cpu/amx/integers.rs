@@ -187,39 +187,34 @@ impl<T: Tiles> Products<'_, T> {
     /// The products of a group.
     #[inline(always)]
     fn even<Q: Format>(&mut self, rows: &GroupTile, weights: &[Line]) {
-        let (tiles, sums) = (&mut self.tiles, &mut *self.sums);
         let (first, second) = halves::<Q>(rows, weights);
-        tiles.zero::<0>();
-        tiles.load::<4>(first.0, GROUP);
-        tiles.load::<6>(first.1, ROW_BYTES);
-        tiles.dot_bytes::<0, 4, 6>();
+        self.dot::<0, 4, 6>(first);
         if Q::LAYOUT.n_halves() == 2 {
-            tiles.zero::<1>();
-            tiles.load::<5>(second.0, GROUP);
-            tiles.load::<7>(second.1, ROW_BYTES);
-            tiles.dot_bytes::<1, 5, 7>();
-            tiles.store::<1>(&mut sums[1], ROW_BYTES);
+            self.dot::<1, 5, 7>(second);
+            self.tiles.store::<1>(&mut self.sums[1], ROW_BYTES);
         }
-        tiles.store::<0>(&mut sums[0], ROW_BYTES);
+        self.tiles.store::<0>(&mut self.sums[0], ROW_BYTES);
     }
 
     /// The same in other tiles.
     #[inline(always)]
     fn odd<Q: Format>(&mut self, rows: &GroupTile, weights: &[Line]) {
-        let (tiles, sums) = (&mut self.tiles, &mut *self.sums);
         let (first, second) = halves::<Q>(rows, weights);
-        tiles.zero::<2>();
-        tiles.load::<5>(first.0, GROUP);
-        tiles.load::<7>(first.1, ROW_BYTES);
-        tiles.dot_bytes::<2, 5, 7>();
+        self.dot::<2, 5, 7>(first);
         if Q::LAYOUT.n_halves() == 2 {
-            tiles.zero::<3>();
-            tiles.load::<4>(second.0, GROUP);
-            tiles.load::<6>(second.1, ROW_BYTES);
-            tiles.dot_bytes::<3, 4, 6>();
-            tiles.store::<3>(&mut sums[3], ROW_BYTES);
+            self.dot::<3, 4, 6>(second);
+            self.tiles.store::<3>(&mut self.sums[3], ROW_BYTES);
         }
-        tiles.store::<2>(&mut sums[2], ROW_BYTES);
+        self.tiles.store::<2>(&mut self.sums[2], ROW_BYTES);
+    }
+
+    /// One product, in tile `C`.
+    #[inline(always)]
+    fn dot<const C: usize, const A: usize, const B: usize>(&mut self, (rows, codes): Operands<'_>) {
+        self.tiles.zero::<C>();
+        self.tiles.load::<A>(rows, GROUP);
+        self.tiles.load::<B>(codes, ROW_BYTES);
+        self.tiles.dot_bytes::<C, A, B>();
     }
 }
 

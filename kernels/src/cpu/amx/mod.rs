@@ -41,11 +41,12 @@ use self::integers::Integers;
 use self::model::Model;
 use self::pairs::Pairs;
 use self::panel::Panel;
-use super::Cpu;
 use super::ahead::Ahead;
 use super::packed::PackedLinear;
 use super::quant::Format;
 use super::shared::SharedMut;
+#[cfg(test)]
+use super::simd::ActiveIsa;
 use crate::format::layout::TILE;
 
 /// Rows from which quantized weights go through tiles. A block of sixteen rows takes about 40
@@ -57,8 +58,9 @@ const FEWEST_ROWS: usize = 8;
 #[derive(Clone, Copy, Debug)]
 enum Engine {
     Hardware(Hardware),
+    /// Beside an instruction set for all else.
     #[cfg(test)]
-    Model(Model),
+    Model(ActiveIsa),
 }
 
 /// Tiles of a device, with scratch that is kept between ops.
@@ -88,8 +90,8 @@ impl Amx {
 
     /// Tiles in plain Rust.
     #[cfg(test)]
-    pub(crate) fn model(n_threads: usize) -> Self {
-        Self::with(Engine::Model(Model), true, n_threads)
+    pub(crate) fn model(isa: ActiveIsa, n_threads: usize) -> Self {
+        Self::with(Engine::Model(isa), true, n_threads)
     }
 
     fn with(engine: Engine, rounds_as_modelled: bool, n_threads: usize) -> Self {
@@ -134,24 +136,25 @@ pub(crate) struct Chunk<'a> {
 
 impl Chunk<'_> {
     /// bf16 weights times rows of [`Activations::round`].
-    pub(crate) fn pairs(self, cpu: &Cpu, amx: &Amx) {
+    pub(crate) fn pairs(self, amx: &Amx) {
         match amx.engine {
             Engine::Hardware(unit) => unit.run(Pairs { chunk: self, unit }),
             #[cfg(test)]
-            Engine::Model(unit) => cpu.isa.run(Pairs { chunk: self, unit }),
+            Engine::Model(isa) => isa.run(Pairs {
+                chunk: self,
+                unit: Model,
+            }),
         }
-        let _ = cpu;
     }
 
     /// Weights in a format times rows of [`Activations::gather`].
-    pub(crate) fn integers<Q: Format>(self, cpu: &Cpu, amx: &Amx, thread: usize) {
+    pub(crate) fn integers<Q: Format>(self, amx: &Amx, thread: usize) {
         let panel = &mut *lock(&amx.panels[thread]);
         match amx.engine {
             Engine::Hardware(unit) => unit.run(Integers::<Q, _>::new(self, unit, panel)),
             #[cfg(test)]
-            Engine::Model(unit) => cpu.isa.run(Integers::<Q, _>::new(self, unit, panel)),
+            Engine::Model(isa) => isa.run(Integers::<Q, _>::new(self, Model, panel)),
         }
-        let _ = cpu;
     }
 
     /// The outputs of a row that a tile has; one is borrowed at a time.

@@ -97,26 +97,26 @@ impl<'a, T: Tiles> Walk<'a, T> {
         self.begin(s, places, true);
         for (step, rows) in rows.chunks_exact(rows_per_block(n_rows)).enumerate() {
             self.tiles.load::<4>(rows, ROW_BYTES);
-            ask_ahead(weights[0], step);
-            self.load::<5>(weights[0], step);
-            self.tiles.dot_pairs::<0, 4, 5>();
+            self.column::<0, 5>(weights[0], step);
             if N > 1 {
-                ask_ahead(weights[1], step);
-                self.load::<6>(weights[1], step);
-                self.tiles.dot_pairs::<1, 4, 6>();
+                self.column::<1, 6>(weights[1], step);
             }
             if N > 2 {
-                ask_ahead(weights[2], step);
-                self.load::<7>(weights[2], step);
-                self.tiles.dot_pairs::<2, 4, 7>();
+                self.column::<2, 7>(weights[2], step);
             }
             if N > 3 {
-                ask_ahead(weights[3], step);
-                self.load::<5>(weights[3], step);
-                self.tiles.dot_pairs::<3, 4, 5>();
+                self.column::<3, 5>(weights[3], step);
             }
         }
         self.end(s, places, true);
+    }
+
+    /// A step of the rows in tile 4 times one of a stream of columns, which comes to tile `B`.
+    #[inline(always)]
+    fn column<const C: usize, const B: usize>(&mut self, columns: Columns<'_>, step: usize) {
+        ask_ahead(columns, step);
+        self.load::<B>(columns, step);
+        self.tiles.dot_pairs::<C, 4, B>();
     }
 
     /// Blocks of two by two tiles: two operands each for four products. As many rows at a time as

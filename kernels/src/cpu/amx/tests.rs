@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::check::Products;
+use super::check::{Products, Rng};
 use super::hardware::Hardware;
 use super::model::{Model, ModelTiles};
 use super::tiles::{ROW_BYTES, ROWS, Shape, Shapes, Tiles, Unit};
@@ -13,17 +13,7 @@ use crate::{
     quantize,
 };
 
-/// SplitMix64.
-struct Rng(u64);
-
 impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
     fn values(&mut self, n: usize) -> Vec<f32> {
         let value = |bits: u64| (bits >> 40) as f32 / 8_388_608.0 - 1.0;
         (0..n).map(|_| value(self.next())).collect()

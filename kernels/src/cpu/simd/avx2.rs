@@ -148,7 +148,7 @@ impl Simd for Avx2 {
     }
 }
 
-/// `x`, of which the compiler knows no more that it is a sum: it would add up in the shape of a
+/// `x`, of which the compiler knows nothing: it would add up in the shape of a
 /// tree, for which there are not enough registers.
 ///
 /// # Safety
