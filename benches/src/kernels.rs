@@ -11,7 +11,7 @@ mod linear;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use ::kernels::{CpuOptions, Device, Peak, WeightType};
+use ::kernels::{CpuOptions, Device, Isa, Peak, WeightType};
 use anyhow::{Context, Result};
 
 use crate::report::Report;
@@ -20,6 +20,9 @@ use crate::report::Report;
 pub(crate) struct Options {
     #[arg(long)]
     threads: Option<usize>,
+    /// One of this machine's instruction sets; the fastest if none is given.
+    #[arg(long, value_parser = isa_of)]
+    isa: Option<Isa>,
     /// Formats of weights; all if none is given.
     #[arg(long, value_delimiter = ',')]
     formats: Vec<String>,
@@ -34,6 +37,13 @@ pub(crate) struct Options {
     /// Leave linear layers out.
     #[arg(long, conflicts_with = "only_linear")]
     only_attention: bool,
+}
+
+fn isa_of(name: &str) -> Result<Isa, String> {
+    let mut available = Isa::available();
+    available
+        .find(|isa| format!("{isa:?}").eq_ignore_ascii_case(name))
+        .ok_or_else(|| format!("one of {:?}", Isa::available().collect::<Vec<_>>()))
 }
 
 /// What one call must do at least.
@@ -85,7 +95,7 @@ const FORMATS: [WeightType; 14] = [
 pub(crate) fn run(options: &Options) -> Result<Report> {
     let device = Device::cpu(CpuOptions {
         n_threads: options.threads,
-        isa: None,
+        isa: options.isa,
     });
     let time = Duration::from_millis(options.ms);
     let before = device.peak(time)?.context("the CPU is measured")?;

@@ -11,6 +11,8 @@ pub enum Isa {
     Scalar,
     /// AVX2, FMA and F16C.
     Avx2,
+    /// The same with AVX-VNNI: dot products of bytes, on processors without AVX-512 too.
+    AvxVnni,
     /// AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
     /// The same with BF16: products of bf16 in pairs.
@@ -38,6 +40,7 @@ impl Isa {
             match self {
                 Self::Scalar => true,
                 Self::Avx2 => avx2,
+                Self::AvxVnni => avx2 && is_x86_feature_detected!("avxvnni"),
                 Self::Avx512 => avx512,
                 Self::Avx512Bf16 => avx512 && is_x86_feature_detected!("avx512bf16"),
                 Self::Amx => amx::is_available(),
@@ -47,7 +50,7 @@ impl Isa {
         #[cfg(target_arch = "aarch64")]
         match self {
             Self::Scalar => true,
-            Self::Avx2 | Self::Avx512 | Self::Avx512Bf16 => false,
+            Self::Avx2 | Self::AvxVnni | Self::Avx512 | Self::Avx512Bf16 => false,
             Self::Amx => amx::is_available(),
             Self::Neon => std::arch::is_aarch64_feature_detected!("dotprod"),
         }
@@ -62,6 +65,7 @@ impl Isa {
         [
             Self::Scalar,
             Self::Avx2,
+            Self::AvxVnni,
             Self::Avx512,
             Self::Avx512Bf16,
             Self::Amx,
@@ -87,6 +91,7 @@ impl fmt::Display for Isa {
         f.write_str(match self {
             Self::Scalar => "scalar",
             Self::Avx2 => "AVX2",
+            Self::AvxVnni => "AVX2 VNNI",
             Self::Avx512 => "AVX-512 VNNI",
             Self::Avx512Bf16 => "AVX-512 VNNI BF16",
             Self::Amx => "AVX-512 AMX",

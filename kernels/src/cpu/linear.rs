@@ -246,6 +246,7 @@ struct Walk<'a, B: Blocks> {
 
 impl<B: Blocks> Kernel for Walk<'_, B> {
     const PAIRS: bool = B::PAIRS;
+    const DOTS: bool = B::INTEGERS;
 
     /// As many rows at a time as stay near; for these, tiles outside, rows inside.
     #[inline(always)]
@@ -256,7 +257,7 @@ impl<B: Blocks> Kernel for Walk<'_, B> {
             end_tile,
             ..
         } = *self.chunk;
-        if B::PLAIN {
+        if B::PLAIN || S::PLAIN {
             for tile in first_tile..end_tile {
                 let next = self.rows::<S, 1, 4>(s, tile, 0..n_rows);
                 self.rows::<S, 1, 1>(s, tile, next..n_rows);

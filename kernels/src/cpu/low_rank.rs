@@ -115,23 +115,13 @@ impl Kernel for Chunk<'_> {
             let n = self.rows.len();
             let mut row = 0;
             while row < n {
-                match n - row {
-                    4.. => self.expand::<S, 4>(s, output, row),
-                    2.. => self.expand::<S, 2>(s, output, row),
+                row += match n - row {
+                    4.. if !S::PLAIN => self.expand::<S, 4>(s, output, row),
+                    2.. if !S::PLAIN => self.expand::<S, 2>(s, output, row),
                     _ => self.expand::<S, 1>(s, output, row),
-                }
-                row += rows_at_once(n - row);
+                };
             }
         }
-    }
-}
-
-/// Rows that are computed together when `left` are left.
-fn rows_at_once(left: usize) -> usize {
-    match left {
-        4.. => 4,
-        2.. => 2,
-        _ => 1,
     }
 }
 
@@ -141,21 +131,15 @@ impl Chunk<'_> {
     fn shrink<S: Simd, D: Dense>(&mut self, s: S, part: &PackedLowRank, weight: f32, first: usize) {
         let mut row = 0;
         while row < self.rows.len() {
-            let left = self.rows.len() - row;
-            match left {
+            row += match self.rows.len() - row {
                 4.. if S::WIDE => self.shrink_rows::<S, D, 4>(s, part, weight, (first, row)),
-                2.. => self.shrink_rows::<S, D, 2>(s, part, weight, (first, row)),
+                2.. if !S::PLAIN => self.shrink_rows::<S, D, 2>(s, part, weight, (first, row)),
                 _ => self.shrink_rows::<S, D, 1>(s, part, weight, (first, row)),
-            }
-            row += match left {
-                4.. if S::WIDE => 4,
-                2.. => 2,
-                _ => 1,
             };
         }
     }
 
-    /// Of `R` rows.
+    /// Of `R` rows; gives `R`.
     #[inline(always)]
     fn shrink_rows<S: Simd, D: Dense, const R: usize>(
         &mut self,
@@ -163,7 +147,7 @@ impl Chunk<'_> {
         part: &PackedLowRank,
         weight: f32,
         (first, row): (usize, usize),
-    ) {
+    ) -> usize {
         let (a, n_in, rank) = (part.a::<D>(), self.n_in, part.scales.len());
         let inner = &mut self.inner[first + row * rank..][..R * rank];
         let mut x: [&[f32]; R] = [&[]; R];
@@ -181,11 +165,12 @@ impl Chunk<'_> {
             put(inner, (k, rank, &part.scales[k..], weight), dots);
             k += 1;
         }
+        R
     }
 
-    /// All columns of `R` rows of one output.
+    /// All columns of `R` rows of one output; gives `R`.
     #[inline(always)]
-    fn expand<S: Simd, const R: usize>(&self, s: S, output: usize, first: usize) {
+    fn expand<S: Simd, const R: usize>(&self, s: S, output: usize, first: usize) -> usize {
         let n_out = self.outs[output].n_out;
         let mut column = 0;
         while S::WIDE && n_out - column >= BLOCK {
@@ -199,6 +184,7 @@ impl Chunk<'_> {
         if column < n_out {
             self.last_columns::<S, R>(s, output, first, column);
         }
+        R
     }
 
     /// `T` vectors of columns of `R` rows of one output.

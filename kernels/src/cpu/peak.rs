@@ -109,19 +109,24 @@ impl Kernel for Read<'_> {
 
 /// Defines a kernel that is as many sums at a time as registers hold.
 macro_rules! sums {
-    ($name:ident, $wide:literal, $narrow:literal, $sums:ident) => {
+    ($name:ident, $wide:literal, $four_rows:literal, $narrow:literal, $sums:ident) => {
         struct $name<'a> {
             sink: &'a mut [f32],
         }
 
         impl Kernel for $name<'_> {
             const PAIRS: bool = true;
+            const DOTS: bool = true;
 
             #[inline(always)]
             fn run<S: Simd>(self, s: S) {
                 if S::WIDE {
                     for _ in 0..SUMS / $wide {
                         $sums::<S, $wide>(s, self.sink);
+                    }
+                } else if S::FOUR_ROWS {
+                    for _ in 0..SUMS / $four_rows {
+                        $sums::<S, $four_rows>(s, self.sink);
                     }
                 } else {
                     for _ in 0..SUMS / $narrow {
@@ -133,9 +138,9 @@ macro_rules! sums {
     };
 }
 
-sums!(Dots, 12, 2, dots);
-sums!(Pairs, 12, 6, pairs);
-sums!(Fmas, 12, 6, fmas);
+sums!(Dots, 12, 6, 2, dots);
+sums!(Pairs, 12, 6, 6, pairs);
+sums!(Fmas, 12, 6, 6, fmas);
 
 /// Codes of four bits, of which some machines do more at a time than of wider ones.
 #[inline(always)]

@@ -184,7 +184,7 @@ struct Codes<S: Simd> {
 impl<S: Simd> Codes<S> {
     #[inline(always)]
     fn are_split<Q: Format>() -> bool {
-        !S::BYTES && !Q::LAYOUT.is_small()
+        !S::BYTES && !S::SIGNED && !Q::LAYOUT.is_small()
     }
 
     #[inline(always)]
@@ -196,6 +196,9 @@ impl<S: Simd> Codes<S> {
         };
         for j in 0..QUADS {
             codes.low[j] = group.quad::<Q>(s, j);
+            if is_centred::<S, Q>() {
+                codes.low[j] = s.xor(codes.low[j], s.splat_i(0x8080_8080_u32.cast_signed()));
+            }
             if Self::are_split::<Q>() {
                 codes.high[j] = s.and(s.shr(codes.low[j], 4), nibble);
                 codes.low[j] = s.and(codes.low[j], nibble);
@@ -224,6 +227,26 @@ impl<S: Simd> Codes<S> {
             }
         }
         s.dots(acc, &self.low[quads], of_rows, bits)
+    }
+
+    /// [`Codes::add_to`] for all rows, `N` at a time and the last ones one by one.
+    #[inline(always)]
+    fn meet<Q: Format, const T: usize, const N: usize>(
+        &self,
+        s: S,
+        weights: &Group<'_, S>,
+        acts: &[&ActGroup],
+        t: usize,
+        out: &mut [[S::F; T]],
+    ) {
+        let (some_acts, last_acts) = acts.as_chunks::<N>();
+        let (some_out, last_out) = out.as_chunks_mut::<N>();
+        for (&acts, out) in some_acts.iter().zip(some_out) {
+            self.add_to::<Q, T, N>(s, weights, acts, t, out);
+        }
+        for (&act, out) in last_acts.iter().zip(last_out) {
+            self.add_to::<Q, T, 1>(s, weights, [act], t, std::array::from_mut(out));
+        }
     }
 
     /// Adds to the outputs of some rows what tile `t` gives.
@@ -257,6 +280,7 @@ impl<S: Simd> Group<'_, S> {
     #[inline(always)]
     fn zero_sum<Q: Format>(s: S, act: &ActGroup, part: usize) -> S::I {
         match Q::LAYOUT.zero {
+            _ if is_centred::<S, Q>() => s.splat_i(0),
             0 => s.splat_i(0),
             zero => s.splat_i(-zero * act.sums[part]),
         }
@@ -280,6 +304,13 @@ impl<S: Simd> Group<'_, S> {
         }
         out
     }
+}
+
+/// Whether the codes of a group come to dot products as signed bytes, their zero point (128) taken
+/// off.
+#[inline(always)]
+fn is_centred<S: Simd, Q: Format>() -> bool {
+    S::SIGNED && !Q::LAYOUT.is_small()
 }
 
 /// Which sum of a row's codes belongs to a half of the weights' group: they may have but one.
@@ -315,7 +346,7 @@ pub(crate) fn native_block<S: Simd, Q: Format, const T: usize, const R: usize>(
         if S::WIDE {
             all_at_once::<S, Q, T, R>(s, &weights, acts, &mut out);
         } else {
-            two_at_once::<S, Q, T, R>(s, &weights, acts, &mut out);
+            few_at_once::<S, Q, T, R>(s, &weights, acts, &mut out);
         }
     }
     out
@@ -352,10 +383,10 @@ fn all_at_once<S: Simd, Q: Format, const T: usize, const R: usize>(
     }
 }
 
-/// A group where registers hold few sums: its codes are put together once for all rows, and two rows
+/// A group where registers hold few sums: its codes are put together once for all rows, and some rows
 /// at a time meet them.
 #[inline(always)]
-fn two_at_once<S: Simd, Q: Format, const T: usize, const R: usize>(
+fn few_at_once<S: Simd, Q: Format, const T: usize, const R: usize>(
     s: S,
     weights: &[Group<'_, S>; T],
     acts: [&ActGroup; R],
@@ -363,13 +394,10 @@ fn two_at_once<S: Simd, Q: Format, const T: usize, const R: usize>(
 ) {
     for t in 0..T {
         let codes = Codes::read::<Q>(s, &weights[t]);
-        let (two_acts, last_act) = acts.as_chunks::<2>();
-        let (two_out, last_out) = out.as_chunks_mut::<2>();
-        for (&acts, out) in two_acts.iter().zip(two_out) {
-            codes.add_to::<Q, T, 2>(s, &weights[t], acts, t, out);
-        }
-        for (&act, out) in last_act.iter().zip(last_out) {
-            codes.add_to::<Q, T, 1>(s, &weights[t], [act], t, std::array::from_mut(out));
+        if S::FOUR_ROWS {
+            codes.meet::<Q, T, 4>(s, &weights[t], &acts, t, out);
+        } else {
+            codes.meet::<Q, T, 2>(s, &weights[t], &acts, t, out);
         }
     }
 }

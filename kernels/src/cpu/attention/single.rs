@@ -30,12 +30,13 @@ macro_rules! for_pairs {
 }
 
 impl Attention<'_> {
-    /// Whether this file can do it: one row, pairs that registers hold, whole vectors.
+    /// Whether this file does it: one row, pairs that registers hold, whole vectors.
     #[inline(always)]
     pub(super) fn is_single<S: Simd>(&self) -> bool {
         let most_pairs = if S::WIDE { 8 } else { 4 };
         let shape = self.shape;
-        self.end - self.first == 1
+        !S::PLAIN
+            && self.end - self.first == 1
             && self.n_pairs() <= most_pairs
             && shape.block_size.is_multiple_of(LANES)
             && shape.head_dim.is_multiple_of(LANES)

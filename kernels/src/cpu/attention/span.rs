@@ -51,8 +51,8 @@ macro_rules! for_pairs {
             pair += match n_pairs - pair {
                 8.. if <$s>::WIDE => $self.$method::<$s, $e, 8>(pair, $($arg),*),
                 4.. => $self.$method::<$s, $e, 4>(pair, $($arg),*),
-                3 => $self.$method::<$s, $e, 3>(pair, $($arg),*),
-                2 => $self.$method::<$s, $e, 2>(pair, $($arg),*),
+                3 if !<$s>::PLAIN => $self.$method::<$s, $e, 3>(pair, $($arg),*),
+                2 if !<$s>::PLAIN => $self.$method::<$s, $e, 2>(pair, $($arg),*),
                 _ => $self.$method::<$s, $e, 1>(pair, $($arg),*),
             };
         }
@@ -164,7 +164,7 @@ impl Attention<'_> {
     ) {
         let n_pairs = self.n_pairs();
         let span = span * SPAN..(span + 1) * SPAN;
-        if self.is_single::<S>() {
+        if !S::PLAIN && self.is_single::<S>() {
             let seen = self.seen(0, &span);
             self.score_single(s, kv, &seen, q, scores);
             self.weights::<S, E>(s, &span, scores, out);

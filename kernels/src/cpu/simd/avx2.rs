@@ -1,13 +1,14 @@
-//! AVX2 with FMA and F16C: a vector is two registers.
+//! AVX2 with FMA and F16C, and with or without VNNI: a vector is two registers.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::{Kernel, LANES, Simd};
+use super::{Kernel, LANES, Simd, dots_one_by_one};
 
-/// Exists only where [`run`] was called, that is, where the features are present.
+/// Exists only where [`run`] or (with `DOTS`) [`run_dots`] was called, that is, where the features
+/// are present.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Avx2(());
+pub(crate) struct Avx2<const DOTS: bool>(());
 
 /// Runs a kernel with the features of [`crate::Isa::Avx2`].
 ///
@@ -15,7 +16,16 @@ pub(crate) struct Avx2(());
 /// The machine must have them.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(crate) unsafe fn run(kernel: impl Kernel) {
-    kernel.run(Avx2(()));
+    kernel.run(Avx2::<false>(()));
+}
+
+/// Runs a kernel with the features of [`crate::Isa::AvxVnni`].
+///
+/// # Safety
+/// The machine must have them.
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+pub(crate) unsafe fn run_dots(kernel: impl Kernel) {
+    kernel.run(Avx2::<true>(()));
 }
 
 type F = [__m256; 2];
@@ -33,10 +43,12 @@ macro_rules! methods {
     )*};
 }
 
-impl Simd for Avx2 {
+impl<const DOTS: bool> Simd for Avx2<DOTS> {
     type F = F;
     type I = I;
     const WIDE: bool = false;
+    const BYTES: bool = DOTS;
+    const FOUR_ROWS: bool = DOTS;
 
     methods! {
         fn splat(x: f32) -> F = [_mm256_set1_ps(x); 2];
@@ -79,6 +91,7 @@ impl Simd for Avx2 {
         ];
         fn and(a: I, b: I) -> I = [_mm256_and_si256(a[0], b[0]), _mm256_and_si256(a[1], b[1])];
         fn or(a: I, b: I) -> I = [_mm256_or_si256(a[0], b[0]), _mm256_or_si256(a[1], b[1])];
+        fn xor(a: I, b: I) -> I = [_mm256_xor_si256(a[0], b[0]), _mm256_xor_si256(a[1], b[1])];
         fn add_i(a: I, b: I) -> I = [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])];
         fn shr(a: I, n: u32) -> I = {
             let n = _mm256_set1_epi32(n.cast_signed());
@@ -104,12 +117,18 @@ impl Simd for Avx2 {
         }
     }
 
-    /// Two products of a code below 128 and an int8 add up to at most 32512 in size: int16 holds
-    /// that.
+    /// Without VNNI: two products of a code below 128 and an int8 add up to at most 32512 in size,
+    /// which int16 holds.
     #[inline(always)]
     fn dot(self, acc: I, u: I, s: I) -> I {
-        // SAFETY: as in `methods`.
+        // SAFETY: as in `methods`; with `DOTS`, `self` proves that the machine has VNNI.
         unsafe {
+            if DOTS {
+                return [
+                    _mm256_dpbusd_avx_epi32(acc[0], u[0], s[0]),
+                    _mm256_dpbusd_avx_epi32(acc[1], u[1], s[1]),
+                ];
+            }
             let pairs = [
                 _mm256_maddubs_epi16(u[0], s[0]),
                 _mm256_maddubs_epi16(u[1], s[1]),
@@ -118,9 +137,12 @@ impl Simd for Avx2 {
         }
     }
 
-    /// The fewer bits a code has, the more products int16 holds the sum of.
+    /// Without VNNI: the fewer bits a code has, the more products int16 holds the sum of.
     #[inline(always)]
     fn dots<const R: usize>(self, mut acc: [I; R], u: &[I], s: [&[i32]; R], bits: usize) -> [I; R] {
+        if DOTS {
+            return dots_one_by_one(self, acc, u, s);
+        }
         let most = 127 * ((1 << bits) - 1);
         let n_quads = i16::MAX as usize / (2 * most);
         let mut first = 0;

@@ -110,6 +110,7 @@ impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
             _mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast()));
         fn and(a: __m512i, b: __m512i) -> __m512i = _mm512_and_si512(a, b);
         fn or(a: __m512i, b: __m512i) -> __m512i = _mm512_or_si512(a, b);
+        fn xor(a: __m512i, b: __m512i) -> __m512i = _mm512_xor_si512(a, b);
         fn add_i(a: __m512i, b: __m512i) -> __m512i = _mm512_add_epi32(a, b);
         fn shr(a: __m512i, n: u32) -> __m512i =
             _mm512_srlv_epi32(a, _mm512_set1_epi32(n.cast_signed()));

@@ -27,8 +27,14 @@ pub(crate) trait Simd: Copy {
     type I: Copy;
     /// Whether there are registers for 4 x 4 accumulators.
     const WIDE: bool;
+    /// Whether it is what other versions are compared with and little else: compiled for few blocks.
+    const PLAIN: bool = false;
     /// Whether [`Simd::dot`] takes all unsigned bytes.
     const BYTES: bool = false;
+    /// Whether it takes them as signed ones.
+    const SIGNED: bool = false;
+    /// Whether [`Simd::dots`] has registers for four rows at a time.
+    const FOUR_ROWS: bool = false;
     /// Whether [`Simd::dot_bf16`] is one instruction.
     const PAIRS: bool = false;
 
@@ -59,6 +65,7 @@ pub(crate) trait Simd: Copy {
     fn load_i8(self, x: &[u8; LANES]) -> Self::I;
     fn and(self, a: Self::I, b: Self::I) -> Self::I;
     fn or(self, a: Self::I, b: Self::I) -> Self::I;
+    fn xor(self, a: Self::I, b: Self::I) -> Self::I;
     fn add_i(self, a: Self::I, b: Self::I) -> Self::I;
     /// Each 32-bit lane shifted, zeros coming in.
     fn shr(self, a: Self::I, n: u32) -> Self::I;
@@ -68,25 +75,21 @@ pub(crate) trait Simd: Copy {
     /// Replaces each byte (0..16) by its entry in the table.
     fn lookup(self, codes: Self::I, table: &[u8; 16]) -> Self::I;
     /// `acc + sum of four products of unsigned bytes of u with signed bytes of s`, exactly. Unless
-    /// [`Simd::BYTES`], the bytes of `u` are below 128.
+    /// [`Simd::BYTES`], the bytes of `u` are below 128; with [`Simd::SIGNED`], they are signed.
     fn dot(self, acc: Self::I, u: Self::I, s: Self::I) -> Self::I;
 
-    /// The same of quads `u`, whose bytes have only some low bits (of 1 to 7), for some rows of quads
+    /// The same of quads `u`, whose bytes have only some low bits (or all where `dot` takes
+    /// these), for some rows of quads
     /// of bytes from -127 to 127, each the same for all lanes.
     #[inline(always)]
     fn dots<const R: usize>(
         self,
-        mut acc: [Self::I; R],
+        acc: [Self::I; R],
         u: &[Self::I],
         s: [&[i32]; R],
         _bits: usize,
     ) -> [Self::I; R] {
-        for i in 0..u.len() {
-            for r in 0..R {
-                acc[r] = self.dot(acc[r], u[i], self.splat_i(s[r][i]));
-            }
-        }
-        acc
+        dots_one_by_one(self, acc, u, s)
     }
 
     /// `acc` plus the products of the upper halves of the lanes, then plus those of the lower
@@ -195,6 +198,22 @@ pub(crate) trait Simd: Copy {
     }
 }
 
+/// [`Simd::dots`] by [`Simd::dot`].
+#[inline(always)]
+fn dots_one_by_one<S: Simd, const R: usize>(
+    s: S,
+    mut acc: [S::I; R],
+    u: &[S::I],
+    rows: [&[i32]; R],
+) -> [S::I; R] {
+    for i in 0..u.len() {
+        for r in 0..R {
+            acc[r] = s.dot(acc[r], u[i], s.splat_i(rows[r][i]));
+        }
+    }
+    acc
+}
+
 /// [`Simd::dot_bf16`] in two steps.
 #[inline(always)]
 fn dot_halves<S: Simd>(s: S, acc: S::F, a: S::I, b: S::I) -> S::F {
@@ -229,6 +248,8 @@ pub(crate) fn prefetch_later(at: *const u8) {
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) use avx512::run as run_avx512;
+#[cfg(test)]
+pub(crate) use scalar::Scalar;
 
 /// Whether this machine multiplies bf16 in pairs faster than it multiplies f32: some have the
 /// instruction at a quarter of the rate of others. Takes a fraction of a millisecond to find out;
@@ -246,6 +267,9 @@ pub(crate) fn pairs_are_fast() -> bool {
 pub(crate) trait Kernel {
     /// Whether it multiplies bf16 in pairs, and is compiled once more for machines that can.
     const PAIRS: bool = false;
+    /// Whether it multiplies bytes, and is compiled once more for machines that have dot products of
+    /// them without AVX-512.
+    const DOTS: bool = false;
 
     /// Must be `#[inline(always)]`: only then does it get the caller's instructions.
     fn run<S: Simd>(self, simd: S);
@@ -286,10 +310,19 @@ impl ActiveIsa {
     #[inline]
     pub(crate) fn run<K: Kernel>(self, kernel: K) {
         match self.isa {
-            Isa::Scalar => kernel.run(scalar::Scalar),
+            Isa::Scalar => scalar::Scalar.run(kernel),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `new` has seen the features that `Isa::Avx2` stands for.
             Isa::Avx2 => unsafe { avx2::run(kernel) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above, for `Isa::AvxVnni`, which has all of `Isa::Avx2`.
+            Isa::AvxVnni => unsafe {
+                if K::DOTS {
+                    avx2::run_dots(kernel);
+                } else {
+                    avx2::run(kernel);
+                }
+            },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above, for `Isa::Avx512`, all of which the wider ones have, and with
             // `pairs` for one that has all of `Isa::Avx512Bf16`.

@@ -50,6 +50,8 @@ impl Simd for Neon {
     type F = F;
     type I = I;
     const WIDE: bool = false;
+    const SIGNED: bool = true;
+    const FOUR_ROWS: bool = true;
 
     methods! {
         fn splat(x: f32) -> F = |_i| vdupq_n_f32(x);
@@ -82,6 +84,7 @@ impl Simd for Neon {
         };
         fn and(a: I, b: I) -> I = |i| vandq_s32(a[i], b[i]);
         fn or(a: I, b: I) -> I = |i| vorrq_s32(a[i], b[i]);
+        fn xor(a: I, b: I) -> I = |i| veorq_s32(a[i], b[i]);
         fn add_i(a: I, b: I) -> I = |i| vaddq_s32(a[i], b[i]);
         fn shr(a: I, n: u32) -> I = |i| {
             let n = vdupq_n_s32(-n.cast_signed());

@@ -2,10 +2,17 @@
 
 use half::f16;
 
-use super::{LANES, Simd};
+use super::{Kernel, LANES, Simd};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scalar;
+
+impl Scalar {
+    /// Needs no features.
+    pub(crate) fn run(self, kernel: impl Kernel) {
+        kernel.run(self);
+    }
+}
 
 #[inline(always)]
 fn zip<T: Copy, U: Copy + Default>(
@@ -24,6 +31,7 @@ impl Simd for Scalar {
     type F = [f32; LANES];
     type I = [i32; LANES];
     const WIDE: bool = false;
+    const PLAIN: bool = true;
     const BYTES: bool = true;
 
     #[inline(always)]
@@ -113,6 +121,10 @@ impl Simd for Scalar {
     #[inline(always)]
     fn or(self, a: Self::I, b: Self::I) -> Self::I {
         zip(a, b, |a, b| a | b)
+    }
+    #[inline(always)]
+    fn xor(self, a: Self::I, b: Self::I) -> Self::I {
+        zip(a, b, |a, b| a ^ b)
     }
     #[inline(always)]
     fn add_i(self, a: Self::I, b: Self::I) -> Self::I {
