@@ -341,9 +341,10 @@ impl<'a, B: Blocks> Walk<'a, B> {
         let part = if in_parts { PART_INPUTS } else { n_in.max(1) };
         let own = self.after(tile + T, T);
         let mut own = Ahead::new(&own, 0, 1);
-        // Weights of few bits come in while those before them are at work. A single block has no time
-        // for that, and dense ones gain nothing: the machine sees where a stream goes.
-        if n_blocks > 1 && self.chunk.layer.weight.is_native() {
+        // Weights of few bits, four tiles of them, come in while those before them are at work. A single
+        // block has no time for that, and neither dense ones nor a single tile gain anything: the
+        // machine sees where a stream goes.
+        if S::WIDE && n_blocks > 1 && self.chunk.layer.weight.is_native() {
             own.n_at_once = own.n_lines.div_ceil(n_blocks * n_in.div_ceil(part));
         }
         let mut first = 0;

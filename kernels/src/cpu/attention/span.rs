@@ -50,6 +50,7 @@ macro_rules! for_pairs {
         while pair < n_pairs {
             pair += match n_pairs - pair {
                 8.. if <$s>::WIDE => $self.$method::<$s, $e, 8>(pair, $($arg),*),
+                6.. if !<$s>::WIDE && !<$s>::PLAIN => $self.$method::<$s, $e, 6>(pair, $($arg),*),
                 4.. => $self.$method::<$s, $e, 4>(pair, $($arg),*),
                 3 if !<$s>::PLAIN => $self.$method::<$s, $e, 3>(pair, $($arg),*),
                 2 if !<$s>::PLAIN => $self.$method::<$s, $e, 2>(pair, $($arg),*),
