@@ -13,6 +13,8 @@ pub(crate) trait KvElement: Plain + Default {
     /// Whether it is bf16: then so is what keys and values are multiplied by, and machines that
     /// multiply bf16 in pairs do.
     const BF16: bool = false;
+    /// The type without scales whose widened values are computed with alike: f32, or bf16's bits.
+    type Like: KvElement;
 
     /// Rounds to the nearest.
     fn from_f32(x: f32) -> Self;
@@ -41,6 +43,8 @@ pub(crate) trait KvElement: Plain + Default {
 }
 
 impl KvElement for f32 {
+    type Like = Self;
+
     #[inline(always)]
     fn from_f32(x: f32) -> Self {
         x
@@ -55,6 +59,7 @@ impl KvElement for f32 {
 /// The bits of a bf16.
 impl KvElement for u16 {
     const BF16: bool = true;
+    type Like = Self;
 
     #[inline(always)]
     fn from_f32(x: f32) -> Self {
@@ -70,6 +75,7 @@ impl KvElement for u16 {
 /// Two's complement, from -127 to 127.
 impl KvElement for u8 {
     const MAX: Option<f32> = Some(127.0);
+    type Like = f32;
 
     #[inline(always)]
     fn from_f32(x: f32) -> Self {
@@ -92,6 +98,7 @@ pub(crate) struct E4m3(pub(crate) u8);
 impl KvElement for E4m3 {
     const MAX: Option<f32> = Some(448.0);
     const UNIT: f32 = 256.0;
+    type Like = f32;
 
     #[inline(always)]
     fn from_f32(x: f32) -> Self {

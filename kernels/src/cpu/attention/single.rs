@@ -9,7 +9,7 @@ use super::merge::width;
 use super::span::Attention;
 use super::step::{FIRST, SECOND, is_paired, n_steps, step, step_half};
 use super::tile::{Piece, pieces};
-use crate::cpu::simd::{LANES, Simd, prefetch};
+use crate::cpu::simd::{Kernel, LANES, Simd, prefetch};
 use crate::kv::{KvElement, KvLayer, head_offset, scale_offset};
 
 /// Vectors of positions, or of dimensions, whose sums registers hold for up to four pairs.
@@ -57,32 +57,40 @@ impl Attention<'_> {
             self.pack_query::<S, E>(s, pair, self.n_padded_pairs(), &mut packed[pair..]);
         }
     }
+}
 
-    /// Scores of the positions of `seen`, which lie in one span; those beside them in their vectors
-    /// are undefined.
+/// Scores of the positions of `seen`, which lie in one span; those beside them in their vectors
+/// are undefined.
+pub(super) struct ScoreSingle<'a, E> {
+    pub(super) of: &'a Attention<'a>,
+    pub(super) kv: &'a KvLayer<'a, E>,
+    pub(super) seen: &'a Range<usize>,
+    pub(super) q: &'a [f32],
+    pub(super) scores: &'a mut [[f32; SPAN]],
+}
+
+impl<E: KvElement> Kernel for ScoreSingle<'_, E> {
     #[inline(always)]
-    pub(super) fn score_single<S: Simd, E: KvElement>(
-        &self,
-        s: S,
-        kv: &KvLayer<'_, E>,
-        seen: &Range<usize>,
-        q: &[f32],
-        scores: &mut [[f32; SPAN]],
-    ) {
-        for_pairs!(self.score_keys(kv, s, seen, q, scores));
+    fn run<S: Simd>(self, s: S) {
+        let of = self.of;
+        for_pairs!(of.score_keys(self.kv, s, self.seen, self.q, self.scores));
     }
+}
 
-    /// Adds up the values of `seen`, weighed, in `out`.
+/// Adds up the values of `seen`, weighed, in `out`.
+pub(super) struct WeighSingle<'a, E> {
+    pub(super) of: &'a Attention<'a>,
+    pub(super) kv: &'a KvLayer<'a, E>,
+    pub(super) seen: &'a Range<usize>,
+    pub(super) weights: &'a [[f32; SPAN]],
+    pub(super) out: &'a mut [f32],
+}
+
+impl<E: KvElement> Kernel for WeighSingle<'_, E> {
     #[inline(always)]
-    pub(super) fn weigh_single<S: Simd, E: KvElement>(
-        &self,
-        s: S,
-        kv: &KvLayer<'_, E>,
-        seen: &Range<usize>,
-        weights: &[[f32; SPAN]],
-        out: &mut [f32],
-    ) {
-        for_pairs!(self.weigh_values(kv, s, seen, weights, out));
+    fn run<S: Simd>(self, s: S) {
+        let of = self.of;
+        for_pairs!(of.weigh_values(self.kv, s, self.seen, self.weights, self.out));
     }
 }
 

@@ -5,18 +5,20 @@
     reason = "one index walks several arrays of registers"
 )]
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::SPAN;
 use super::merge::{split, width};
 use super::room::Room;
+use super::single::{ScoreSingle, WeighSingle};
 use super::step::{is_paired, n_steps, step};
 use super::tile::{self, TILE};
 use super::weigh::Weigh;
 use crate::AttentionRow;
 use crate::cpu::elementwise::softcap;
 use crate::cpu::math::{exp, exp_bf16};
-use crate::cpu::simd::{LANES, Simd};
+use crate::cpu::simd::{Kernel, LANES, Simd};
 use crate::kv::{KvElement, KvLayer, KvShape};
 
 /// One kv head for rows `first..end` of a sequence. Pair `i` is row `first + i / group` and query
@@ -166,47 +168,137 @@ impl Attention<'_> {
         let n_pairs = self.n_pairs();
         let span = span * SPAN..(span + 1) * SPAN;
         if !S::PLAIN && self.is_single::<S>() {
-            let seen = self.seen(0, &span);
-            self.score_single(s, kv, &seen, q, scores);
-            self.weights::<S, E>(s, &span, scores, out);
-            self.weigh_single(s, kv, &seen, scores, out);
+            let seen = &self.seen(0, &span);
+            s.apart(ScoreSingle {
+                of: self,
+                kv,
+                seen,
+                q,
+                scores,
+            });
+            s.apart(Weights::<E::Like>::new(self, &span, scores, out));
+            s.apart(WeighSingle {
+                of: self,
+                kv,
+                seen,
+                weights: scores,
+                out,
+            });
             return;
         }
         let first = self.seen(0, &span).start / TILE * TILE;
         let end = self.seen(n_pairs - 1, &span).end;
         for start in (first..end).step_by(TILE) {
             let keys = tile::keys(room, s, self, kv, start, end.min(start + TILE));
-            for_pairs!(self.score_block::<S, E>(s, start, q, keys, scores));
+            s.apart(ScoreTile::<E::Like> {
+                of: self,
+                start,
+                q,
+                keys,
+                scores,
+                like: PhantomData,
+            });
         }
-        self.weights::<S, E>(s, &span, scores, out);
+        s.apart(Weights::<E::Like>::new(self, &span, scores, out));
         for start in (first..end).step_by(TILE) {
             let values = tile::values(room, s, self, kv, start, end.min(start + TILE));
-            for_pairs!(self.weigh_block::<S, E>(s, start, values, scores, out));
+            s.apart(WeighTile::<E::Like> {
+                of: self,
+                start,
+                values,
+                weights: scores,
+                out,
+                like: PhantomData,
+            });
         }
     }
+}
 
-    /// Makes weights of the scores of a span, step by step where they are paired, and `out` what
-    /// weighs nothing yet.
+/// Scores of all pairs for the tile that begins at `start`.
+struct ScoreTile<'a, E> {
+    of: &'a Attention<'a>,
+    start: usize,
+    q: &'a [f32],
+    keys: &'a [[f32; TILE]],
+    scores: &'a mut [[f32; SPAN]],
+    like: PhantomData<E>,
+}
+
+impl<E: KvElement> Kernel for ScoreTile<'_, E> {
     #[inline(always)]
-    fn weights<S: Simd, E: KvElement>(
-        &self,
-        s: S,
-        span: &Range<usize>,
-        scores: &mut [[f32; SPAN]],
-        out: &mut [f32],
-    ) {
-        let width = width(self.shape.head_dim);
+    fn run<S: Simd>(self, s: S) {
+        let of = self.of;
+        for_pairs!(of.score_block::<S, E>(s, self.start, self.q, self.keys, self.scores));
+    }
+}
+
+/// Adds the values of the tile that begins at `start`, weighed, to `out`, for all pairs.
+struct WeighTile<'a, E> {
+    of: &'a Attention<'a>,
+    start: usize,
+    values: &'a [[f32; LANES]],
+    weights: &'a [[f32; SPAN]],
+    out: &'a mut [f32],
+    like: PhantomData<E>,
+}
+
+impl<E: KvElement> Kernel for WeighTile<'_, E> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let of = self.of;
+        for_pairs!(of.weigh_block::<S, E>(s, self.start, self.values, self.weights, self.out));
+    }
+}
+
+/// Makes weights of the scores of a span, step by step where they are paired, and `out` what
+/// weighs nothing yet.
+struct Weights<'a, E> {
+    of: &'a Attention<'a>,
+    span: &'a Range<usize>,
+    scores: &'a mut [[f32; SPAN]],
+    out: &'a mut [f32],
+    like: PhantomData<E>,
+}
+
+impl<'a, E> Weights<'a, E> {
+    fn new(
+        of: &'a Attention<'a>,
+        span: &'a Range<usize>,
+        scores: &'a mut [[f32; SPAN]],
+        out: &'a mut [f32],
+    ) -> Self {
+        Self {
+            of,
+            span,
+            scores,
+            out,
+            like: PhantomData,
+        }
+    }
+}
+
+impl<E: KvElement> Kernel for Weights<'_, E> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self {
+            of,
+            span,
+            scores,
+            out,
+            ..
+        } = self;
+        let width = width(of.shape.head_dim);
         for (block, out) in out.chunks_mut(SOFTMAX_PAIRS * width).enumerate() {
             let first = block * SOFTMAX_PAIRS;
             for (i, out) in out.chunks_exact_mut(width).enumerate() {
-                let seen = self.seen(first + i, span);
+                let seen = of.seen(first + i, span);
                 let seen = seen.start - span.start..seen.end - span.start;
                 let (values, end) = split(out);
                 values.fill(0.0);
                 end[0] = largest(s, &scores[first + i][seen]);
             }
             for (i, out) in out.chunks_exact_mut(width).enumerate() {
-                let seen = self.seen(first + i, span);
+                let seen = of.seen(first + i, span);
                 let seen = seen.start - span.start..seen.end - span.start;
                 let (_, end) = split(out);
                 let scores = &mut scores[first + i];
@@ -217,7 +309,9 @@ impl Attention<'_> {
             }
         }
     }
+}
 
+impl Attention<'_> {
     /// Scores of `P` pairs for a tile that begins at `start`. Those of positions that a pair does
     /// not see are computed and never read.
     #[inline(always)]

@@ -15,6 +15,7 @@ pub(crate) struct Avx2<const DOTS: bool>(());
 /// # Safety
 /// The machine must have them.
 #[target_feature(enable = "avx2,fma,f16c")]
+#[inline(never)]
 pub(crate) unsafe fn run(kernel: impl Kernel) {
     kernel.run(Avx2::<false>(()));
 }
@@ -24,6 +25,7 @@ pub(crate) unsafe fn run(kernel: impl Kernel) {
 /// # Safety
 /// The machine must have them.
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+#[inline(never)]
 pub(crate) unsafe fn run_dots(kernel: impl Kernel) {
     kernel.run(Avx2::<true>(()));
 }
@@ -106,6 +108,18 @@ impl<const DOTS: bool> Simd for Avx2<DOTS> {
             let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
             [_mm256_shuffle_epi8(table, codes[0]), _mm256_shuffle_epi8(table, codes[1])]
         };
+    }
+
+    #[inline(always)]
+    fn apart(self, kernel: impl Kernel) {
+        // SAFETY: `self` proves that the machine has the features.
+        unsafe {
+            if DOTS {
+                run_dots(kernel);
+            } else {
+                run(kernel);
+            }
+        }
     }
 
     #[inline(always)]

@@ -15,6 +15,7 @@ pub(crate) struct Avx512<const PAIRS: bool>(());
 /// # Safety
 /// The machine must have them.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+#[inline(never)]
 pub(crate) unsafe fn run(kernel: impl Kernel) {
     kernel.run(Avx512::<false>(()));
 }
@@ -24,6 +25,7 @@ pub(crate) unsafe fn run(kernel: impl Kernel) {
 /// # Safety
 /// The machine must have them.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]
+#[inline(never)]
 pub(crate) unsafe fn run_pairs(kernel: impl Kernel) {
     kernel.run(Avx512::<true>(()));
 }
@@ -121,6 +123,18 @@ impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
             _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())),
             codes
         );
+    }
+
+    #[inline(always)]
+    fn apart(self, kernel: impl Kernel) {
+        // SAFETY: `self` proves that the machine has the features.
+        unsafe {
+            if PAIRS {
+                run_pairs(kernel);
+            } else {
+                run(kernel);
+            }
+        }
     }
 
     #[inline(always)]

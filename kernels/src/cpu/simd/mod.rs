@@ -38,6 +38,10 @@ pub(crate) trait Simd: Copy {
     /// Whether [`Simd::dot_bf16`] is one instruction.
     const PAIRS: bool = false;
 
+    /// Runs a kernel as a function of its own: within a large one, loops have too few registers, and
+    /// the compiler takes long.
+    fn apart(self, kernel: impl Kernel);
+
     fn splat(self, x: f32) -> Self::F;
     fn load(self, x: &[f32; LANES]) -> Self::F;
     fn load_f16(self, x: &[u16; LANES]) -> Self::F;

@@ -14,6 +14,7 @@ pub(crate) struct Neon(());
 /// # Safety
 /// The machine must have them.
 #[target_feature(enable = "neon,dotprod")]
+#[inline(never)]
 pub(crate) unsafe fn run(kernel: impl Kernel) {
     kernel.run(Neon(()));
 }
@@ -96,6 +97,12 @@ impl Simd for Neon {
             let table = vld1q_u8(table.as_ptr());
             vreinterpretq_s32_u8(vqtbl1q_u8(table, vreinterpretq_u8_s32(codes[i])))
         };
+    }
+
+    #[inline(always)]
+    fn apart(self, kernel: impl Kernel) {
+        // SAFETY: `self` proves that the machine has the features.
+        unsafe { run(kernel) }
     }
 
     #[inline(always)]

@@ -9,6 +9,7 @@ pub(crate) struct Scalar;
 
 impl Scalar {
     /// Needs no features.
+    #[inline(never)]
     pub(crate) fn run(self, kernel: impl Kernel) {
         kernel.run(self);
     }
@@ -33,6 +34,11 @@ impl Simd for Scalar {
     const WIDE: bool = false;
     const PLAIN: bool = true;
     const BYTES: bool = true;
+
+    #[inline(always)]
+    fn apart(self, kernel: impl Kernel) {
+        self.run(kernel);
+    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
