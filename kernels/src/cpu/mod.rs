@@ -65,11 +65,11 @@ impl Cpu {
         }
     }
 
-    /// With tiles in plain Rust.
+    /// With tiles in plain Rust beside some instruction set.
     #[cfg(test)]
     pub(crate) fn with_modelled_tiles(options: CpuOptions) -> Self {
         let mut cpu = Self::new(options);
-        cpu.amx = Some(Amx::model(cpu.pool.n_threads()));
+        cpu.amx = Some(Amx::model(cpu.isa, cpu.pool.n_threads()));
         cpu
     }
 

@@ -46,7 +46,7 @@ use super::packed::PackedLinear;
 use super::quant::Format;
 use super::shared::SharedMut;
 #[cfg(test)]
-use super::simd::Scalar;
+use super::simd::ActiveIsa;
 use crate::format::layout::TILE;
 
 /// Rows from which quantized weights go through tiles. A block of sixteen rows takes about 40
@@ -58,9 +58,9 @@ const FEWEST_ROWS: usize = 8;
 #[derive(Clone, Copy, Debug)]
 enum Engine {
     Hardware(Hardware),
-    /// Beside plain Rust for all else.
+    /// Beside an instruction set for all else.
     #[cfg(test)]
-    Model,
+    Model(ActiveIsa),
 }
 
 /// Tiles of a device, with scratch that is kept between ops.
@@ -90,8 +90,8 @@ impl Amx {
 
     /// Tiles in plain Rust.
     #[cfg(test)]
-    pub(crate) fn model(n_threads: usize) -> Self {
-        Self::with(Engine::Model, true, n_threads)
+    pub(crate) fn model(isa: ActiveIsa, n_threads: usize) -> Self {
+        Self::with(Engine::Model(isa), true, n_threads)
     }
 
     fn with(engine: Engine, rounds_as_modelled: bool, n_threads: usize) -> Self {
@@ -140,7 +140,7 @@ impl Chunk<'_> {
         match amx.engine {
             Engine::Hardware(unit) => unit.run(Pairs { chunk: self, unit }),
             #[cfg(test)]
-            Engine::Model => Scalar.run(Pairs {
+            Engine::Model(isa) => isa.run(Pairs {
                 chunk: self,
                 unit: Model,
             }),
@@ -153,7 +153,7 @@ impl Chunk<'_> {
         match amx.engine {
             Engine::Hardware(unit) => unit.run(Integers::<Q, _>::new(self, unit, panel)),
             #[cfg(test)]
-            Engine::Model => Scalar.run(Integers::<Q, _>::new(self, Model, panel)),
+            Engine::Model(isa) => isa.run(Integers::<Q, _>::new(self, Model, panel)),
         }
     }
 

@@ -22,7 +22,7 @@ impl Amx {
         match self.engine {
             Engine::Hardware(unit) => unit.run(Dots { unit, of_pairs }),
             #[cfg(test)]
-            Engine::Model => unreachable!("what is measured is hardware"),
+            Engine::Model(_) => unreachable!("what is measured is hardware"),
         }
     }
 }

@@ -52,10 +52,15 @@ fn options(isa: Isa, n_threads: usize) -> CpuOptions {
     }
 }
 
-/// Modelled tiles, and tiles of the machine.
+/// Modelled tiles beside every instruction set, and tiles of the machine.
 fn devices_with_tiles() -> Vec<Device> {
-    let modelled = |n_threads| Cpu::with_modelled_tiles(options(Isa::Scalar, n_threads));
-    let mut devices: Vec<Device> = [1, 2].map(modelled).map(Device::of_cpu).into();
+    let mut devices = Vec::new();
+    for isa in Isa::available() {
+        for n_threads in [1, 2] {
+            let cpu = Cpu::with_modelled_tiles(options(isa, n_threads));
+            devices.push(Device::of_cpu(cpu));
+        }
+    }
     if Isa::Amx.is_available() {
         devices.push(Device::cpu(options(Isa::Amx, 2)));
     }

@@ -167,6 +167,7 @@ impl Attention<'_> {
     ) {
         let n_pairs = self.n_pairs();
         let span = span * SPAN..(span + 1) * SPAN;
+        // The constant is said here too: what it rules out is not even compiled.
         if !S::PLAIN && self.is_single::<S>() {
             let seen = &self.seen(0, &span);
             s.apart(ScoreSingle {

@@ -31,7 +31,7 @@ pub(crate) trait Simd: Copy {
     const PLAIN: bool = false;
     /// Whether [`Simd::dot`] takes all unsigned bytes.
     const BYTES: bool = false;
-    /// Whether it takes them as signed ones.
+    /// Whether [`Simd::dot`] takes all signed bytes instead.
     const SIGNED: bool = false;
     /// Whether [`Simd::dots`] has registers for four rows at a time.
     const FOUR_ROWS: bool = false;
@@ -78,13 +78,13 @@ pub(crate) trait Simd: Copy {
     fn to_f(self, a: Self::I) -> Self::F;
     /// Replaces each byte (0..16) by its entry in the table.
     fn lookup(self, codes: Self::I, table: &[u8; 16]) -> Self::I;
-    /// `acc + sum of four products of unsigned bytes of u with signed bytes of s`, exactly. Unless
-    /// [`Simd::BYTES`], the bytes of `u` are below 128; with [`Simd::SIGNED`], they are signed.
+    /// `acc + sum of four products of bytes of u with signed bytes of s`, exactly. The bytes of `u`
+    /// are unsigned: all with [`Simd::BYTES`], else those below 128; with [`Simd::SIGNED`], they are
+    /// signed.
     fn dot(self, acc: Self::I, u: Self::I, s: Self::I) -> Self::I;
 
-    /// The same of quads `u`, whose bytes have only some low bits (or all where `dot` takes
-    /// these), for some rows of quads
-    /// of bytes from -127 to 127, each the same for all lanes.
+    /// The same of quads `u`, whose bytes have only some low bits (or are any that `dot` takes), for
+    /// some rows of quads of bytes from -127 to 127, each the same for all lanes.
     #[inline(always)]
     fn dots<const R: usize>(
         self,
@@ -252,8 +252,6 @@ pub(crate) fn prefetch_later(at: *const u8) {
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) use avx512::run as run_avx512;
-#[cfg(test)]
-pub(crate) use scalar::Scalar;
 
 /// Whether this machine multiplies bf16 in pairs faster than it multiplies f32: some have the
 /// instruction at a quarter of the rate of others. Takes a fraction of a millisecond to find out;
