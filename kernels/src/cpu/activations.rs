@@ -174,27 +174,21 @@ impl Kernel for Quantize<'_> {
             // Zero, unless a value is infinite or not a number: then the whole group is not.
             let taint = s.sum(s.fma(a, s.zero(), s.mul(b, s.zero())));
             let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-            let mut codes = [0_i8; GROUP];
-            let mut lanes = [0.0; LANES];
-            for (x, codes) in [a, b].into_iter().zip(codes.as_chunks_mut::<LANES>().0) {
+            let mut sums = [0; 2];
+            for (half, x) in [a, b].into_iter().enumerate() {
                 let y = s.sub(s.fma(x, s.splat(inverse), round), round);
                 let y = s.min(s.max(y, s.splat(-127.0)), s.splat(127.0));
-                s.store(s.add(y, round), &mut lanes);
-                *codes = lanes.map(|y: f32| y.to_bits() as i8);
+                let codes = s.narrow(s.bits(s.add(y, round)));
+                for (quad, codes) in group.quads[4 * half..].iter_mut().zip(codes.as_chunks().0) {
+                    *quad = i32::from_le_bytes(*codes);
+                }
+                // Of small integers: exact.
+                sums[half] = s.sum(y) as i32;
             }
-            finish(group, &codes, largest / 127.0 + taint);
+            let scale = largest / 127.0 + taint;
+            group.scale = scale;
+            group.sums = [sums[0], sums[1], sums[0] + sums[1]];
+            group.scaled_sums = group.sums.map(|sum| sum as f32 * scale);
         }
     }
-}
-
-#[inline(always)]
-fn finish(group: &mut ActGroup, codes: &[i8; GROUP], scale: f32) {
-    for (quad, codes) in group.quads.iter_mut().zip(codes.as_chunks::<4>().0) {
-        *quad = i32::from_le_bytes(codes.map(i8::cast_unsigned));
-    }
-    let sum = |codes: &[i8]| codes.iter().map(|&code| i32::from(code)).sum();
-    let (first, second): (i32, i32) = (sum(&codes[..16]), sum(&codes[16..]));
-    group.scale = scale;
-    group.sums = [first, second, first + second];
-    group.scaled_sums = group.sums.map(|sum| sum as f32 * scale);
 }

@@ -23,9 +23,11 @@ use crate::format::layout::TILE;
 use crate::{LinearCall, Numerics, WeightType};
 
 /// Chunks that a region is cut into for each thread, so that a slow thread can be relieved.
-const CHUNKS_PER_THREAD: usize = 8;
-/// Tiles of a chunk are a multiple of this, the most that a block takes.
+const CHUNKS_PER_THREAD: usize = 16;
+/// The most tiles that a block takes; those of a chunk are a multiple of it where blocks take so many.
 const CHUNK_TILES: usize = 4;
+/// Rows of a block of integers where registers are few: what codes cost is shared by so many.
+const FEW_REGISTERS_ROWS: usize = 16;
 /// Inputs of a part of a sum, where many rows pass by wide weights: those of a block's tiles stay
 /// near, beside those of its rows. A multiple of what any format takes at once.
 const PART_INPUTS: usize = 1024;
@@ -72,7 +74,15 @@ pub(crate) fn linear_into(
         .map(|call| call.weight.packed().n_tiles())
         .sum();
     let n_chunks = cpu.pool.n_threads() * CHUNKS_PER_THREAD;
-    let chunk_tiles = n_tiles.div_ceil(n_chunks).next_multiple_of(CHUNK_TILES);
+    let few_registers =
+        !cpu.isa.is_wide() && calls.iter().all(|call| call.weight.packed().is_native());
+    // As `Walk::run` takes them.
+    let at_a_time = if few_registers && n_rows > 1 {
+        1
+    } else {
+        CHUNK_TILES
+    };
+    let chunk_tiles = n_tiles.div_ceil(n_chunks).next_multiple_of(at_a_time);
     let mut n_chunks = 0;
     let layers: Vec<Layer<'_>> = calls
         .iter_mut()
@@ -224,17 +234,24 @@ trait Blocks {
     /// Whether making operands of weights costs so much that a block has more rows to share it.
     const COSTLY: bool = false;
 
-    /// `sums[r][t]` plus row `first_row + r` times tile `first_tile + t`, of a range of inputs
-    /// that begins at a multiple of [`PART_INPUTS`].
+    /// `sums[r][t]` plus row `at.row + r` times tile `at.tile + t`.
     fn block<S: Simd, const T: usize, const R: usize>(
         &self,
         s: S,
         chunk: &Chunk<'_>,
-        first_tile: usize,
-        first_row: usize,
-        inputs: Range<usize>,
+        at: Place,
         sums: [[S::F; T]; R],
     ) -> [[S::F; T]; R];
+}
+
+/// Where a block is.
+struct Place {
+    tile: usize,
+    row: usize,
+    /// As many as the block has, or fewer where [`Walk::takes_fewer`].
+    n_rows: usize,
+    /// Begins at a multiple of [`PART_INPUTS`].
+    inputs: Range<usize>,
 }
 
 /// A chunk with its kernel.
@@ -272,7 +289,15 @@ impl<B: Blocks> Kernel for Walk<'_, B> {
         let n_blocks = (end_tile - first_tile).div_ceil(CHUNK_TILES) * n_rows.div_ceil(4);
         self.next.n_at_once = self.next.n_lines.div_ceil(n_blocks.max(1));
         for first in (0..n_rows).step_by(n_near) {
-            self.tiles(s, first..n_rows.min(first + n_near));
+            let rows = first..n_rows.min(first + n_near);
+            if !Self::takes_fewer::<S>() || n_rows == 1 {
+                self.tiles(s, rows);
+                continue;
+            }
+            // Sums wait in memory between groups, and all rows of a block share what codes cost.
+            for tile in first_tile..end_tile {
+                self.rows::<S, 1, FEW_REGISTERS_ROWS>(s, tile, rows.clone());
+            }
         }
     }
 }
@@ -281,9 +306,8 @@ impl<B: Blocks> Walk<'_, B> {
     /// All tiles for some rows: weights stay near while rows pass. A block has four tiles, which
     /// are four streams of memory, and rows that make twelve sums or more (fewer only at the end):
     /// enough under way to hide the latency of each. Of costly weights it has two, and the sums of
-    /// integers, each beside one in f32, leave registers for three rows. Where there are few registers,
-    /// it has one tile, and as many rows as these hold sums of; those of integers are kept elsewhere
-    /// between groups, and more rows share what the codes cost.
+    /// integers, each beside one in f32, leave registers for three rows. Where there are few
+    /// registers, a block of dense weights has one tile and as many rows as these hold sums of.
     #[inline(always)]
     fn tiles<S: Simd>(&mut self, s: S, rows: Range<usize>) {
         let end_tile = self.chunk.end_tile;
@@ -291,21 +315,17 @@ impl<B: Blocks> Walk<'_, B> {
         while tile + CHUNK_TILES <= end_tile {
             let rows = rows.clone();
             let mut next = rows.start;
-            if !S::WIDE {
+            if !S::WIDE && !B::INTEGERS {
                 for tile in tile..tile + CHUNK_TILES {
-                    next = if B::INTEGERS {
-                        self.rows::<S, 1, 8>(s, tile, rows.clone())
-                    } else {
-                        self.rows::<S, 1, 5>(s, tile, rows.clone())
-                    };
+                    next = self.rows::<S, 1, 5>(s, tile, rows.clone());
                     next = self.rows::<S, 1, 4>(s, tile, next..rows.end);
                 }
-            } else if B::COSTLY {
+            } else if S::WIDE && B::COSTLY {
                 self.rows::<S, 2, 4>(s, tile, rows.clone());
                 next = self.rows::<S, 2, 4>(s, tile + 2, rows.clone());
             } else if S::PAIRS && B::PAIRS {
                 next = self.rows::<S, CHUNK_TILES, 4>(s, tile, rows.clone());
-            } else {
+            } else if S::WIDE {
                 next = self.rows::<S, CHUNK_TILES, 3>(s, tile, rows.clone());
             }
             let left = next..rows.end;
@@ -317,14 +337,22 @@ impl<B: Blocks> Walk<'_, B> {
             tile += CHUNK_TILES;
         }
         for tile in tile..end_tile {
-            let next = self.rows::<S, 1, 4>(s, tile, rows.clone());
+            let mut next = rows.start;
+            if !Self::takes_fewer::<S>() {
+                next = self.rows::<S, 1, 4>(s, tile, rows.clone());
+            }
             self.rows::<S, 1, 1>(s, tile, next..rows.end);
         }
     }
 }
 
 impl<'a, B: Blocks> Walk<'a, B> {
-    /// Blocks of `R` of these rows as long as there are that many; the row after.
+    /// Whether a block may have fewer rows than it has room for: its sums are in memory.
+    fn takes_fewer<S: Simd>() -> bool {
+        B::INTEGERS && !S::WIDE
+    }
+
+    /// Blocks of `R` of these rows as long as there are that many, or of fewer; the row after.
     #[inline(always)]
     fn rows<S: Simd, const T: usize, const R: usize>(
         &mut self,
@@ -332,8 +360,12 @@ impl<'a, B: Blocks> Walk<'a, B> {
         tile: usize,
         rows: Range<usize>,
     ) -> usize {
-        let n_blocks = rows.len() / R;
-        let end = rows.start + n_blocks * R;
+        let n_blocks = if Self::takes_fewer::<S>() {
+            rows.len().div_ceil(R)
+        } else {
+            rows.len() / R
+        };
+        let end = rows.end.min(rows.start + n_blocks * R);
         let n_in = self.chunk.layer.weight.n_in;
         // Weights that only one block takes are better read as one stream, and those of few bits
         // stay near anyway.
@@ -353,7 +385,18 @@ impl<'a, B: Blocks> Walk<'a, B> {
             for row in (rows.start..end).step_by(R) {
                 self.next.bring();
                 own.bring();
-                self.part::<S, T, R>(s, tile, row, inputs.clone());
+                let n_rows = if Self::takes_fewer::<S>() {
+                    R.min(end - row)
+                } else {
+                    R
+                };
+                let at = Place {
+                    tile,
+                    row,
+                    n_rows,
+                    inputs: inputs.clone(),
+                };
+                self.part::<S, T, R>(s, at);
             }
             first = inputs.end;
             if first == n_in {
@@ -364,24 +407,21 @@ impl<'a, B: Blocks> Walk<'a, B> {
 
     /// Brings the outputs of a block forward by some inputs.
     #[inline(always)]
-    fn part<S: Simd, const T: usize, const R: usize>(
-        &self,
-        s: S,
-        tile: usize,
-        row: usize,
-        inputs: Range<usize>,
-    ) {
+    fn part<S: Simd, const T: usize, const R: usize>(&self, s: S, at: Place) {
+        let Place {
+            tile, row, n_rows, ..
+        } = at;
         let mut sums = [[s.zero(); T]; R];
-        if inputs.start > 0 {
-            for r in 0..R {
+        if at.inputs.start > 0 {
+            for r in 0..n_rows {
                 for t in 0..T {
                     sums[r][t] = s.load_part(self.out(row + r, tile + t));
                 }
             }
         }
-        let is_last = inputs.end == self.chunk.layer.weight.n_in;
-        let sums = (self.blocks).block::<S, T, R>(s, self.chunk, tile, row, inputs, sums);
-        for r in 0..R {
+        let is_last = at.inputs.end == self.chunk.layer.weight.n_in;
+        let sums = self.blocks.block::<S, T, R>(s, self.chunk, at, sums);
+        for r in 0..n_rows {
             for t in 0..T {
                 let out = self.out(row + r, tile + t);
                 let sum = match self.chunk.layer.bias {
@@ -427,15 +467,13 @@ impl<D: DenseFormat> Blocks for Dense<D> {
         &self,
         s: S,
         chunk: &Chunk<'_>,
-        first_tile: usize,
-        first_row: usize,
-        inputs: Range<usize>,
+        at: Place,
         sums: [[S::F; T]; R],
     ) -> [[S::F; T]; R] {
         let n_in = chunk.layer.weight.n_in;
-        let tiles = chunk.layer.weight.dense_tiles(first_tile);
-        let rows = std::array::from_fn(|r| &chunk.x[(first_row + r) * n_in..][..n_in]);
-        dense::block::<S, D, T, R>(s, tiles, rows, inputs, sums)
+        let tiles = chunk.layer.weight.dense_tiles(at.tile);
+        let rows = std::array::from_fn(|r| &chunk.x[(at.row + r) * n_in..][..n_in]);
+        dense::block::<S, D, T, R>(s, tiles, rows, at.inputs, sums)
     }
 }
 
@@ -450,17 +488,15 @@ impl Blocks for Pairs {
         &self,
         s: S,
         chunk: &Chunk<'_>,
-        first_tile: usize,
-        first_row: usize,
-        inputs: Range<usize>,
+        at: Place,
         sums: [[S::F; T]; R],
     ) -> [[S::F; T]; R] {
-        let tiles = chunk.layer.weight.dense_tiles(first_tile);
-        let rows = std::array::from_fn(|r| chunk.activations.rounded_row(first_row + r));
+        let tiles = chunk.layer.weight.dense_tiles(at.tile);
+        let rows = std::array::from_fn(|r| chunk.activations.rounded_row(at.row + r));
         if S::PAIRS {
-            dense::pairs_block::<S, T, R>(s, tiles, rows, inputs, sums)
+            dense::pairs_block::<S, T, R>(s, tiles, rows, at.inputs, sums)
         } else {
-            dense::block::<S, Bf16, T, R>(s, tiles, rows, inputs, sums)
+            dense::block::<S, Bf16, T, R>(s, tiles, rows, at.inputs, sums)
         }
     }
 }
@@ -493,20 +529,18 @@ macro_rules! quantized_blocks {
                 &self,
                 s: S,
                 $chunk: &Chunk<'_>,
-                first_tile: usize,
-                first_row: usize,
-                inputs: Range<usize>,
+                at: Place,
                 sums: [[S::F; T]; R],
             ) -> [[S::F; T]; R] {
                 let tiles: [TileBytes<'_>; T] =
-                    std::array::from_fn(|t| self.weight.tile(Q::LAYOUT, first_tile + t));
+                    std::array::from_fn(|t| self.weight.tile(Q::LAYOUT, at.tile + t));
                 let $n_in = self.weight.n_in;
                 let rows = std::array::from_fn(|r| {
-                    let $row = first_row + r;
+                    let $row = at.row + r.min(at.n_rows - 1);
                     $x
                 });
                 let _ = $n_in;
-                $kernel(s, tiles, rows, inputs, sums)
+                $kernel(s, tiles, (rows, at.n_rows), at.inputs, sums)
             }
         }
     };

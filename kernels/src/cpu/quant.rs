@@ -323,11 +323,12 @@ fn part_of<Q: Format>(half: usize) -> usize {
 ///
 /// `Numerics::Native`: per group, int32 sums of unsigned codes times int8 activations that begin
 /// at minus the zero point's share; then one f32 fused multiply-add for each scale and minimum.
+/// Without [`Simd::WIDE`], only the first `n_rows` rows count.
 #[inline(always)]
 pub(crate) fn native_block<S: Simd, Q: Format, const T: usize, const R: usize>(
     s: S,
     tiles: [TileBytes<'_>; T],
-    rows: [&[ActGroup]; R],
+    (rows, n_rows): ([&[ActGroup]; R], usize),
     inputs: Range<usize>,
     mut out: [[S::F; T]; R],
 ) -> [[S::F; T]; R] {
@@ -346,7 +347,7 @@ pub(crate) fn native_block<S: Simd, Q: Format, const T: usize, const R: usize>(
         if S::WIDE {
             all_at_once::<S, Q, T, R>(s, &weights, acts, &mut out);
         } else {
-            few_at_once::<S, Q, T, R>(s, &weights, acts, &mut out);
+            few_at_once::<S, Q, T>(s, &weights, &acts[..n_rows], &mut out[..n_rows]);
         }
     }
     out
@@ -386,18 +387,18 @@ fn all_at_once<S: Simd, Q: Format, const T: usize, const R: usize>(
 /// A group where registers hold few sums: its codes are put together once for all rows, and some rows
 /// at a time meet them.
 #[inline(always)]
-fn few_at_once<S: Simd, Q: Format, const T: usize, const R: usize>(
+fn few_at_once<S: Simd, Q: Format, const T: usize>(
     s: S,
     weights: &[Group<'_, S>; T],
-    acts: [&ActGroup; R],
-    out: &mut [[S::F; T]; R],
+    acts: &[&ActGroup],
+    out: &mut [[S::F; T]],
 ) {
     for t in 0..T {
         let codes = Codes::read::<Q>(s, &weights[t]);
-        if S::FOUR_ROWS {
-            codes.meet::<Q, T, 4>(s, &weights[t], &acts, t, out);
+        if S::FOUR_ROWS || Codes::<S>::are_split::<Q>() {
+            codes.meet::<Q, T, 4>(s, &weights[t], acts, t, out);
         } else {
-            codes.meet::<Q, T, 2>(s, &weights[t], &acts, t, out);
+            codes.meet::<Q, T, 2>(s, &weights[t], acts, t, out);
         }
     }
 }
@@ -408,7 +409,7 @@ fn few_at_once<S: Simd, Q: Format, const T: usize, const R: usize>(
 pub(crate) fn f32_block<S: Simd, Q: Format, const T: usize, const R: usize>(
     s: S,
     tiles: [TileBytes<'_>; T],
-    rows: [&[f32]; R],
+    (rows, _): ([&[f32]; R], usize),
     inputs: Range<usize>,
     mut out: [[S::F; T]; R],
 ) -> [[S::F; T]; R] {

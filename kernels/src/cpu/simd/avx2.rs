@@ -131,6 +131,25 @@ impl<const DOTS: bool> Simd for Avx2<DOTS> {
         }
     }
 
+    #[inline(always)]
+    fn narrow(self, x: I) -> [u8; LANES] {
+        let mut bytes = [0; LANES];
+        // SAFETY: as in `store`.
+        unsafe {
+            let byte = _mm256_set1_epi32(0xff);
+            let lanes = x.map(|x| _mm256_and_si256(x, byte));
+            // Each half of the one beside that of the other.
+            let words = _mm256_packus_epi32(lanes[0], lanes[1]);
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
+            let (low, high) = (
+                _mm256_castsi256_si128(words),
+                _mm256_extracti128_si256::<1>(words),
+            );
+            _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm_packus_epi16(low, high));
+        }
+        bytes
+    }
+
     /// Without VNNI: two products of a code below 128 and an int8 add up to at most 32512 in size,
     /// which int16 holds.
     #[inline(always)]

@@ -153,6 +153,14 @@ impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
     }
 
     #[inline(always)]
+    fn narrow(self, x: __m512i) -> [u8; LANES] {
+        let mut bytes = [0; LANES];
+        // SAFETY: as in `store`.
+        unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(x)) }
+        bytes
+    }
+
+    #[inline(always)]
     fn dot(self, acc: __m512i, u: __m512i, s: __m512i) -> __m512i {
         // SAFETY: as in `methods`. VNNI sums in int32 without saturation.
         unsafe { _mm512_dpbusd_epi32(acc, u, s) }

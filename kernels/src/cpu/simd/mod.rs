@@ -139,6 +139,14 @@ pub(crate) trait Simd: Copy {
         }
     }
 
+    /// The lowest byte of each lane.
+    #[inline(always)]
+    fn narrow(self, x: Self::I) -> [u8; LANES] {
+        let mut lanes = [0.0_f32; LANES];
+        self.store(self.reinterpret(x), &mut lanes);
+        lanes.map(|lane| lane.to_bits() as u8)
+    }
+
     #[inline(always)]
     fn zero(self) -> Self::F {
         self.splat(0.0)
@@ -306,6 +314,11 @@ impl ActiveIsa {
     /// See [`Simd::PAIRS`].
     pub(crate) fn has_pairs(self) -> bool {
         self.pairs
+    }
+
+    /// See [`Simd::WIDE`].
+    pub(crate) fn is_wide(self) -> bool {
+        matches!(self.isa, Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx)
     }
 
     /// Runs a kernel with this instruction set.

@@ -114,6 +114,22 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn narrow(self, x: I) -> [u8; LANES] {
+        let mut bytes = [0; LANES];
+        // SAFETY: as in `store`.
+        unsafe {
+            let words = |a, b| vcombine_s16(vmovn_s32(a), vmovn_s32(b));
+            let low = vmovn_s16(words(x[0], x[1]));
+            let high = vmovn_s16(words(x[2], x[3]));
+            vst1q_u8(
+                bytes.as_mut_ptr(),
+                vreinterpretq_u8_s8(vcombine_s8(low, high)),
+            );
+        }
+        bytes
+    }
+
+    #[inline(always)]
     fn dot(self, acc: I, u: I, s: I) -> I {
         // SAFETY: as in `methods`. Bytes below 128 are the same signed.
         unsafe { quarters!(|i| sdot(acc[i], u[i], s[i])) }
