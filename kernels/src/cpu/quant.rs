@@ -229,24 +229,24 @@ impl<S: Simd> Codes<S> {
         s.dots(acc, &self.low[quads], of_rows, bits)
     }
 
-    /// [`Codes::add_to`] for all rows, `N` at a time and the last ones one by one.
+    /// [`Codes::add_to`] for group `g` of rows from `first` on, `N` at a time as long as there are that
+    /// many; the row after.
     #[inline(always)]
     fn meet<Q: Format, const T: usize, const N: usize>(
         &self,
         s: S,
         weights: &Group<'_, S>,
-        acts: &[&ActGroup],
-        t: usize,
+        (rows, g): (&[&[ActGroup]], usize),
+        (first, t): (usize, usize),
         out: &mut [[S::F; T]],
-    ) {
-        let (some_acts, last_acts) = acts.as_chunks::<N>();
-        let (some_out, last_out) = out.as_chunks_mut::<N>();
-        for (&acts, out) in some_acts.iter().zip(some_out) {
+    ) -> usize {
+        let (some_rows, left) = rows[first..].as_chunks::<N>();
+        let (some_out, _) = out[first..].as_chunks_mut::<N>();
+        for (rows, out) in some_rows.iter().zip(some_out) {
+            let acts = std::array::from_fn(|r| &rows[r][g]);
             self.add_to::<Q, T, N>(s, weights, acts, t, out);
         }
-        for (&act, out) in last_acts.iter().zip(last_out) {
-            self.add_to::<Q, T, 1>(s, weights, [act], t, std::array::from_mut(out));
-        }
+        rows.len() - left.len()
     }
 
     /// Adds to the outputs of some rows what tile `t` gives.
@@ -334,7 +334,6 @@ pub(crate) fn native_block<S: Simd, Q: Format, const T: usize, const R: usize>(
 ) -> [[S::F; T]; R] {
     let mut supers = [Super::none(s); T];
     for g in inputs.start / GROUP..inputs.end / GROUP {
-        let acts: [&ActGroup; R] = std::array::from_fn(|r| &rows[r][g]);
         if Q::LAYOUT.has_super() && g % SUPER == 0 {
             for t in 0..T {
                 supers[t] = Super::read::<Q>(s, tiles[t], g);
@@ -345,9 +344,10 @@ pub(crate) fn native_block<S: Simd, Q: Format, const T: usize, const R: usize>(
             weights[t] = Group::read::<Q>(s, tiles[t], supers[t], g);
         }
         if S::WIDE {
+            let acts = std::array::from_fn(|r| &rows[r][g]);
             all_at_once::<S, Q, T, R>(s, &weights, acts, &mut out);
         } else {
-            few_at_once::<S, Q, T>(s, &weights, &acts[..n_rows], &mut out[..n_rows]);
+            few_at_once::<S, Q, T>(s, &weights, (&rows[..n_rows], g), &mut out[..n_rows]);
         }
     }
     out
@@ -390,16 +390,17 @@ fn all_at_once<S: Simd, Q: Format, const T: usize, const R: usize>(
 fn few_at_once<S: Simd, Q: Format, const T: usize>(
     s: S,
     weights: &[Group<'_, S>; T],
-    acts: &[&ActGroup],
+    rows: (&[&[ActGroup]], usize),
     out: &mut [[S::F; T]],
 ) {
     for t in 0..T {
         let codes = Codes::read::<Q>(s, &weights[t]);
+        let mut next = 0;
         if S::FOUR_ROWS || Codes::<S>::are_split::<Q>() {
-            codes.meet::<Q, T, 4>(s, &weights[t], acts, t, out);
-        } else {
-            codes.meet::<Q, T, 2>(s, &weights[t], acts, t, out);
+            next = codes.meet::<Q, T, 4>(s, &weights[t], rows, (next, t), out);
         }
+        next = codes.meet::<Q, T, 2>(s, &weights[t], rows, (next, t), out);
+        codes.meet::<Q, T, 1>(s, &weights[t], rows, (next, t), out);
     }
 }
 
