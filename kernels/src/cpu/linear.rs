@@ -282,7 +282,7 @@ impl<B: Blocks> Kernel for Walk<'_, B> {
             return;
         }
         let n_in = self.chunk.layer.weight.n_in;
-        // Whole blocks, be they of three rows or four.
+        // Whole blocks of three rows or four; those of integers where registers are few may have any number.
         let n_near = (NEAR_BYTES / (2 * n_in).max(1))
             .next_multiple_of(12)
             .max(12);

@@ -396,6 +396,7 @@ fn few_at_once<S: Simd, Q: Format, const T: usize>(
     for t in 0..T {
         let codes = Codes::read::<Q>(s, &weights[t]);
         let mut next = 0;
+        // Codes in two planes are twice as much to read: four rows share that, though not all sums fit.
         if S::FOUR_ROWS || Codes::<S>::are_split::<Q>() {
             next = codes.meet::<Q, T, 4>(s, &weights[t], rows, (next, t), out);
         }
