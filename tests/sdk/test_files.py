@@ -2,6 +2,7 @@
 
 import io
 import random
+import time
 
 import openai
 import pytest
@@ -44,20 +45,32 @@ def test_upload_list_content_delete(files, tmp_path):
 
 def test_large_files_are_not_held_in_memory(files, keeper):
     large = random.Random(3).randbytes(39 << 20)
-    before = peak_memory(keeper)
+    before = settled_memory(keeper)
     made = files.create(file=("large", io.BytesIO(large)), purpose="user_data")
     with files.with_streaming_response.content(made.id) as answer:
         assert b"".join(answer.iter_bytes()) == large
-    assert peak_memory(keeper) - before < 10 << 20
+    assert memory(keeper, "VmHWM") - before < 10 << 20
     with pytest.raises(openai.APIStatusError) as refused:
         files.create(file=("larger", io.BytesIO(large + large)), purpose="user_data")
     assert refused.value.status_code == 413 and refused.value.code == "file_too_large"
     files.delete(made.id)
 
 
-def peak_memory(server) -> int:
+def settled_memory(server) -> int:
+    """Bytes in memory, once the first pages of the KV cache are there, which a server goes on to make
+    real when it is ready; from here on its peak is counted."""
+    before, now = 0, memory(server, "VmRSS")
+    while now - before > 1 << 20:
+        time.sleep(1)
+        before, now = now, memory(server, "VmRSS")
+    with open(f"/proc/{server.process.pid}/clear_refs", "w") as clear:
+        clear.write("5")
+    return now
+
+
+def memory(server, name: str) -> int:
     with open(f"/proc/{server.process.pid}/status") as status:
-        line = next(line for line in status if line.startswith("VmHWM"))
+        line = next(line for line in status if line.startswith(name))
     return int(line.split()[1]) << 10
 
 
