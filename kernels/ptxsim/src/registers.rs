@@ -33,16 +33,27 @@ pub(crate) trait Lane: Copy + Default + Send + Sync + 'static {
     fn write(registers: &mut Registers, slot: Slot, mask: u32, values: &[Self; 32]);
 }
 
-#[inline]
-fn blend<T: Copy>(into: &mut [T; 32], mask: u32, values: [T; 32]) {
+/// The lanes, each by `f`. A plain loop: it is compiled to vectors where `map` is often a call.
+#[inline(always)]
+fn each<T: Copy, R: Copy + Default>(from: &[T; 32], f: impl Fn(T) -> R) -> [R; 32] {
+    let mut out = [R::default(); 32];
+    for lane in 0..32 {
+        out[lane] = f(from[lane]);
+    }
+    out
+}
+
+/// Sets the lanes of the mask to `f` of theirs.
+#[inline(always)]
+fn blend<T: Copy, B: Copy>(into: &mut [B; 32], mask: u32, values: &[T; 32], f: impl Fn(T) -> B) {
     if mask == u32::MAX {
-        *into = values;
+        for lane in 0..32 {
+            into[lane] = f(values[lane]);
+        }
         return;
     }
-    for (lane, (into, value)) in into.iter_mut().zip(values).enumerate() {
-        if mask >> lane & 1 == 1 {
-            *into = value;
-        }
+    for lane in lanes(mask) {
+        into[lane] = f(values[lane]);
     }
 }
 
@@ -52,11 +63,11 @@ macro_rules! lane {
             const WIDTH: Width = Width::$width;
             #[inline]
             fn read(registers: &Registers, slot: Slot) -> [Self; 32] {
-                registers.$file[slot.0 as usize].map($of)
+                each(&registers.$file[slot.0 as usize], $of)
             }
             #[inline]
             fn write(registers: &mut Registers, slot: Slot, mask: u32, values: &[Self; 32]) {
-                blend(&mut registers.$file[slot.0 as usize], mask, values.map($bits));
+                blend(&mut registers.$file[slot.0 as usize], mask, values, $bits);
             }
         }
     )*};
@@ -100,7 +111,7 @@ impl Registers {
     #[inline]
     pub(crate) fn bits(&self, (width, slot): (Width, Slot)) -> [u64; 32] {
         match width {
-            Width::Word => self.words[slot.0 as usize].map(u64::from),
+            Width::Word => each(&self.words[slot.0 as usize], u64::from),
             Width::Long => self.longs[slot.0 as usize],
             Width::Pred => bool::read(self, slot).map(u64::from),
         }
@@ -110,7 +121,10 @@ impl Registers {
     #[inline]
     pub(crate) fn set_bits(&mut self, to: (Width, Slot), mask: u32, values: &[u64; 32]) {
         match to.0 {
-            Width::Word => u32::write(self, to.1, mask, &values.map(|value| value as u32)),
+            Width::Word => {
+                let words = &mut self.words[to.1.0 as usize];
+                blend(words, mask, values, |value| value as u32);
+            }
             Width::Long => u64::write(self, to.1, mask, values),
             Width::Pred => bool::write(self, to.1, mask, &values.map(|value| value & 1 == 1)),
         }

@@ -13,7 +13,7 @@ pub(crate) type Values = [[u64; 32]; 4];
 /// Writes a lane's values to `bytes`.
 fn take(bytes: &mut [u8], shape: Shape, lane: usize, values: &Values) {
     for (bytes, values) in bytes.chunks_exact_mut(shape.bytes).zip(values) {
-        bytes.copy_from_slice(&values[lane].to_le_bytes()[..shape.bytes]);
+        put_value(bytes, values[lane]);
     }
 }
 
@@ -24,10 +24,26 @@ fn put(bytes: &[u8], shape: Shape, lane: usize, out: &mut Values) {
     }
 }
 
+/// Of 1, 2, 4 or 8 bytes: a length that the compiler knows is an access, one that it does not
+/// know is a call.
 fn value(bytes: &[u8]) -> u64 {
-    let mut wide = [0; 8];
-    wide[..bytes.len()].copy_from_slice(bytes);
-    u64::from_le_bytes(wide)
+    match *bytes {
+        [a] => a.into(),
+        [a, b] => u16::from_le_bytes([a, b]).into(),
+        [a, b, c, d] => u32::from_le_bytes([a, b, c, d]).into(),
+        [a, b, c, d, e, f, g, h] => u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+        _ => unreachable!("elements have 1, 2, 4 or 8 bytes"),
+    }
+}
+
+/// The lowest bytes of a value.
+fn put_value(bytes: &mut [u8], value: u64) {
+    match bytes {
+        [a] => *a = value as u8,
+        [_, _] => bytes.copy_from_slice(&(value as u16).to_le_bytes()),
+        [_, _, _, _] => bytes.copy_from_slice(&(value as u32).to_le_bytes()),
+        _ => bytes.copy_from_slice(&value.to_le_bytes()),
+    }
 }
 
 /// Reads a window of constant bytes.
@@ -326,7 +342,7 @@ impl Context<'_> {
         let actor = self.actor(lane);
         let cell = self.shared.atomic(actor, address, bytes)?;
         let old = value(cell);
-        cell.copy_from_slice(&f(old).to_le_bytes()[..bytes]);
+        put_value(cell, f(old));
         Ok(old)
     }
 }
