@@ -59,13 +59,14 @@ def test_large_files_are_not_held_in_memory(files, keeper):
 def settled_memory(server) -> int:
     """Bytes in memory, once the first pages of the KV cache are there, which a server goes on to make
     real when it is ready; from here on its peak is counted."""
-    before, now = 0, memory(server, "VmRSS")
-    while now - before > 1 << 20:
+    seen = []
+    # Three readings must agree: a second of quiet could be a pause.
+    while len(seen) < 3 or seen[-1] - seen[-3] > 1 << 20:
         time.sleep(1)
-        before, now = now, memory(server, "VmRSS")
+        seen.append(memory(server, "VmRSS"))
     with open(f"/proc/{server.process.pid}/clear_refs", "w") as clear:
         clear.write("5")
-    return now
+    return seen[-1]
 
 
 def memory(server, name: str) -> int:
